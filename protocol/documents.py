@@ -1,0 +1,311 @@
+"""Documents: the signed statements that are evidence, stored before they are first sent, re-sent byte for byte.
+
+Who signs what: the root key `serving`, `epoch`; the serving key `lease`, `settlement`, `checkpoint`, `rules`; the
+requester's key `request`; its job key `cancel`, `opening`, `acknowledgement`, `denial`; the worker's key
+`peer_record`, `receipt`. `job` is always the random 16-byte handle. Times are milliseconds since 1970 (UTC), kudos
+are thousandths.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, TypeVar
+
+from msgspec import Meta
+
+from protocol import codec
+from protocol.codec import Body
+from protocol.envelope import Envelope, parse, seal
+from protocol.errors import Late, TooFarAhead, UnknownKind
+from protocol.keys import SigningKey
+from protocol.work import Digest, Handle, Key, Milliseconds, ModelName, Nonce, PublicPart, Salt, Thousandths
+
+#: `valid_until` lies at most so far ahead.
+MAX_VALIDITY_MS = 3_600_000
+
+EngineClass = Annotated[str, Meta(min_length=1, max_length=300)]
+Reason = Annotated[str, Meta(min_length=1, max_length=40)]
+Count = Annotated[int, Meta(ge=0)]
+Attempt = Annotated[int, Meta(ge=1)]
+
+
+class Document(Body, frozen=True, kw_only=True):
+    """A body that travels in a document envelope."""
+
+    KIND: ClassVar[str]
+    MAX_BYTES: ClassVar[int] = 4096
+
+
+class Serving(Document, frozen=True, kw_only=True):
+    """The root key's delegation to the serving key.
+
+    serving: the key that signs for the horde. version: higher replaces. expires: milliseconds, 0 for never.
+    """
+
+    KIND = "serving"
+
+    serving: Key
+    version: Annotated[int, Meta(ge=1)]
+    expires: Milliseconds = 0
+
+
+class Request(Document, frozen=True, kw_only=True):
+    """A requester asks for n results.
+
+    nonce: 16 random bytes; with the signer it is the request's identity. valid_until: the last moment at which the
+    tracker takes it in, at most an hour ahead. public: the public part. private_digest: of the private part. job_key:
+    a fresh public key that signs opening, acknowledgement, denial and cancel of all n jobs.
+    """
+
+    KIND = "request"
+    MAX_BYTES = 16 * 1024
+
+    nonce: Nonce
+    valid_until: Milliseconds
+    public: PublicPart
+    private_digest: Digest
+    job_key: Key
+
+
+class Cancel(Document, frozen=True, kw_only=True):
+    """The requester wants one job (or, without `job`, all jobs of its job key) no more."""
+
+    KIND = "cancel"
+
+    nonce: Nonce
+    valid_until: Milliseconds
+    job: Handle | None = None
+
+
+class Asker(Body, frozen=True, kw_only=True):
+    """What the tracker vouches for about who asks, without saying who it is.
+
+    anonymous: no account. service: the name of a service account, empty for persons. give_back: 0 takes and has not
+    given yet, 1 gives some of what it takes, 2 gives about as much, 3 gives more.
+    """
+
+    anonymous: bool = False
+    service: Annotated[str, Meta(max_length=60)] = ""
+    give_back: Annotated[int, Meta(ge=0, le=3)] = 0
+
+
+class Lease(Document, frozen=True, kw_only=True):
+    """The tracker's word that this worker serves this job until a deadline.
+
+    attempt: from 1, rising by one with every lease of the job. worker: its key. model: the one that is to serve.
+    public: this one job's public part (one model, n = 1). index: which of the request's n jobs it is; the seed rises
+    by it. private_digest, job_key: as in the request. issued, deadline: milliseconds. rules: version that prices it.
+    price: what the worker earns at most; paid: the part that the requester's hold covers; free: the part that is
+    minted. Unminted remainders of a free part are not paid.
+    """
+
+    KIND = "lease"
+    MAX_BYTES = 16 * 1024
+
+    job: Handle
+    attempt: Attempt
+    worker: Key
+    model: ModelName
+    public: PublicPart
+    index: Count
+    private_digest: Digest
+    job_key: Key
+    asker: Asker
+    issued: Milliseconds
+    deadline: Milliseconds
+    rules: Annotated[int, Meta(ge=1)]
+    price: Count
+    paid: Count
+    free: Count
+
+
+class PeerRecord(Document, frozen=True, kw_only=True):
+    """Where a worker is reached, and the certificate that answers there.
+
+    version: higher replaces. certificate: SHA-256 of the certificate in DER. addresses: `host:port`, best first, IPv6
+    hosts in brackets.
+    """
+
+    KIND = "peer_record"
+
+    version: Annotated[int, Meta(ge=1)]
+    certificate: Digest
+    addresses: Annotated[tuple[Annotated[str, Meta(min_length=3, max_length=260)], ...], Meta(max_length=16)]
+
+
+class Opening(Document, frozen=True, kw_only=True):
+    """The requester opens (or resumes) the stream of one attempt; goes to the worker, never to the tracker.
+
+    certificate: SHA-256 of the certificate that it saw, so that nobody in between can pass the opening on. lease: the
+    lease's envelope.
+    """
+
+    KIND = "opening"
+    MAX_BYTES = 32 * 1024
+
+    job: Handle
+    attempt: Attempt
+    certificate: Digest
+    lease: bytes
+
+
+class Receipt(Document, frozen=True, kw_only=True):
+    """The worker's statement of what it made.
+
+    output_digest: salted, over all artifacts. used: denoising steps or generated tokens, at most those of the lease.
+    context_used: tokens of prompt and answer together (text). partial: made until a cancel and not to the end.
+    engine: engine class, within which seeds repeat. finished: milliseconds.
+    """
+
+    KIND = "receipt"
+
+    job: Handle
+    attempt: Attempt
+    output_digest: Digest
+    used: Count
+    context_used: Count = 0
+    partial: bool = False
+    engine: EngineClass
+    finished: Milliseconds
+
+
+class Acknowledgement(Document, frozen=True, kw_only=True):
+    """The requester got what the receipt says. receipt: its envelope. output_digest: computed from what came."""
+
+    KIND = "acknowledgement"
+    MAX_BYTES = 8192
+
+    job: Handle
+    attempt: Attempt
+    output_digest: Digest
+    receipt: bytes
+
+
+class Denial(Document, frozen=True, kw_only=True):
+    """The requester did not get it, or got something else. receipt: its envelope, if one came. reason: a code."""
+
+    KIND = "denial"
+    MAX_BYTES = 8192
+
+    job: Handle
+    attempt: Attempt
+    reason: Reason
+    receipt: bytes = b""
+
+
+class Settlement(Document, frozen=True, kw_only=True):
+    """What was paid for an attempt.
+
+    paid: from the requester's hold to the worker. minted: the free part, to the worker. burned: the tax. partial: of
+    a cancelled job. entry: index of the settle leaf in the ledger; leaf: its hash. checkpoint: the newest
+    checkpoint's envelope (made before this entry). settled: milliseconds.
+    """
+
+    KIND = "settlement"
+
+    job: Handle
+    attempt: Attempt
+    paid: Count
+    minted: Count
+    burned: Count
+    partial: bool = False
+    entry: Count
+    leaf: Digest
+    checkpoint: bytes
+    settled: Milliseconds
+
+
+class Checkpoint(Document, frozen=True, kw_only=True):
+    """The ledger's tree at one moment. size: entries. root: RFC 9162 root hash. epoch: raised by each restore."""
+
+    KIND = "checkpoint"
+
+    size: Count
+    root: Digest
+    time: Milliseconds
+    epoch: Count = 0
+
+
+class RulesDocument(Document, frozen=True, kw_only=True):
+    """One version of the horde's rules. rules: JSON text. previous: digest of the version before, empty for the first."""
+
+    KIND = "rules"
+    MAX_BYTES = 256 * 1024
+
+    version: Annotated[int, Meta(ge=1)]
+    issued: Milliseconds
+    rules: str
+    previous: bytes = b""
+
+
+class Leaf(Body, frozen=True, kw_only=True):
+    """The public bytes of one ledger entry.
+
+    event: hold, release, settle, refund or award. day: days since 1970. postings: account and thousandths, in the order of
+    docs/protocol.md, sum zero. hold, documents: commitments, salted by 32 bytes kept in the evidence.
+    """
+
+    event: str
+    day: int
+    postings: tuple[tuple[int, Thousandths], ...]
+    hold: Digest
+    documents: Digest
+
+
+class Evidence(Body, frozen=True, kw_only=True):
+    """What lies beside a leaf and opens its commitments: exact time, rules, job, and the digests of documents."""
+
+    time: Milliseconds
+    rules: Annotated[int, Meta(ge=1)]
+    salt: Salt
+    job: Handle | None = None
+    attempt: int = 0
+    documents: tuple[Digest, ...] = ()
+
+
+DOCUMENTS: dict[str, type[Document]] = {
+    kind.KIND: kind
+    for kind in (
+        Serving,
+        Request,
+        Cancel,
+        Lease,
+        PeerRecord,
+        Opening,
+        Receipt,
+        Acknowledgement,
+        Denial,
+        Settlement,
+        Checkpoint,
+        RulesDocument,
+    )
+}
+
+D = TypeVar("D", bound=Document)
+
+
+def sign(document: Document, key: SigningKey, root: bytes) -> Envelope:
+    """The document's envelope, signed for this horde."""
+    return seal(document.KIND, codec.encode(document), key, root)
+
+
+def open_document(envelope: Envelope, of: type[D]) -> D:
+    """The document's typed body; raises `UnknownKind` for another kind. Check the signature first."""
+    if envelope.kind != of.KIND:
+        raise UnknownKind(f"a {envelope.kind} where a {of.KIND} was wanted")
+    return envelope.open(of)
+
+
+def parse_document(raw: bytes, of: type[D]) -> Envelope:
+    """The envelope in `raw`, its size checked for the kind that is wanted; neither context nor signature."""
+    envelope = parse(raw, limit=of.MAX_BYTES)
+    if envelope.kind != of.KIND:
+        raise UnknownKind(f"a {envelope.kind[:40]} where a {of.KIND} was wanted")
+    return envelope
+
+
+def check_validity(valid_until: int, now: int) -> None:
+    """Refuse a document that is past its `valid_until`, or claims more than an hour."""
+    if valid_until < now:
+        raise Late(f"valid until {valid_until}, and it is {now}: check this machine's clock, then sign anew")
+    if valid_until > now + MAX_VALIDITY_MS:
+        raise TooFarAhead(f"valid until {valid_until}, more than an hour after {now}: check this machine's clock")

@@ -1,0 +1,80 @@
+"""The link by which a horde is joined: `potluck:?tr=<url>&id=<root key>&name=...`, like a magnet link."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import parse_qs, quote, urlsplit
+
+from protocol.keys import parse_key, show_key
+
+SCHEME = "potluck"
+
+
+class BadLink(ValueError):
+    """Not a link that leads to a horde; the text says what was wanted."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A horde's address. url: ws:// or wss://, without a path or with the prefix under which the tracker answers."""
+
+    url: str
+    root: bytes
+    name: str = ""
+
+    def __str__(self) -> str:
+        text = f"{SCHEME}:?tr={quote(self.url, safe=':/')}&id={show_key(self.root)}"
+        return f"{text}&name={quote(self.name, safe='')}" if self.name else text
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the tracker's host is loopback or a private network's, by its address or as `localhost`."""
+        return is_private_host(urlsplit(self.url).hostname or "")
+
+    @property
+    def needs_insecure(self) -> bool:
+        """Whether following this link would send messages over the internet without TLS."""
+        return urlsplit(self.url).scheme == "ws" and not self.is_private
+
+
+def parse_link(text: str) -> Link:
+    """The link in `text`; raises `BadLink` or `BadKey`."""
+    parts = urlsplit(text.strip())
+    if parts.scheme != SCHEME or parts.netloc or parts.path:
+        raise BadLink(f"{text[:80]!r} is not a link to a horde: wanted potluck:?tr=<url>&id=<root key>&name=<name>")
+    fields = parse_qs(parts.query, max_num_fields=16)
+    url, root = _one(fields, "tr"), _one(fields, "id")
+    names = fields.get("name", [""])
+    return Link(_check_url(url), parse_key(root), names[0][:60])
+
+
+def is_private_host(host: str) -> bool:
+    """Whether `host` is an address on loopback, link-local or a private network, or `localhost`."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_private or address.is_loopback or address.is_link_local
+
+
+def _one(fields: dict[str, list[str]], name: str) -> str:
+    values = fields.get(name, [])
+    if len(values) != 1:
+        raise BadLink(f"a link to a horde has exactly one `{name}=`: this one has {len(values)}")
+    return values[0]
+
+
+def _check_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise BadLink(f"{url[:80]!r} is not an address: {error}") from error
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise BadLink(f"{url[:80]!r} is not a tracker's address: wanted ws://host:port or wss://host")
+    if port == 0:
+        raise BadLink(f"{url[:80]!r} names port 0")
+    return url.rstrip("/")

@@ -1,0 +1,320 @@
+"""Session messages: what is said within one connection and means nothing outside it.
+
+Documents travel between them, bare. Each direction has its own kinds; a kind of the other direction is unknown.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
+
+from protocol.codec import Body
+from protocol.work import MAX_PRIVATE_BYTES, Digest, Handle, Milliseconds, ModelName, Nonce
+
+Code = Annotated[str, Meta(min_length=1, max_length=40)]
+Sentence = Annotated[str, Meta(max_length=2000)]
+Count = Annotated[int, Meta(ge=0)]
+
+MAX_HOLDING_ENTRIES = 256
+
+
+class SessionMessage(Body, frozen=True, kw_only=True):
+    """A body that travels in a session envelope."""
+
+    KIND: ClassVar[str]
+    MAX_BYTES: ClassVar[int] = 16 * 1024
+
+
+# Both directions
+
+
+class Held(Body, frozen=True, kw_only=True):
+    """One thing that a side holds: a document by kind, digest, job and attempt; for a lease also steps or tokens done.
+
+    For a request, `job` is its nonce and `attempt` is 0.
+    """
+
+    kind: Code
+    job: Handle
+    attempt: Count = 0
+    digest: Digest
+    progress: Count = 0
+
+
+class Holding(SessionMessage, frozen=True, kw_only=True):
+    """What this side holds that is not ended: first thing after the welcome, in parts, the last one marked."""
+
+    KIND = "holding"
+    MAX_BYTES = 64 * 1024
+
+    entries: Annotated[tuple[Held, ...], Meta(max_length=MAX_HOLDING_ENTRIES)]
+    last: bool
+
+
+# From peer to tracker
+
+
+class Hello(SessionMessage, frozen=True, kw_only=True):
+    """Who is there. session: the peer's own session id. software: name and version. rules: digest of the rules held."""
+
+    KIND = "hello"
+    MAX_BYTES = 4096
+
+    session: Nonce
+    software: Annotated[str, Meta(max_length=100)]
+    rules: bytes = b""
+
+
+class Register(SessionMessage, frozen=True, kw_only=True):
+    """This key wants to be an account. Signed for this very session, it cannot be made for another tracker."""
+
+    KIND = "register"
+
+
+class Offer(Body, frozen=True, kw_only=True):
+    """One model that a worker serves.
+
+    kind, model: what is asked for. engine: engine class, which says where seeds repeat. max_pixels, max_steps
+    (images); max_tokens, max_context (texts): the largest job taken; continues: whether the engine can continue a
+    given text.
+    """
+
+    kind: Literal["image", "text"]
+    model: ModelName
+    engine: Annotated[str, Meta(min_length=1, max_length=300)]
+    max_pixels: Count = 0
+    max_steps: Count = 0
+    max_tokens: Count = 0
+    max_context: Count = 0
+    continues: bool = False
+
+
+class Announce(SessionMessage, frozen=True, kw_only=True):
+    """A worker says what it serves; the newest announce counts whole.
+
+    offers: none stops new leases. slots: jobs that it makes at once, 1 to 64. ahead: leases that it takes beyond
+    that, 0 to 64. anonymous: serves anonymous people. min_free_rate: serves uncovered jobs only while at least so
+    many thousandths of a free part are minted.
+    """
+
+    KIND = "announce"
+    MAX_BYTES = 64 * 1024
+
+    offers: Annotated[tuple[Offer, ...], Meta(max_length=256)]
+    slots: Annotated[int, Meta(ge=1, le=64)] = 1
+    ahead: Annotated[int, Meta(ge=0, le=64)] = 1
+    anonymous: bool = True
+    min_free_rate: Annotated[int, Meta(ge=0, le=1000)] = 0
+
+
+class Private(SessionMessage, frozen=True, kw_only=True):
+    """A private part on its one visit, before the request that names its digest. Only the filter's verdict stays."""
+
+    KIND = "private"
+    MAX_BYTES = MAX_PRIVATE_BYTES + 1024
+
+    private: bytes
+
+
+class Progress(Body, frozen=True, kw_only=True):
+    """What became of one lease at the worker.
+
+    state: `accepted`; `declined` (with reason: costs nothing if it comes before acceptance); `opened` (the requester
+    opened the stream; counts as acceptance); `failed` (with reason: the attempt has ended).
+    """
+
+    job: Handle
+    attempt: Annotated[int, Meta(ge=1)]
+    state: Literal["accepted", "declined", "opened", "failed"]
+    reason: Annotated[str, Meta(max_length=40)] = ""
+    text: Sentence = ""
+
+
+class Report(SessionMessage, frozen=True, kw_only=True):
+    """What became of leases at the worker, several in one message where they fall together."""
+
+    KIND = "report"
+    MAX_BYTES = 64 * 1024
+
+    leases: Annotated[tuple[Progress, ...], Meta(min_length=1, max_length=256)]
+
+
+class Unreachable(SessionMessage, frozen=True, kw_only=True):
+    """The requester cannot reach the worker of this attempt. reason: a code; text: what was tried."""
+
+    KIND = "unreachable"
+
+    job: Handle
+    attempt: Annotated[int, Meta(ge=1)]
+    reason: Code
+    text: Sentence = ""
+
+
+class AskAccount(SessionMessage, frozen=True, kw_only=True):
+    """How does my account stand?"""
+
+    KIND = "ask_account"
+
+
+class AskWhy(SessionMessage, frozen=True, kw_only=True):
+    """Why does nothing come? job: of a waiting job of this requester; without it, of this worker."""
+
+    KIND = "ask_why"
+
+    job: Handle | None = None
+
+
+# From tracker to peer
+
+
+class Welcome(SessionMessage, frozen=True, kw_only=True):
+    """The peer is in. clock: the tracker's time. rules: digest of the rules in force. account: its number, 0 if none."""
+
+    KIND = "welcome"
+
+    clock: Milliseconds
+    rules: Digest
+    rules_version: Annotated[int, Meta(ge=1)]
+    account: Count = 0
+
+
+class Refused(SessionMessage, frozen=True, kw_only=True):
+    """A message was refused. code: stable; text: for people. about: digest of what was refused. final: hangs up."""
+
+    KIND = "refused"
+
+    code: Code
+    text: Sentence
+    about: bytes = b""
+    final: bool = False
+
+
+class Queued(SessionMessage, frozen=True, kw_only=True):
+    """A request was taken in. request: its digest. jobs: one handle for each result, in order. held: kudos held."""
+
+    KIND = "queued"
+
+    request: Digest
+    jobs: tuple[Handle, ...]
+    held: Count
+
+
+class Position(SessionMessage, frozen=True, kw_only=True):
+    """How many waiting jobs go before this one, and how many workers could serve it."""
+
+    KIND = "position"
+
+    job: Handle
+    ahead: Count
+    workers: Count
+
+
+class Taken(SessionMessage, frozen=True, kw_only=True):
+    """These documents are durably stored. documents: their digests."""
+
+    KIND = "taken"
+
+    documents: Annotated[tuple[Digest, ...], Meta(min_length=1, max_length=256)]
+
+
+class Withdrawn(SessionMessage, frozen=True, kw_only=True):
+    """To a worker: this lease ended. reason: `cancelled` (a partial receipt within 10 s is paid), `settled`,
+    `deadline`, `unreachable`, `not_opened`, `replaced`, `ended`."""
+
+    KIND = "withdrawn"
+
+    job: Handle
+    attempt: Annotated[int, Meta(ge=1)]
+    reason: Code
+    text: Sentence = ""
+
+
+class Requeued(SessionMessage, frozen=True, kw_only=True):
+    """To a requester: this attempt ended without result and the job waits for another worker."""
+
+    KIND = "requeued"
+
+    job: Handle
+    attempt: Annotated[int, Meta(ge=1)]
+    reason: Code
+    text: Sentence = ""
+
+
+class Ended(SessionMessage, frozen=True, kw_only=True):
+    """To a requester: a job ended without settlement. attempt: the last one, 0 if there was none. released: kudos
+    that went back."""
+
+    KIND = "ended"
+
+    job: Handle
+    attempt: Count = 0
+    state: Literal["refunded", "cancelled", "expired", "failed"]
+    reason: Annotated[str, Meta(max_length=40)] = ""
+    text: Sentence = ""
+    released: Count = 0
+
+
+class Account(SessionMessage, frozen=True, kw_only=True):
+    """An account as its owner sees it: kudos in thousandths; `number` 0 for a key without one.
+
+    balance: what can be spent. held: for jobs under way. earned, spent, taken_free: since the beginning, where spent
+    counts price and tax, and taken_free the part of prices that others carried. notice: what everybody should know.
+    """
+
+    KIND = "account"
+
+    number: Count
+    balance: int = 0
+    held: Count = 0
+    earned: Count = 0
+    spent: Count = 0
+    taken_free: Count = 0
+    jobs_done: Count = 0
+    jobs_received: Count = 0
+    notice: Sentence = ""
+
+
+class Why(SessionMessage, frozen=True, kw_only=True):
+    """Counts by reason why nothing comes: for a worker of waiting jobs, for a job of workers. job: as asked."""
+
+    KIND = "why"
+
+    job: Handle | None = None
+    reasons: tuple[tuple[Code, Count], ...]
+
+
+FROM_PEER: dict[str, type[SessionMessage]] = {
+    kind.KIND: kind
+    for kind in (
+        Hello,
+        Holding,
+        Register,
+        Announce,
+        Private,
+        Report,
+        Unreachable,
+        AskAccount,
+        AskWhy,
+    )
+}
+FROM_TRACKER: dict[str, type[SessionMessage]] = {
+    kind.KIND: kind
+    for kind in (
+        Welcome,
+        Holding,
+        Refused,
+        Queued,
+        Position,
+        Taken,
+        Withdrawn,
+        Requeued,
+        Ended,
+        Account,
+        Why,
+    )
+}
+
+#: Documents that a peer may send to the tracker, and the tracker to a peer.
+DOCUMENTS_FROM_PEER = frozenset({"request", "cancel", "peer_record", "receipt", "acknowledgement", "denial"})
+DOCUMENTS_FROM_TRACKER = frozenset({"rules", "lease", "peer_record", "settlement", "checkpoint"})

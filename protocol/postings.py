@@ -1,0 +1,78 @@
+"""Double entry: which accounts each event of the ledger moves. The postings of an event sum to zero.
+
+Accounts are numbers. System accounts: mint 1 (its balance is minus all kudos ever made), burn 2 (all ever destroyed),
+held 3 (kudos set aside for jobs under way), anonymous 4 (everybody without an account). Persons begin at 100.
+No event names both the payer and the worker of a job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MINT = 1
+BURN = 2
+HELD = 3
+ANONYMOUS = 4
+FIRST_PERSON = 100
+
+Postings = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Share:
+    """How one job's cost falls: `price` = paid + free; `tax_paid` is what of the tax is covered."""
+
+    paid: int
+    free: int
+    tax_paid: int
+
+    @property
+    def held(self) -> int:
+        """What the payer's hold must contain."""
+        return self.paid + self.tax_paid
+
+
+def share(price: int, tax: int, available: int) -> Share:
+    """A hold covers the price first, then the tax; the uncovered price is free, uncovered tax is waived."""
+    available = max(0, available)
+    paid = min(price, available)
+    return Share(paid, price - paid, min(tax, available - paid))
+
+
+def hold(payer: int, amount: int) -> Postings:
+    """Kudos set aside for a job."""
+    return _without_zeros((payer, -amount), (HELD, amount))
+
+
+def release(payer: int, amount: int) -> Postings:
+    """Kudos set aside and not spent go back to the payer; also of a refund."""
+    return _without_zeros((HELD, -amount), (payer, amount))
+
+
+def settle(worker: int, *, paid: int, minted: int, burned: int) -> Postings:
+    """A worker is paid from the hold and from the mint, the tax is burned."""
+    return _without_zeros((HELD, -(paid + burned)), (MINT, -minted), (worker, paid + minted), (BURN, burned))
+
+
+def award(account: int, amount: int) -> Postings:
+    """The operator gives kudos that are made for it."""
+    return _without_zeros((MINT, -amount), (account, amount))
+
+
+def mint_rate(steps: tuple[tuple[int, int], ...], daily: int, used: int) -> int:
+    """Permille of a free part that is minted when `used` thousandths of the day's budget are spoken for."""
+    if daily <= 0:
+        return 0
+    for up_to, rate in steps:
+        if used * 1000 < up_to * daily:
+            return rate
+    return 0
+
+
+def minted(steps: tuple[tuple[int, int], ...], daily: int, used: int, free: int) -> int:
+    """What of a free part is minted: by the rate, and never beyond the day's budget."""
+    return min(free * mint_rate(steps, daily, used) // 1000, max(0, daily - used))
+
+
+def _without_zeros(*postings: tuple[int, int]) -> Postings:
+    return tuple((account, amount) for account, amount in postings if amount)

@@ -1,0 +1,178 @@
+"""A horde's rules: everything that an operator may want different, typed, with defaults that run.
+
+All kudos are integers in thousandths, all times whole seconds, unless a name says otherwise. The tracker reads them
+from `horde.toml` and publishes each version signed; peers need them to compute prices and to know what is allowed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Positive = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Permille = Annotated[int, Meta(ge=0, le=1000)]
+Point = tuple[Natural, Natural]
+Points = Annotated[tuple[Point, ...], Meta(min_length=1, max_length=32)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of the rules file."""
+
+
+class HordeSection(Section, frozen=True, kw_only=True):
+    """Who this horde is.
+
+    name: shown to people, up to 60 characters.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=60)] = "a Potluck horde"
+
+
+class PricesSection(Section, frozen=True, kw_only=True):
+    """What a worker earns for a job, in thousandths of a kudo.
+
+    image_base: for any picture.
+    image_sizes: points (pixels, thousandths for 30 steps with 2 guidance passes), straight lines between them.
+    image_extras: thousandths for each priced extra, by name; a picture may ask for no other.
+    text_base: for any text.
+    text_token: for each token made, by a model of 1000 permille.
+    text_context: for each 1024 tokens of room for prompt and answer together, by a model of 1000 permille.
+    text_sizes: points (millions of parameters, permille), straight lines between them: the factor of a model's size.
+    model_millions: size of a model that the table `models` does not name.
+    tax: for each job, whatever its size; burned.
+    """
+
+    image_base: Natural = 2_500
+    image_sizes: Points = (
+        (262_144, 5_100),
+        (589_824, 9_300),
+        (1_048_576, 18_500),
+        (2_359_296, 54_500),
+        (4_194_304, 111_500),
+    )
+    image_extras: dict[str, Natural] = {}
+    text_base: Natural = 500
+    text_token: Natural = 55
+    text_context: Natural = 400
+    text_sizes: Points = ((100, 400), (1_000, 600), (7_000, 1_000), (13_000, 1_200), (70_000, 2_000))
+    model_millions: Positive = 7_000
+    tax: Natural = 3_000
+
+
+class LimitsSection(Section, frozen=True, kw_only=True):
+    """The largest job that this horde takes, and how much at once.
+
+    max_pixels, max_steps: of a picture. max_tokens, max_context: of a text. max_n: results of one request.
+    anonymous_*: the same for people without an account.
+    open_jobs: jobs of one account that are not ended; anonymous_open_jobs: of one address block without account.
+    connections: of one address at once, before and after hello.
+    """
+
+    max_pixels: Positive = 4_194_304
+    max_steps: Positive = 150
+    max_tokens: Positive = 4_096
+    max_context: Positive = 131_072
+    max_n: Positive = 20
+    anonymous_max_pixels: Positive = 1_048_576
+    anonymous_max_steps: Positive = 50
+    anonymous_max_tokens: Positive = 512
+    anonymous_max_context: Positive = 8_192
+    anonymous_max_n: Positive = 4
+    open_jobs: Positive = 1_000
+    anonymous_open_jobs: Positive = 50
+    connections: Positive = 256
+
+
+class TimesSection(Section, frozen=True, kw_only=True):
+    """How long things may take, in seconds.
+
+    hello: from connecting to a complete hello. accept: from lease to acceptance. open: from acceptance to the opening
+    of the stream. worker_grace: how long a worker may be away. image_lease, text_lease: from lease to deadline.
+    waiting: time to live of a waiting job, counted only while it waits. cancel: for a partial receipt after a cancel.
+    silence: from receipt to settlement when the requester says nothing. restart_grace: added to all of these after a
+    restart of the tracker.
+    """
+
+    hello: Positive = 10
+    accept: Positive = 5
+    open: Positive = 10
+    worker_grace: Positive = 10
+    image_lease: Positive = 600
+    text_lease: Positive = 600
+    waiting: Positive = 1_200
+    cancel: Positive = 10
+    silence: Positive = 86_400
+    restart_grace: Positive = 10
+
+
+class MatchingSection(Section, frozen=True, kw_only=True):
+    """Who is served next, and how often a job is tried.
+
+    failed_attempts: attempts that may fail before the job does. every: each so-many-th lease of a swarm goes to who
+    waited longest; 0 switches that off. half_life_days: in so many days half of the free work taken is forgotten.
+    """
+
+    failed_attempts: Positive = 3
+    every: Natural = 4
+    half_life_days: Positive = 30
+
+
+class MintSection(Section, frozen=True, kw_only=True):
+    """Kudos minted for jobs whose requester has too little.
+
+    daily: thousandths that may be minted in a day (UTC). steps: points (permille of the day's budget used up to which
+    the rate holds, permille of a free part that is minted); past the last one nothing is minted.
+    """
+
+    daily: Natural = 100_000_000
+    steps: Points = ((500, 1_000), (750, 500), (900, 250), (1_000, 100))
+
+
+class AccountsSection(Section, frozen=True, kw_only=True):
+    """Who may have an account. registration: `open` (every key that asks) or `closed`."""
+
+    registration: Literal["open", "closed"] = "open"
+
+
+class PreviewsSection(Section, frozen=True, kw_only=True):
+    """Small pictures of work in progress. allowed: whether workers send any. every: denoising steps between two."""
+
+    allowed: bool = True
+    every: Positive = 5
+
+
+class ModelSection(Section, frozen=True, kw_only=True):
+    """What the horde knows of one model.
+
+    price: factor in permille. millions: size in millions of parameters; 0 means `prices.model_millions`.
+    """
+
+    price: Natural = 1_000
+    millions: Natural = 0
+
+
+class Rules(Section, frozen=True, kw_only=True):
+    """All rules of a horde."""
+
+    horde: HordeSection = HordeSection()
+    prices: PricesSection = PricesSection()
+    limits: LimitsSection = LimitsSection()
+    times: TimesSection = TimesSection()
+    matching: MatchingSection = MatchingSection()
+    mint: MintSection = MintSection()
+    accounts: AccountsSection = AccountsSection()
+    previews: PreviewsSection = PreviewsSection()
+    models: dict[str, ModelSection] = {}
+
+
+def to_json(rules: Rules) -> str:
+    """The rules as the JSON text that is signed and published; the same rules always give the same text."""
+    return msgspec.json.encode(rules, order="deterministic").decode()
+
+
+def from_json(text: str) -> Rules:
+    """The rules in a published text; raises `msgspec.ValidationError`. Unknown keys of newer trackers are refused."""
+    return msgspec.json.decode(text, type=Rules)
