@@ -226,7 +226,7 @@ class Checkpoint(Document, frozen=True, kw_only=True):
 
 
 class RulesDocument(Document, frozen=True, kw_only=True):
-    """One version of the horde's rules. rules: JSON text. previous: digest of the version before, empty for the first."""
+    """One version of the horde's rules. rules: JSON text. previous: digest of the one before, or empty."""
 
     KIND = "rules"
     MAX_BYTES = 256 * 1024
@@ -240,8 +240,8 @@ class RulesDocument(Document, frozen=True, kw_only=True):
 class Leaf(Body, frozen=True, kw_only=True):
     """The public bytes of one ledger entry.
 
-    event: hold, release, settle, refund or award. day: days since 1970. postings: account and thousandths, in the order of
-    docs/protocol.md, sum zero. hold, documents: commitments, salted by 32 bytes kept in the evidence.
+    event: hold, release, settle, refund or award. day: days since 1970. postings: account and thousandths, in the
+    order of docs/protocol.md, sum zero. hold, documents: commitments, salted by 32 bytes kept in the evidence.
     """
 
     event: str

@@ -169,7 +169,7 @@ class AskWhy(SessionMessage, frozen=True, kw_only=True):
 
 
 class Welcome(SessionMessage, frozen=True, kw_only=True):
-    """The peer is in. clock: the tracker's time. rules: digest of the rules in force. account: its number, 0 if none."""
+    """The peer is in. clock: the tracker's time. rules: digest of those in force. account: its number, 0 if none."""
 
     KIND = "welcome"
 
