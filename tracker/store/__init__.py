@@ -1,0 +1,1 @@
+"""What must last: one interface (`base.Store`), one contract test-suite, one folder for each database."""

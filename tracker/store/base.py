@@ -1,0 +1,217 @@
+"""The store's promises. Each method is one business step in one transaction; when it returns, what it did is durable.
+
+Steps take the time from their caller and raise the refusals of `protocol.errors`, in which case nothing has changed
+(an equivocation is kept as proof all the same). Steps are carried out in the order in which they were called.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from protocol.documents import Acknowledgement, Cancel, Denial, Receipt, Request
+from protocol.envelope import Envelope
+from protocol.rules import Rules
+from tracker.lifecycle import Attempt, Event, Job, Outcome
+
+
+class StoreError(Exception):
+    """The database cannot be used as it is; the text says what to do."""
+
+
+class StoreFull(StoreError):
+    """The step could not be stored for want of room; nothing has changed."""
+
+
+@dataclass(frozen=True)
+class RulesInForce:
+    """One version of the rules. digest, document: of the signed document."""
+
+    version: int
+    rules: Rules
+    digest: bytes
+    document: bytes
+
+
+@dataclass(frozen=True)
+class AccountState:
+    """An account as it stands; all in thousandths but the two counts. free_now: free work taken, decayed to now."""
+
+    number: int
+    balance: int = 0
+    held: int = 0
+    earned: int = 0
+    spent: int = 0
+    taken_free: int = 0
+    free_now: int = 0
+    jobs_done: int = 0
+    jobs_received: int = 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Whom a job is to be leased to, with which model."""
+
+    worker: bytes
+    owner: int
+    model: str
+
+
+@dataclass(frozen=True)
+class Leased:
+    """A lease that is durable. document: its envelope's bytes. budget_used: of today's mint, in thousandths."""
+
+    job: Job
+    attempt: Attempt
+    document: bytes
+    budget_used: int
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A request that is durable. held: by all its jobs. leases: of those that were matched at once, by number.
+    again: it had been taken in before, and nothing has changed."""
+
+    jobs: Sequence[Job]
+    held: int
+    leases: dict[int, Leased]
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Happened:
+    """What became of a job. before: as it stood. settlement: bytes of the settlement, also of an earlier one.
+    released: what went back to the payer. lost: the newest attempt, where it ended for another one's sake."""
+
+    before: Job
+    outcome: Outcome
+    settlement: bytes = b""
+    released: int = 0
+    lost: Attempt | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a job stands, for a peer that returns. lease, settlement: bytes, empty where there is none."""
+
+    job: Job
+    attempt: Attempt | None
+    lease: bytes = b""
+    settlement: bytes = b""
+
+
+@dataclass(frozen=True)
+class LedgerHead:
+    """How large the ledger is, and its newest checkpoint."""
+
+    size: int
+    checkpoint: bytes
+
+
+class Store(ABC):
+    """Everything that must last."""
+
+    # The horde
+
+    @abstractmethod
+    async def rules_in_force(self) -> RulesInForce:
+        """The newest version of the rules."""
+
+    @abstractmethod
+    async def publish_rules(self, rules: Rules, now: int) -> RulesInForce:
+        """Sign and keep these rules as the next version; the version in force if they are the same."""
+
+    @abstractmethod
+    async def seal(self, now: int) -> bytes | None:
+        """Sign a checkpoint over all entries; None if there are none since the last one."""
+
+    @abstractmethod
+    async def ledger_head(self) -> LedgerHead:
+        """The ledger's size and newest checkpoint."""
+
+    # Accounts
+
+    @abstractmethod
+    async def register(self, key: bytes, now: int) -> int:
+        """The number of the account of `key`, opened now if it had none."""
+
+    @abstractmethod
+    async def account_of(self, key: bytes) -> int:
+        """The number of the account of `key`, 0 if it has none."""
+
+    @abstractmethod
+    async def account(self, number: int, now: int) -> AccountState:
+        """How an account stands."""
+
+    # Jobs
+
+    @abstractmethod
+    async def admit(
+        self,
+        envelope: Envelope,
+        request: Request,
+        *,
+        payer: int,
+        origin: str,
+        choices: Sequence[Choice | None],
+        models: Sequence[str],
+        rules: RulesInForce,
+        now: int,
+    ) -> Admitted:
+        """Take a request in: its document, its n jobs, their holds; lease at once the jobs that have a choice.
+
+        models: those that can serve it, the dearest of which sets the hold. A request that was taken in before is
+        answered as then; nothing of `choices` is used. Raises `Equivocation`, `OverLimit`, `WrongSigner` (the job key
+        was used before).
+        """
+
+    @abstractmethod
+    async def lease(self, handle: bytes, attempt: int, choice: Choice, rules: RulesInForce, now: int) -> Leased | None:
+        """Lease a waiting job whose latest attempt is `attempt`; None if it does not stand so any more."""
+
+    @abstractmethod
+    async def happen(self, handle: bytes, attempt: int, event: Event, rules: Rules, now: int) -> Happened:
+        """Carry out what `lifecycle.decide` makes of an event that no document proves. attempt 0: the latest."""
+
+    @abstractmethod
+    async def receive(self, envelope: Envelope, receipt: Receipt, rules: Rules, now: int) -> Happened:
+        """A worker's receipt, its signature checked."""
+
+    @abstractmethod
+    async def acknowledge(
+        self, envelope: Envelope, said: Acknowledgement, receipt: tuple[Envelope, Receipt], rules: Rules, now: int
+    ) -> Happened:
+        """A requester's acknowledgement and the receipt in it, the signatures of both checked."""
+
+    @abstractmethod
+    async def deny(
+        self, envelope: Envelope, said: Denial, receipt: tuple[Envelope, Receipt] | None, rules: Rules, now: int
+    ) -> Happened:
+        """A requester's denial, and the receipt in it if there is one, the signatures of both checked."""
+
+    @abstractmethod
+    async def cancel(self, envelope: Envelope, said: Cancel, rules: Rules, now: int) -> Sequence[Happened]:
+        """A requester wants a job, or all jobs of its job key, no more."""
+
+    @abstractmethod
+    async def silence(self, handle: bytes, rules: Rules, now: int) -> Happened:
+        """A delivered job that nobody answered for is paid by its receipt."""
+
+    # What a peer, or a tracker, that returns must know
+
+    @abstractmethod
+    async def live(self) -> Sequence[Standing]:
+        """Every job that has not ended."""
+
+    @abstractmethod
+    async def standing_of_request(self, signer: bytes, nonce: bytes) -> tuple[bytes, Sequence[Standing]] | None:
+        """A request's digest and where its jobs stand; None if it is not known."""
+
+    @abstractmethod
+    async def standing(self, handle: bytes, attempt: int) -> Standing | None:
+        """Where a job stands, seen from one of its attempts; None if there is no such job or attempt."""
+
+    @abstractmethod
+    async def open_requests(self, signer: bytes) -> Sequence[tuple[bytes, bytes]]:
+        """Nonce and digest of each request of `signer` that has a job under way."""

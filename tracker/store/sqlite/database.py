@@ -1,0 +1,62 @@
+"""Opening the file: settings that make a commit durable, and migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib import resources
+from pathlib import Path
+
+from tracker.store.base import StoreError
+
+#: Marks a file as ours ("POTL"), so that another program's database is never taken for one.
+APPLICATION_ID = 0x504F544C
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that may write: WAL, every commit synced, foreign keys on; the schema brought up to date."""
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        _check_ours(connection, path)
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA busy_timeout = 5000")
+        if mode != "wal":
+            raise StoreError(f"{path}: journal mode is {mode}, wanted wal: put the database on a local disk")
+        migrate(connection, path)
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path}: not a database that can be used ({error}): restore it from a backup") from error
+    return connection
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Number and text of every migration, in order."""
+    files = [file for file in resources.files("tracker.store.sqlite").iterdir() if file.name.endswith(".sql")]
+    return sorted((int(file.name.split("_")[0]), file.read_text("utf-8")) for file in files)
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Apply what is missing, each migration in a transaction of its own; refuse a database of a newer program."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    known = migrations()
+    newest = known[-1][0]
+    if version > newest:
+        raise StoreError(f"{path}: has version {version}, this program knows {newest}: update it")
+    for number, text in known:
+        if number <= version:
+            continue
+        marks = f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};"
+        script = f"BEGIN IMMEDIATE;\n{text}\n{marks}\nCOMMIT;"
+        try:
+            connection.executescript(script)
+        except sqlite3.DatabaseError as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise StoreError(f"{path}: migration {number} failed ({error}): the database is as it was") from error
+
+
+def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    if tables and application != APPLICATION_ID:
+        raise StoreError(f"{path}: is another program's database: name another file")

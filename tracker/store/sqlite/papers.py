@@ -1,0 +1,64 @@
+"""Documents as they are kept: byte for byte, one under each identity."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from protocol.envelope import Envelope
+from protocol.errors import Equivocation
+
+
+class Conflict(Equivocation):
+    """Another document stands under this identity; the second is kept as proof by whoever catches this."""
+
+    def __init__(self, envelope: Envelope, first: bytes) -> None:
+        super().__init__(
+            f"a different {envelope.kind} under the same identity was taken before: both are kept as proof"
+        )
+        self.envelope = envelope
+        self.first = first
+
+
+def job_identity(handle: bytes, attempt: int) -> bytes:
+    """The identity of what is said about an attempt."""
+    return handle + attempt.to_bytes(4, "big")
+
+
+def take(connection: sqlite3.Connection, envelope: Envelope, identity: bytes, now: int) -> bool:
+    """Keep a document; False if it is there already. Raises `Conflict`."""
+    row = connection.execute(
+        "SELECT digest FROM documents WHERE signer = ? AND kind = ? AND identity = ?",
+        (envelope.key, envelope.kind, identity),
+    ).fetchone()
+    if row is None:
+        connection.execute(
+            "INSERT INTO documents (digest, signer, kind, identity, taken, raw) VALUES (?, ?, ?, ?, ?, ?)",
+            (envelope.digest, envelope.key, envelope.kind, identity, now, envelope.raw),
+        )
+        return True
+    if row[0] != envelope.digest:
+        raise Conflict(envelope, row[0])
+    return False
+
+
+def find(connection: sqlite3.Connection, digest: bytes) -> bytes:
+    """The bytes of a document, empty if there is none."""
+    row = connection.execute("SELECT raw FROM documents WHERE digest = ?", (digest,)).fetchone()
+    return row[0] if row else b""
+
+
+def find_by_identity(connection: sqlite3.Connection, signer: bytes, kind: str, identity: bytes) -> bytes:
+    """The bytes of the document under an identity, empty if there is none."""
+    row = connection.execute(
+        "SELECT raw FROM documents WHERE signer = ? AND kind = ? AND identity = ?", (signer, kind, identity)
+    ).fetchone()
+    return row[0] if row else b""
+
+
+def keep_proof(connection: sqlite3.Connection, conflict: Conflict, now: int) -> None:
+    """Keep the second of two documents that contradict each other."""
+    envelope = conflict.envelope
+    connection.execute(
+        "INSERT OR IGNORE INTO equivocations (digest, first, taken, raw) VALUES (?, ?, ?, ?)",
+        (envelope.digest, conflict.first, now, envelope.raw),
+    )
