@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,7 +99,7 @@ class Engine(ABC):
         """Load what is needed; raises `EngineError` if that cannot be done."""
 
     @abstractmethod
-    def run(self, task: Task, stop: asyncio.Event) -> AsyncIterator[Event]:
+    def run(self, task: Task, stop: asyncio.Event) -> AsyncGenerator[Event, None]:
         """Yield events, `Done` last. When `stop` is set, end within a step with what there is; when the iterator is
         closed, end within a step with nothing. Raises `EngineError`; the engine can be used again afterwards."""
 
