@@ -1,8 +1,8 @@
 """Bytes to typed bodies and back. This module alone knows msgpack.
 
-Decoding is strict, then typed. Strict: text keys only, none twice, integers only (no floats), no extension types, no
-trailing bytes, no unknown field whose name begins with `!`. Typed: frozen msgspec structs; unknown fields are
-ignored. Past `decode` nobody holds a dict.
+Decoding is strict, then typed. Strict: text keys only, none twice, integers only (no floats) and of 64 bits with sign,
+no extension types, no trailing bytes, no unknown field whose name begins with `!`. Typed: frozen msgspec structs;
+unknown fields are ignored. Past `decode` nobody holds a dict.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 #: Fields beginning with `!` that this version understands: none so far.
 CRITICAL_FIELDS: frozenset[str] = frozenset()
+
+#: msgpack has larger ones, which databases and many languages have not.
+MAX_INTEGER = 2**63 - 1
 
 #: Deeper nesting than this is in none of our messages.
 MAX_DEPTH = 16
@@ -101,6 +104,8 @@ def _deeper(depth: int) -> int:
 
 
 def _depth_of(value: object) -> int:
+    if isinstance(value, int) and value > MAX_INTEGER:
+        raise ValueError(f"the integer {value}: at most {MAX_INTEGER}")
     if isinstance(value, float):
         raise ValueError("a number that is no integer")  # noqa: TRY004
     if isinstance(value, msgpack.Timestamp):  # the one extension that the library takes without asking the hook

@@ -1,6 +1,6 @@
 """Documents: the signed statements that are evidence, stored before they are first sent, re-sent byte for byte.
 
-Who signs what: the root key `serving`, `epoch`; the serving key `lease`, `settlement`, `checkpoint`, `rules`; the
+Who signs what: the root key `serving`; the serving key `lease`, `settlement`, `checkpoint`, `rules`; the
 requester's key `request`; its job key `cancel`, `opening`, `acknowledgement`, `denial`; the worker's key
 `peer_record`, `receipt`. `job` is always the random 16-byte handle. Times are milliseconds since 1970 (UTC), kudos
 are thousandths.

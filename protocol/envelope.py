@@ -101,9 +101,9 @@ def parse(raw: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
     try:
         wire = _WIRE.decode(raw)
     except msgspec.DecodeError as error:
+        _check_version(raw)
         raise Malformed(f"not an envelope [1, kind, key, context, body, signature]: {error}") from error
-    if wire.version != VERSION:
-        raise UnknownVersion(f"envelope version {wire.version}: this program speaks {VERSION}")
+    _check_version(raw)
     if len(wire.key) != KEY_BYTES or len(wire.signature) != SIGNATURE_BYTES:
         raise Malformed(f"a key has {KEY_BYTES} bytes and a signature {SIGNATURE_BYTES}")
     if len(wire.context) not in (KEY_BYTES, _SESSION_CONTEXT_BYTES):
@@ -112,6 +112,23 @@ def parse(raw: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:
 
 
 _WIRE = msgspec.msgpack.Decoder(_Wire)
+
+
+def _check_version(raw: bytes) -> None:
+    """Refuse another version by name, whatever shape it gives to what follows its number."""
+    try:
+        first = _FIRST.decode(raw)
+    except msgspec.DecodeError:
+        return
+    if first.version != VERSION:
+        raise UnknownVersion(f"protocol version {first.version}: this program speaks {VERSION}; update the older side")
+
+
+class _First(msgspec.Struct, frozen=True, array_like=True):
+    version: int
+
+
+_FIRST = msgspec.msgpack.Decoder(_First)
 
 
 def seal(kind: str, body: bytes, key: SigningKey, context: bytes) -> Envelope:
@@ -183,7 +200,8 @@ class Outbound:
 
 
 class Challenge(codec.Body, frozen=True, kw_only=True):
-    """The tracker's first words, alone unsigned: `["challenge", body]`; what they claim, the welcome's signature shows.
+    """The tracker's first words, alone unsigned: `[1, "challenge", body]`; what they claim, the welcome shows by its
+    signature.
 
     root: the horde's root key. delegation: a `serving` document of the root. session: the tracker's session id, 16
     random bytes. clock: the tracker's time in milliseconds.
@@ -205,10 +223,10 @@ def decode_challenge(raw: bytes) -> Challenge:
     if len(raw) > MAX_BEFORE_HELLO_BYTES:
         raise TooLarge(f"a challenge of {len(raw)} bytes: at most {MAX_BEFORE_HELLO_BYTES} are read")
     wire = cast("list[object]", codec.decode(raw, list))
+    _check_version(raw)
     match wire:
-        case [int(version), "challenge", bytes(body)]:
-            if version != VERSION:
-                raise UnknownVersion(f"a tracker of protocol version {version}: this program speaks {VERSION}")
+        case [1, "challenge", bytes(body)] if wire[0] is not True:
+            pass
         case _:
             raise Malformed('not a challenge [1, "challenge", body]: is this the address of a tracker?')
     challenge = codec.decode(body, Challenge)

@@ -18,6 +18,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+#: So long is a sentence that travels; a refusal may quote what it was sent, and that can be long.
+MAX_TEXT_CHARACTERS = 2000
+
 
 class Refusal(Exception):
     """The other side asked for something it may not have; `code` and the text travel to it."""
@@ -26,8 +29,8 @@ class Refusal(Exception):
 
     @property
     def text(self) -> str:
-        """The sentence for people."""
-        return str(self)
+        """The sentence for people, short enough to travel."""
+        return str(self)[:MAX_TEXT_CHARACTERS]
 
 
 class TooLarge(Refusal):

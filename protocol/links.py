@@ -40,13 +40,18 @@ class Link:
 
 def parse_link(text: str) -> Link:
     """The link in `text`; raises `BadLink` or `BadKey`."""
-    parts = urlsplit(text.strip())
+    form = BadLink(f"{text[:80]!r} is not a link to a horde: wanted potluck:?tr=<url>&id=<root key>&name=<name>")
+    try:
+        parts = urlsplit(text.strip())
+        fields = parse_qs(parts.query, max_num_fields=16)
+    except ValueError as error:
+        raise form from error
     if parts.scheme != SCHEME or parts.netloc or parts.path:
-        raise BadLink(f"{text[:80]!r} is not a link to a horde: wanted potluck:?tr=<url>&id=<root key>&name=<name>")
-    fields = parse_qs(parts.query, max_num_fields=16)
+        raise form
     url, root = _one(fields, "tr"), _one(fields, "id")
-    names = fields.get("name", [""])
-    return Link(_check_url(url), parse_key(root), names[0][:60])
+    # A name is shown on terminals, where a control character would be a command.
+    name = "".join(character for character in fields.get("name", [""])[0] if character.isprintable())
+    return Link(_check_url(url), parse_key(root), name[:60])
 
 
 def is_private_host(host: str) -> bool:
@@ -57,6 +62,8 @@ def is_private_host(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
     return address.is_private or address.is_loopback or address.is_link_local
 
 
@@ -68,6 +75,8 @@ def _one(fields: dict[str, list[str]], name: str) -> str:
 
 
 def _check_url(url: str) -> str:
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise BadLink(f"{url[:80]!r} is not an address: it has characters that no address has")
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -64,7 +64,9 @@ def _split(size: int) -> int:
 
 
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """The audit path of leaf `index` (RFC 6962, 2.1.1), from the leaf up."""
+    """The audit path of leaf `index` (RFC 6962, 2.1.1), from the leaf up; raises `IndexError` if there is none."""
+    if not 0 <= index < len(leaves):
+        raise IndexError(f"leaf {index} of a tree of {len(leaves)}")
     if len(leaves) == 1:
         return []
     middle = _split(len(leaves))
@@ -107,10 +109,10 @@ def _subproof(leaves: Sequence[bytes], earlier: int, *, whole: bool) -> list[byt
 
 def verify_consistency(earlier: int, earlier_root: bytes, size: int, root: bytes, proof: Sequence[bytes]) -> bool:
     """Whether `proof` shows that the tree of `size` continues the one of `earlier` leaves (RFC 9162, 2.1.4.2)."""
-    if earlier > size:
+    if not 0 <= earlier <= size:
         return False
     if earlier in (0, size):
-        return not proof and (earlier == 0 or earlier_root == root)
+        return not proof and earlier_root == (root if earlier else EMPTY_ROOT)
     if not proof:
         return False
     path = list(proof)

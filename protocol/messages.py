@@ -10,10 +10,11 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from protocol.codec import Body
+from protocol.errors import MAX_TEXT_CHARACTERS
 from protocol.work import MAX_PRIVATE_BYTES, Digest, Handle, Milliseconds, ModelName, Nonce
 
 Code = Annotated[str, Meta(min_length=1, max_length=40)]
-Sentence = Annotated[str, Meta(max_length=2000)]
+Sentence = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
 Count = Annotated[int, Meta(ge=0)]
 
 MAX_HOLDING_ENTRIES = 256

@@ -174,5 +174,5 @@ def to_json(rules: Rules) -> str:
 
 
 def from_json(text: str) -> Rules:
-    """The rules in a published text; raises `msgspec.ValidationError`. Unknown keys of newer trackers are refused."""
+    """The rules in a published text; raises `msgspec.DecodeError`. Unknown keys of newer trackers are refused."""
     return msgspec.json.decode(text, type=Rules)

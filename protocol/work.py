@@ -15,7 +15,7 @@ from msgspec import Meta
 from protocol import codec
 from protocol.codec import Body
 from protocol.digests import SALT_BYTES, private_digest
-from protocol.errors import BadValue, PrivatePartMismatch
+from protocol.errors import BadValue, PrivatePartMismatch, TooLarge
 
 Kind = Literal["image", "text"]
 
@@ -40,14 +40,15 @@ class ImageWork(Body, frozen=True, tag_field="kind", tag="image", kw_only=True):
     """A picture's public measures.
 
     width, height: pixels, multiples of 8 from 16 to 4096. steps: denoising steps, 1 to 500. guidance_passes: 2 with
-    classifier-free guidance, 1 without. extras: names of priced extras that the rules know; none by default.
+    classifier-free guidance, 1 without. extras: up to 16 names of priced extras that the rules
+    know; none by default.
     """
 
     width: Annotated[int, Meta(ge=16, le=4096, multiple_of=8)] = 512
     height: Annotated[int, Meta(ge=16, le=4096, multiple_of=8)] = 512
     steps: Annotated[int, Meta(ge=1, le=500)] = 30
     guidance_passes: Annotated[int, Meta(ge=1, le=2)] = 2
-    extras: tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...] = ()
+    extras: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...], Meta(max_length=16)] = ()
 
 
 class TextWork(Body, frozen=True, tag_field="kind", tag="text", kw_only=True):
@@ -143,6 +144,8 @@ def open_private(raw: bytes, digest: bytes, work: Work) -> PrivatePart:
 
 def check_private(raw: bytes, work: Work) -> PrivatePart:
     """The private part in `raw`; raises `PrivatePartMismatch` or `BadValue` if it does not fit the public measures."""
+    if len(raw) > MAX_PRIVATE_BYTES:
+        raise TooLarge(f"a private part of {len(raw)} bytes: at most {MAX_PRIVATE_BYTES}")
     private: PrivatePart
     if isinstance(work, ImageWork):
         private = codec.decode(raw, ImagePrivate)

@@ -1,0 +1,193 @@
+"""An example of every body: once with as little as is allowed, once with every field away from its default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from protocol import messages as m
+from protocol.documents import Asker, Document, Evidence, Leaf, Serving
+from protocol.postings import settle
+from protocol.work import ChatMessage, ImagePrivate, ImageWork, PublicPart, TextPrivate, TextWork
+from tests.support import builders as b
+
+LEAST_MESSAGES: tuple[m.SessionMessage, ...] = (
+    m.Hello(session=b.a_nonce(4), software=""),
+    m.Welcome(clock=b.NOW, rules=b.a_digest("rules"), rules_version=1),
+    m.Holding(entries=(), last=True),
+    m.Register(),
+    m.Announce(offers=()),
+    m.Private(private=b""),
+    m.Report(leases=(m.Progress(job=b.a_handle(), attempt=1, state="accepted"),)),
+    m.Unreachable(job=b.a_handle(), attempt=1, reason="timeout"),
+    m.AskAccount(),
+    m.AskWhy(),
+    m.Refused(code="busy", text=""),
+    m.Queued(request=b.a_digest("request"), jobs=(), held=0),
+    m.Position(job=b.a_handle(), ahead=0, workers=0),
+    m.Taken(documents=(b.a_digest("receipt"),)),
+    m.Withdrawn(job=b.a_handle(), attempt=1, reason="deadline"),
+    m.Requeued(job=b.a_handle(), attempt=1, reason="worker_gone"),
+    m.Ended(job=b.a_handle(), state="expired"),
+    m.Account(number=0),
+    m.Why(reasons=()),
+)
+
+FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
+    m.Hello(session=b.a_nonce(4), software="potluck 0.1.0", rules=b.a_digest("rules")),
+    m.Welcome(clock=b.NOW, rules=b.a_digest("rules"), rules_version=3, account=101),
+    m.Holding(
+        entries=(
+            m.Held(kind="lease", job=b.a_handle(), attempt=2, digest=b.a_digest("lease"), progress=12),
+            m.Held(kind="request", job=b.a_nonce(2), digest=b.a_digest("request")),
+        ),
+        last=False,
+    ),
+    m.Register(),
+    m.Announce(
+        offers=(
+            m.Offer(
+                kind="image",
+                model=b.IMAGE_MODEL,
+                engine="diffusers 0.42; torch 2.13; cpu",
+                max_pixels=65_536,
+                max_steps=50,
+            ),
+            m.Offer(
+                kind="text",
+                model=b.TEXT_MODEL,
+                engine="xllamacpp; cpu",
+                max_tokens=512,
+                max_context=4096,
+                continues=True,
+            ),
+        ),
+        slots=2,
+        ahead=0,
+        anonymous=False,
+        min_free_rate=250,
+    ),
+    m.Private(private=b"\x80"),
+    m.Report(
+        leases=(
+            m.Progress(job=b.a_handle(), attempt=1, state="opened"),
+            m.Progress(job=b.a_handle(1), attempt=2, state="declined", reason="not_offered", text="no such model here"),
+        )
+    ),
+    m.Unreachable(job=b.a_handle(), attempt=1, reason="timeout", text="127.0.0.1:8443: no answer"),
+    m.AskAccount(),
+    m.AskWhy(job=b.a_handle()),
+    m.Refused(code="late", text="valid until 1, and it is 2", about=b.a_digest("request"), final=True),
+    m.Queued(request=b.a_digest("request"), jobs=(b.a_handle(), b.a_handle(1)), held=10_600),
+    m.Position(job=b.a_handle(), ahead=3, workers=2),
+    m.Taken(documents=(b.a_digest("receipt"), b.a_digest("denial"))),
+    m.Withdrawn(job=b.a_handle(), attempt=1, reason="cancelled", text="the requester wants it no more"),
+    m.Requeued(job=b.a_handle(), attempt=1, reason="worker_gone", text="its connection is lost"),
+    m.Ended(job=b.a_handle(), attempt=3, state="failed", reason="attempts", text="three failed", released=10_600),
+    m.Account(
+        number=101,
+        balance=-5,
+        held=10_600,
+        earned=7_600,
+        spent=21_200,
+        taken_free=100,
+        jobs_done=1,
+        jobs_received=2,
+        notice="The horde can always be used for free.",
+    ),
+    m.Why(job=b.a_handle(), reasons=(("no_such_model", 3), ("too_large", 1))),
+)
+
+LEAST_DOCUMENTS: tuple[Document, ...] = (
+    b.a_delegation().open(Serving),
+    b.a_request(),
+    b.a_cancel(),
+    b.a_lease(),
+    b.a_peer_record(addresses=()),
+    b.an_opening(),
+    b.a_receipt(),
+    b.an_acknowledgement(),
+    b.a_denial(),
+    b.a_settlement(),
+    b.a_checkpoint(),
+    b.a_rules_document(),
+)
+
+TEXT_REQUEST = b.a_request(
+    PublicPart(
+        work=b.a_text_work(), models=(b.TEXT_MODEL, "another"), n=3, share=True, flags=("adult",), max_price=9_000
+    )
+)
+TEXT_LEASE = b.a_lease(
+    TEXT_REQUEST,
+    attempt=2,
+    index=1,
+    asker=Asker(anonymous=True, service="a service", give_back=2),
+    price=5_370,
+    paid=1_000,
+)
+
+FULL_DOCUMENTS: tuple[Document, ...] = (
+    b.a_delegation(version=2, expires=b.NOW + 365 * b.DAY).open(Serving),
+    TEXT_REQUEST,
+    b.a_cancel(job=b.a_handle()),
+    TEXT_LEASE,
+    b.a_peer_record(addresses=("192.0.2.7:8443", "[2001:db8::7]:8443"), version=4),
+    b.an_opening(b.signed(TEXT_LEASE)),
+    b.a_receipt(TEXT_LEASE, used=12, partial=True),
+    b.an_acknowledgement(b.signed(b.a_receipt(TEXT_LEASE))),
+    b.a_denial(b.signed(b.a_receipt(TEXT_LEASE)), TEXT_LEASE),
+    b.but(b.a_settlement(TEXT_LEASE), partial=True),
+    b.a_checkpoint(size=2, root=b.a_digest("root"), epoch=1),
+    b.a_rules_document(version=2, previous=b.a_digest("rules")),
+)
+
+WORKS = {
+    "image, least": ImageWork(),
+    "image, full": ImageWork(width=1024, height=768, steps=12, guidance_passes=1, extras=("upscale",)),
+    "text, least": TextWork(),
+    "text, full": TextWork(max_tokens=74, context_tokens=4096),
+}
+
+PRIVATE_PARTS: Mapping[str, ImagePrivate | TextPrivate] = {
+    "image, least": ImagePrivate(prompt="", salt=b.a_salt(1)),
+    "image, full": ImagePrivate(
+        prompt="a small red circle on blue",
+        negative_prompt="green",
+        seed=2**53 - 1,
+        guidance=1_000,
+        sampler="ddim",
+        salt=b.a_salt(1),
+    ),
+    "text, raw prompt": TextPrivate(prompt="Once upon a time", salt=b.a_salt(1)),
+    "text, full": TextPrivate(
+        messages=(
+            ChatMessage(role="system", content="Be brief."),
+            ChatMessage(role="user", content="Why is the sky blue? 空はなぜ青い?"),
+            ChatMessage(role="assistant", content="Because"),
+        ),
+        stop=("\n\n", "User:"),
+        seed=1,
+        temperature=0,
+        top_p=1_000,
+        top_k=0,
+        min_p=0,
+        repeat_penalty=1_100,
+        salt=b.a_salt(1),
+    ),
+}
+
+LEAF = Leaf(
+    event="settle",
+    day=b.NOW // b.DAY,
+    postings=settle(101, paid=1_000, minted=4_370, burned=0),
+    hold=b.a_digest("hold"),
+    documents=b.a_digest("documents"),
+)
+EVIDENCE = Evidence(
+    time=b.NOW,
+    rules=1,
+    salt=b.a_salt(3),
+    job=b.a_handle(),
+    attempt=1,
+    documents=(b.a_digest("lease"), b.a_digest("receipt"), b.a_digest("acknowledgement")),
+)
