@@ -10,7 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from protocol.messages import Offer
 from protocol.work import PrivatePart, Work
@@ -107,7 +107,7 @@ class Engine(ABC):
     async def close(self) -> None:
         """End everything that `open` began; no process is left behind."""
 
-    async def __aenter__(self) -> Engine:
+    async def __aenter__(self) -> Self:
         await self.open()
         return self
 

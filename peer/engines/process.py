@@ -323,4 +323,5 @@ def _apart() -> dict[str, Any]:
     """Out of reach of the terminal's Ctrl+C, which is for the worker: it decides what becomes of its engines."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}
+    else:  # noqa: RET505 (so that a type checker for the one system does not read the other's lines)
+        return {"start_new_session": True}

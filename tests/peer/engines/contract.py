@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
 import msgspec
 import psutil
@@ -38,32 +40,31 @@ asyncio.run(main())
 """
 
 
-def picture(model: str, *, seed: int = 1, steps: int = 4, side: int = 32, **private: object) -> Task:
+def picture(model: str, *, seed: int = 1, steps: int = 4, side: int = 32, guidance: int = 3_000, **private) -> Task:
     """A small picture; `private` are further fields of its private part."""
-    said = {"prompt": f"a small red circle on blue {SECRET}", "guidance": 3_000, **private}
-    passes = 2 if said["guidance"] > 1_000 else 1
+    said = {"prompt": f"a small red circle on blue {SECRET}", **private}
     return Task(
         model,
-        ImageWork(width=side, height=side, steps=steps, guidance_passes=passes),
-        msgspec.convert({"kind": "image", "salt": SALT, **said}, ImagePrivate),
+        ImageWork(width=side, height=side, steps=steps, guidance_passes=2 if guidance > 1_000 else 1),
+        ImagePrivate(salt=SALT, guidance=guidance, **said),
         seed,
     )
 
 
 def text(model: str, *, seed: int = 1, tokens: int = 16, context: int = 512, prefix: str = "", **private) -> Task:
     """A short text; `private` are further fields of its private part, a raw prompt if they bring no messages."""
-    asked = {} if "messages" in private else {"prompt": f"The {SECRET} is a fruit that"}
+    asked: dict[str, Any] = {} if "messages" in private else {"prompt": f"The {SECRET} is a fruit that"}
     return Task(
         model,
         TextWork(max_tokens=tokens, context_tokens=context),
-        msgspec.convert({"kind": "text", "salt": SALT, **asked, **private}, TextPrivate),
+        TextPrivate(salt=SALT, **asked, **private),
         seed,
         prefix,
     )
 
 
 async def events_of(engine: ProcessEngine, task: Task, stop: asyncio.Event | None = None) -> list[Event]:
-    return [event async for event in engine.run(task, stop or asyncio.Event())]
+    return await to_the_end(engine.run(task, stop or asyncio.Event()))
 
 
 def made(events: Sequence[Event]) -> bytes:
@@ -72,14 +73,24 @@ def made(events: Sequence[Event]) -> bytes:
     return b"".join(pieces + [event.content for event in events if isinstance(event, ArtifactMade)])
 
 
+async def to_the_end(running: AsyncIterator[Event]) -> list[Event]:
+    return [event async for event in running]
+
+
+def end_of(events: Sequence[Event]) -> Done:
+    done = events[-1]
+    assert isinstance(done, Done)
+    return done
+
+
 async def result_of(engine: ProcessEngine, task: Task) -> bytes:
     return made(await events_of(engine, task))
 
 
-def is_gone(pid: int) -> bool:
+def is_gone(pid: int | None) -> bool:
     """Whether this process has ended; one that nobody has buried yet has."""
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
@@ -122,10 +133,9 @@ class EngineContract:
         events = await events_of(engine, self.a_task(spec))
 
         steps = [event for event in events if isinstance(event, StepsDone)]
-        done = events[-1]
-        assert isinstance(done, Done)
+        done = end_of(events)
         assert sum(isinstance(event, Done) for event in events) == 1
-        assert [step.done for step in steps] == sorted({step.done for step in steps})
+        assert [step.done for step in steps] == sorted(step.done for step in steps)
         assert {step.total for step in steps} == {steps[0].total}
         assert steps[-1].done == done.used <= steps[-1].total
         assert done.finish in {"stop", "length"}
@@ -148,7 +158,7 @@ class EngineContract:
             if isinstance(event, StepsDone) and event.done == 3:
                 stop.set()
 
-        done = events[-1]
+        done = end_of(events)
         total = next(event.total for event in events if isinstance(event, StepsDone))
         assert isinstance(done, Done)
         assert done.finish == "cancelled"
@@ -162,8 +172,7 @@ class EngineContract:
 
         events = await events_of(engine, self.a_long_task(spec), stop)
 
-        done = events[-1]
-        assert isinstance(done, Done)
+        done = end_of(events)
         assert done.finish == "cancelled"
         # The stop may arrive a little after the job.
         assert bool(done.used) == bool(made(events))
@@ -238,8 +247,8 @@ class EngineContract:
             continued = await events_of(engine, replace(task, prefix=shown))
 
             assert made(continued).decode() == rest
-            assert continued[-1].used < whole[-1].used
-            assert continued[-1].context_used == whole[-1].context_used
+            assert end_of(continued).used < end_of(whole).used
+            assert end_of(continued).context_used == end_of(whole).context_used
         else:
             with pytest.raises(EngineError) as refused:
                 await events_of(engine, replace(self.a_task(spec), prefix="once"))
@@ -248,11 +257,11 @@ class EngineContract:
     async def test_a_killed_child_costs_one_job_and_is_replaced_by_one_that_makes_the_same(self, spec, engine):
         before = await result_of(engine, self.a_task(spec))
         pid = engine.pid
+        running = engine.run(self.a_long_task(spec), asyncio.Event())
+        await anext(running)
+        psutil.Process(pid).kill()
         with pytest.raises(EngineError) as crashed:
-            async for event in engine.run(self.a_long_task(spec), asyncio.Event()):
-                if isinstance(event, StepsDone):
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        psutil.Process(pid).kill()
+            await to_the_end(running)
 
         assert crashed.value.code == "crashed"
         assert await result_of(engine, self.a_task(spec)) == before
@@ -278,13 +287,9 @@ class EngineContract:
         words = [msgspec.json.encode(part).decode() for part in (spec, self.a_long_task(spec))]
         with (tmp_path / "errors").open("wb") as errors:
             parent = await asyncio.create_subprocess_exec(
-                sys.executable,
-                str(script),
-                *words,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=errors,
-                env=with_our_packages(),
+                *(sys.executable, str(script), *words), stdout=PIPE, stderr=errors, env=with_our_packages()
             )
+        assert parent.stdout is not None
         try:
             pid = int(await parent.stdout.readline())
             assert await parent.stdout.readline(), (tmp_path / "errors").read_text()
