@@ -106,9 +106,14 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Declined:
-    """The worker does not take the lease, with a reason; or it did not answer in time."""
+    """The worker does not take the lease, with a reason. Once it has accepted, that is a failure."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class NotAccepted:
+    """The worker did not answer the lease in time."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class NotOpened:
 
 @dataclass(frozen=True)
 class WorkerFailed:
-    """The worker's engine failed, the worker is gone, or the deadline has passed."""
+    """The worker's engine failed, the worker is gone (`gone`), or the deadline has passed (`deadline`)."""
 
     reason: str
 
@@ -183,9 +188,8 @@ class Expired:
     """It waited for as long as the rules give."""
 
 
-AttemptEvent = (
-    Accepted | Declined | Opened | NotOpened | WorkerFailed | CannotReach | Received | Acknowledged | Denied | Silence
-)
+Loss = Declined | NotAccepted | NotOpened | WorkerFailed | CannotReach
+AttemptEvent = Accepted | Opened | Loss | Received | Acknowledged | Denied | Silence
 Event = AttemptEvent | Cancelled | CancelOver | Expired
 
 
@@ -236,7 +240,7 @@ def decide(job: Job, attempt: Attempt | None, event: Event, rules: Rules, now: i
         case CancelOver():
             return _cancel_over(job, attempt, now)
         case Expired():
-            return _expire(job, attempt, now)
+            return _expire(job, attempt, rules, now)
         case _:
             if attempt is None:
                 raise OutOfTurn("this job has not been leased to anybody")
@@ -252,12 +256,12 @@ def _decide_attempt(job: Job, attempt: Attempt, event: AttemptEvent, rules: Rule
         case Denied():
             return _deny(job, attempt, event, now)
         case Silence():
-            if job.state is not State.DELIVERED:
+            if job.state is not State.DELIVERED or now < job.changed + rules.times.silence * 1000:
                 return Outcome(job, attempt, changed=False)
             return _settle(job, attempt, event.receipt, rules, now)
         case Accepted() | Opened():
             return _progress(job, attempt, event)
-        case Declined() | NotOpened() | WorkerFailed() | CannotReach():
+        case Declined() | NotAccepted() | NotOpened() | WorkerFailed() | CannotReach():
             return _lose(job, attempt, event, rules, now)
 
 
@@ -269,16 +273,14 @@ def _progress(job: Job, attempt: Attempt, event: Accepted | Opened) -> Outcome:
     return Outcome(job, replace(attempt, stage=stage), changed=stage is not attempt.stage)
 
 
-def _lose(
-    job: Job, attempt: Attempt, event: Declined | NotOpened | WorkerFailed | CannotReach, rules: Rules, now: int
-) -> Outcome:
+def _lose(job: Job, attempt: Attempt, event: Loss, rules: Rules, now: int) -> Outcome:
     """The current lease ends without a result: the job waits again, or has been tried often enough."""
-    if not _is_current(job, attempt):
+    if not _is_current(job, attempt) or not _is_due(attempt, event, now):
         return Outcome(job, attempt, changed=False)
+    loss = _loss_of(attempt, event)
     attempt = replace(attempt, stage=Stage.ENDED)
     if job.cancelled:
         return _end(job, attempt, State.CANCELLED, "cancelled", now)
-    loss = _loss_of(event)
     failed = job.failed + loss.counted
     excluded = job.excluded | {attempt.worker} if loss.excluded else job.excluded
     job = replace(job, failed=failed, excluded=excluded)
@@ -301,10 +303,14 @@ class _Loss:
     excluded: bool = True
 
 
-def _loss_of(event: Declined | NotOpened | WorkerFailed | CannotReach) -> _Loss:
+def _loss_of(attempt: Attempt, event: Loss) -> _Loss:
     match event:
+        case Declined(reason) if attempt.stage is not Stage.PUSHED:
+            return _Loss(reason, "replaced")
         case Declined(reason):
             return _Loss(reason, "replaced", counted=False, fault=False)
+        case NotAccepted():
+            return _Loss("not_accepted", "replaced", counted=False, fault=False)
         case NotOpened():
             return _Loss("not_opened", "not_opened", fault=False, excluded=False)
         case CannotReach():
@@ -376,8 +382,9 @@ def _cancel_over(job: Job, attempt: Attempt | None, now: int) -> Outcome:
     return replace(_end(job, attempt, State.CANCELLED, "cancelled", now), withdraw="ended")
 
 
-def _expire(job: Job, attempt: Attempt | None, now: int) -> Outcome:
-    if job.state is not State.WAITING:
+def _expire(job: Job, attempt: Attempt | None, rules: Rules, now: int) -> Outcome:
+    """Time to live counts only while the job waits."""
+    if job.state is not State.WAITING or now < expires(job, rules):
         return Outcome(job, attempt, changed=False)
     return _end(job, attempt, State.EXPIRED, "expired", now)
 
@@ -397,6 +404,24 @@ def _settle(job: Job, attempt: Attempt, receipt: Received, rules: Rules, now: in
     withdraw = "settled" if job.state is State.LEASED and attempt.attempt != job.attempt else ""
     job = replace(job, state=State.SETTLED, reason="", changed=now, settled=attempt.attempt)
     return Outcome(job, replace(attempt, stage=Stage.ENDED), payment=payment, release=True, withdraw=withdraw)
+
+
+def expires(job: Job, rules: Rules) -> int:
+    """When a waiting job will have waited for as long as the rules give."""
+    return job.changed - job.waited + rules.times.waiting * 1000
+
+
+def _is_due(attempt: Attempt, event: Loss, now: int) -> bool:
+    """Timers are hints: whether what they say is still so is judged here."""
+    match event:
+        case NotAccepted():
+            return attempt.stage is Stage.PUSHED
+        case NotOpened():
+            return attempt.stage is Stage.ACCEPTED
+        case WorkerFailed("deadline"):
+            return now >= attempt.deadline
+        case _:
+            return True
 
 
 def _is_current(job: Job, attempt: Attempt) -> bool:

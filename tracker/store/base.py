@@ -180,18 +180,37 @@ class Store(ABC):
 
     @abstractmethod
     async def acknowledge(
-        self, envelope: Envelope, said: Acknowledgement, receipt: tuple[Envelope, Receipt], rules: Rules, now: int
+        self,
+        envelope: Envelope,
+        said: Acknowledgement,
+        receipt: tuple[Envelope, Receipt],
+        *,
+        sender: bytes,
+        rules: Rules,
+        now: int,
     ) -> Happened:
-        """A requester's acknowledgement and the receipt in it, the signatures of both checked."""
+        """A requester's acknowledgement and the receipt in it, the signatures of both checked.
+
+        sender: the key of the session in which it came; it must have signed the request (so for `deny`, `cancel`).
+        """
 
     @abstractmethod
     async def deny(
-        self, envelope: Envelope, said: Denial, receipt: tuple[Envelope, Receipt] | None, rules: Rules, now: int
+        self,
+        envelope: Envelope,
+        said: Denial,
+        receipt: tuple[Envelope, Receipt] | None,
+        *,
+        sender: bytes,
+        rules: Rules,
+        now: int,
     ) -> Happened:
         """A requester's denial, and the receipt in it if there is one, the signatures of both checked."""
 
     @abstractmethod
-    async def cancel(self, envelope: Envelope, said: Cancel, rules: Rules, now: int) -> Sequence[Happened]:
+    async def cancel(
+        self, envelope: Envelope, said: Cancel, *, sender: bytes, rules: Rules, now: int
+    ) -> Sequence[Happened]:
         """A requester wants a job, or all jobs of its job key, no more."""
 
     @abstractmethod

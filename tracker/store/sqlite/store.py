@@ -351,12 +351,19 @@ class SqliteStore(Store):
         return await self._step(run, now)
 
     async def acknowledge(
-        self, envelope: Envelope, said: Acknowledgement, receipt: tuple[Envelope, Receipt], rules: Rules, now: int
+        self,
+        envelope: Envelope,
+        said: Acknowledgement,
+        receipt: tuple[Envelope, Receipt],
+        *,
+        sender: bytes,
+        rules: Rules,
+        now: int,
     ) -> Happened:
         """See `Store`."""
 
         def run(connection: sqlite3.Connection) -> Happened:
-            job, attempt = self._take_answer(connection, envelope, said, receipt, now)
+            job, attempt = self._take_answer(connection, envelope, said, receipt, sender, now)
             if said.output_digest != receipt[1].output_digest:
                 raise ReceiptMismatch("the acknowledged digest is not the receipt's: deny what did not come as signed")
             event = lifecycle.Acknowledged(envelope.digest, _received(*receipt))
@@ -366,12 +373,19 @@ class SqliteStore(Store):
         return await self._step(run, now)
 
     async def deny(
-        self, envelope: Envelope, said: Denial, receipt: tuple[Envelope, Receipt] | None, rules: Rules, now: int
+        self,
+        envelope: Envelope,
+        said: Denial,
+        receipt: tuple[Envelope, Receipt] | None,
+        *,
+        sender: bytes,
+        rules: Rules,
+        now: int,
     ) -> Happened:
         """See `Store`."""
 
         def run(connection: sqlite3.Connection) -> Happened:
-            job, attempt = self._take_answer(connection, envelope, said, receipt, now)
+            job, attempt = self._take_answer(connection, envelope, said, receipt, sender, now)
             event = lifecycle.Denied(envelope.digest, said.reason)
             return self._decide(connection, job, attempt.attempt, event, rules, now, (envelope.digest,))
 
@@ -383,10 +397,13 @@ class SqliteStore(Store):
         envelope: Envelope,
         said: Acknowledgement | Denial,
         receipt: tuple[Envelope, Receipt] | None,
+        sender: bytes,
         now: int,
     ) -> tuple[Job, Attempt]:
         """Keep what the job key says of an attempt, with the receipt in it, once it is clear that they belong to it."""
         job, attempt = _job_and_attempt(connection, said.job, said.attempt)
+        if sender != job.signer:
+            raise WrongSigner(f"a {envelope.kind} in the session of another key than the one that asked")
         if envelope.key != job.job_key:
             raise WrongSigner(f"a {envelope.kind} by another key than the request's job key")
         identity = job_identity(said.job, said.attempt)
@@ -399,14 +416,16 @@ class SqliteStore(Store):
             papers.take(connection, receipt[0], identity, now)
         return job, attempt
 
-    async def cancel(self, envelope: Envelope, said: Cancel, rules: Rules, now: int) -> Sequence[Happened]:
+    async def cancel(
+        self, envelope: Envelope, said: Cancel, *, sender: bytes, rules: Rules, now: int
+    ) -> Sequence[Happened]:
         """See `Store`."""
 
         def run(connection: sqlite3.Connection) -> Sequence[Happened]:
             request = connection.execute("SELECT request FROM requests WHERE job_key = ?", (envelope.key,)).fetchone()
             jobs = rows.jobs_of_request(connection, request[0]) if request else []
             jobs = [job for job in jobs if said.job in (None, job.handle)]
-            if not jobs:
+            if not jobs or jobs[0].signer != sender:
                 raise UnknownJob("this key has no such job: a cancel is signed by the request's job key")
             if papers.take(connection, envelope, said.nonce, now):
                 documents.check_validity(said.valid_until, now)

@@ -1,0 +1,474 @@
+"""Who serves whom: waiting jobs in buckets, workers in a pool, and one function that gives the reason against a pair.
+
+Jobs whose constraints are alike lie in one bucket, ordered by rank. Reasons are judged once for a bucket; what differs
+from job to job (workers that had it already, its price cap, how much of it is uncovered) is looked at on a short scan
+at the bucket's head. So finding the next job costs the same with ten or a million waiting.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from sortedcontainers import SortedList
+
+from protocol.messages import Announce, Offer
+from protocol.prices import price
+from protocol.rules import Rules
+from protocol.work import ImageWork, Kind, Work, kind_of
+from tracker.lifecycle import Job
+
+#: How many jobs at a bucket's head are looked at for one worker.
+SCAN = 16
+#: How many workers are drawn from for one job.
+DRAW = 64
+#: The bounds of a size class lie at these eighths of a power of two.
+_EIGHTHS = (8, 9, 10, 11, 12, 13, 14, 15)
+
+
+class Reason(StrEnum):
+    """Why a worker does not get a job."""
+
+    OTHER_KIND = "other_kind"
+    OTHER_MODEL = "other_model"
+    TOO_LARGE = "too_large"
+    TOO_MANY_STEPS = "too_many_steps"
+    TOO_LONG = "too_long"
+    NO_ANONYMOUS = "no_anonymous"
+    FLAG = "flag"
+    HAD_IT = "had_it"
+    OVER_MAX_PRICE = "over_max_price"
+    FREE_RATE = "free_rate"
+    REQUESTER_AWAY = "requester_away"
+    BUSY = "busy"
+
+
+def size_class(value: int) -> int:
+    """The smallest class bound that is not below `value`: eight bounds for each power of two."""
+    if value <= _EIGHTHS[0]:
+        return max(value, 0)
+    shift = value.bit_length() - 4
+    return next(
+        (bound << shift for bound in _EIGHTHS if bound << shift >= value),
+        1 << value.bit_length(),
+    )
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What makes jobs alike: kind, models (none: any), size classes, flags, whether anonymous."""
+
+    kind: Kind
+    models: tuple[str, ...]
+    size: int
+    length: int
+    flags: tuple[str, ...]
+    anonymous: bool
+
+    @classmethod
+    def of(cls, job: Job, models: tuple[str, ...]) -> Constraints:
+        """The constraints of a job; `models` are those of its models whose price it bears."""
+        size, length = measures(job.work)
+        return cls(kind_of(job.work), models, size_class(size), size_class(length), job.public.flags, job.anonymous)
+
+
+def measures(work: Work) -> tuple[int, int]:
+    """Pixels and steps, or context and tokens."""
+    if isinstance(work, ImageWork):
+        return work.width * work.height, work.steps
+    return work.context_tokens, work.max_tokens
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A waiting job as the queue sees it."""
+
+    handle: bytes
+    attempt: int
+    request: bytes
+    work: Work
+    constraints: Constraints
+    rank: tuple[int, int, int, bytes]
+    origin: str
+    since: int
+    excluded: frozenset[bytes]
+    max_price: int
+    held: int
+
+    @classmethod
+    def of(cls, job: Job, models: tuple[str, ...]) -> Waiting:
+        """The job, ranked: accounts by score, anonymous people below all, then by age."""
+        return cls(
+            handle=job.handle,
+            attempt=job.attempt,
+            request=job.request,
+            work=job.work,
+            constraints=Constraints.of(job, models),
+            rank=(job.anonymous, -job.score, job.admitted, job.handle),
+            origin=job.origin,
+            since=job.admitted,
+            excluded=job.excluded,
+            max_price=job.public.max_price,
+            held=job.held,
+        )
+
+
+@dataclass
+class Worker:
+    """A worker that is here: what it announced, and which leases it has."""
+
+    key: bytes
+    owner: int
+    announce: Announce
+    leases: set[tuple[bytes, int]] = field(default_factory=set)
+    promised: int = 0  # leases that are being committed
+
+    @property
+    def load(self) -> int:
+        """Jobs that it has or is about to get."""
+        return len(self.leases) + self.promised
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a slot is free."""
+        return self.load < self.announce.slots
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it takes another lease, be it ahead of time."""
+        return self.load < self.announce.slots + self.announce.ahead
+
+
+def fitting_offer(constraints: Constraints, worker: Worker) -> Offer | Reason:
+    """The first offer that meets the constraints, or the reason that went furthest."""
+    announce = worker.announce
+    if constraints.anonymous and not announce.anonymous:
+        return Reason.NO_ANONYMOUS
+    if constraints.flags:
+        return Reason.FLAG  # no flag is defined yet, so nobody can have agreed to one
+    closest = Reason.OTHER_KIND
+    for offer in announce.offers:
+        reason = _why_not_offer(constraints, offer)
+        if reason is None:
+            return offer
+        closest = max(closest, reason, key=_DEPTH.__getitem__)
+    return closest
+
+
+_DEPTH = {reason: depth for depth, reason in enumerate(Reason)}
+
+
+def _why_not_offer(constraints: Constraints, offer: Offer) -> Reason | None:
+    if offer.kind != constraints.kind:
+        return Reason.OTHER_KIND
+    if constraints.models and offer.model not in constraints.models:
+        return Reason.OTHER_MODEL
+    if constraints.kind == "image":
+        if constraints.size > size_class(offer.max_pixels):
+            return Reason.TOO_LARGE
+        return Reason.TOO_MANY_STEPS if constraints.length > size_class(offer.max_steps) else None
+    fits = constraints.size <= size_class(offer.max_context) and constraints.length <= size_class(offer.max_tokens)
+    return None if fits else Reason.TOO_LONG
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What of the rules matters for a pair: prices, and how much of a free part is minted at the moment."""
+
+    rules: Rules
+    mint_rate: int = 1000
+
+
+def why_not(job: Waiting, worker: Worker, terms: Terms) -> Offer | Reason:
+    """The offer by which the worker can serve the job, or the first reason against the pair."""
+    found = fitting_offer(job.constraints, worker)
+    return found if isinstance(found, Reason) else why_not_pair(job, worker, found, terms)
+
+
+def why_not_pair(job: Waiting, worker: Worker, offer: Offer, terms: Terms) -> Offer | Reason:
+    """What differs from job to job within a bucket."""
+    if worker.key in job.excluded:
+        return Reason.HAD_IT
+    size, length = measures(job.work)
+    if job.constraints.kind == "image":
+        if size > offer.max_pixels:
+            return Reason.TOO_LARGE
+        if length > offer.max_steps:
+            return Reason.TOO_MANY_STEPS
+    elif size > offer.max_context or length > offer.max_tokens:
+        return Reason.TOO_LONG
+    cost = price(terms.rules, job.work, offer.model)
+    if job.max_price and cost > job.max_price:
+        return Reason.OVER_MAX_PRICE
+    if cost > job.held and terms.mint_rate < worker.announce.min_free_rate:
+        return Reason.FREE_RATE
+    return offer
+
+
+class _Bucket:
+    """Waiting jobs with the same constraints: by rank, and by origin in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.by_rank: Any = SortedList()  # of (rank, handle)
+        self.by_origin: dict[str, OrderedDict[bytes, None]] = {}
+        self.turns: Any = SortedList()  # of (since when this origin waits, origin)
+        self.turn_of: dict[str, int] = {}
+
+    def add(self, job: Waiting) -> None:
+        self.by_rank.add((job.rank, job.handle))
+        jobs = self.by_origin.setdefault(job.origin, OrderedDict())
+        jobs[job.handle] = None
+        if job.origin not in self.turn_of:
+            self._set_turn(job.origin, job.since)
+
+    def remove(self, job: Waiting) -> None:
+        self.by_rank.remove((job.rank, job.handle))
+        jobs = self.by_origin[job.origin]
+        del jobs[job.handle]
+        if not jobs:
+            del self.by_origin[job.origin]
+            self.turns.remove((self.turn_of.pop(job.origin), job.origin))
+
+    def served(self, origin: str, now: int) -> None:
+        """This origin had its turn: it goes to the end of the line of those who wait."""
+        if origin in self.turn_of:
+            self._set_turn(origin, now)
+
+    def _set_turn(self, origin: str, since: int) -> None:
+        if origin in self.turn_of:
+            self.turns.remove((self.turn_of[origin], origin))
+        self.turn_of[origin] = since
+        self.turns.add((since, origin))
+
+    def __len__(self) -> int:
+        return len(self.by_rank)
+
+
+class Queue:
+    """All jobs that wait and whose requester is there; those of absent requesters are kept apart."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[bytes, Waiting] = {}
+        self._buckets: dict[Constraints, _Bucket] = {}
+        self._by_model: dict[tuple[Kind, str], dict[Constraints, None]] = {}
+        self._away: dict[bytes, dict[bytes, Waiting]] = {}  # request -> jobs
+        self._leases: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._jobs) + sum(len(jobs) for jobs in self._away.values())
+
+    def get(self, handle: bytes) -> Waiting | None:
+        """The waiting job, if its requester is there."""
+        return self._jobs.get(handle)
+
+    def add(self, job: Waiting, *, present: bool) -> None:
+        """A job begins to wait."""
+        if not present:
+            self._away.setdefault(job.request, {})[job.handle] = job
+            return
+        self._jobs[job.handle] = job
+        bucket = self._buckets.get(job.constraints)
+        if bucket is None:
+            bucket = self._buckets[job.constraints] = _Bucket()
+            for model in job.constraints.models or ("",):
+                self._by_model.setdefault((job.constraints.kind, model), {})[job.constraints] = None
+        bucket.add(job)
+
+    def remove(self, handle: bytes, request: bytes) -> Waiting | None:
+        """The job waits no more (or is being leased)."""
+        away = self._away.get(request)
+        if away and handle in away:
+            job = away.pop(handle)
+            if not away:
+                del self._away[request]
+            return job
+        found = self._jobs.pop(handle, None)
+        if found is not None:
+            self._leave(found)
+        return found
+
+    def _leave(self, job: Waiting) -> None:
+        bucket = self._buckets[job.constraints]
+        bucket.remove(job)
+        if not bucket:
+            del self._buckets[job.constraints]
+            for model in job.constraints.models or ("",):
+                del self._by_model[job.constraints.kind, model][job.constraints]
+
+    def set_present(self, request: bytes, handles: Iterable[bytes], *, present: bool) -> list[Waiting]:
+        """A requester came or went: its jobs of this request become matchable or not; returns those moved."""
+        if present:
+            moved = list(self._away.pop(request, {}).values())
+        else:
+            moved = [job for handle in handles if (job := self._jobs.pop(handle, None)) is not None]
+            for job in moved:
+                self._leave(job)
+        for job in moved:
+            self.add(job, present=present)
+        return moved
+
+    def next_for(self, worker: Worker, terms: Terms, every: int) -> tuple[Waiting, Offer] | None:
+        """The job that this worker should get now: the first by rank, or (each `every`-th time in a swarm) the oldest
+        of the origin that waited longest."""
+        found: tuple[Waiting, Offer] | None = None
+        for constraints, bucket in self._candidates(worker):
+            offer = fitting_offer(constraints, worker)
+            if isinstance(offer, Reason):
+                continue
+            fair = every > 0 and (self._leases[offer.model] + 1) % every == 0
+            best = self._first(bucket, worker, offer, terms, fair=fair)
+            if best is not None and (found is None or self._before(best[0], found[0], bucket, fair=fair)):
+                found = best
+        return found
+
+    def _candidates(self, worker: Worker) -> Iterator[tuple[Constraints, _Bucket]]:
+        seen: set[Constraints] = set()
+        for offer in worker.announce.offers:
+            for model in (offer.model, ""):
+                for constraints in self._by_model.get((offer.kind, model), {}):
+                    if constraints not in seen:
+                        seen.add(constraints)
+                        yield constraints, self._buckets[constraints]
+
+    def _first(
+        self, bucket: _Bucket, worker: Worker, offer: Offer, terms: Terms, *, fair: bool
+    ) -> tuple[Waiting, Offer] | None:
+        handles = _by_turn(bucket) if fair else (handle for _, handle in bucket.by_rank.islice(0, SCAN))
+        for handle in handles:
+            job = self._jobs[handle]
+            if isinstance(found := why_not_pair(job, worker, offer, terms), Offer):
+                return job, found
+        return None
+
+    def _before(self, one: Waiting, other: Waiting, bucket: _Bucket, *, fair: bool) -> bool:
+        if fair:
+            theirs = self._buckets[other.constraints].turn_of[other.origin]
+            return bucket.turn_of[one.origin] < theirs
+        return one.rank < other.rank
+
+    def leased(self, job: Waiting, model: str, now: int) -> None:
+        """A lease of this swarm went to this job's origin."""
+        self._leases[model] += 1
+        bucket = self._buckets.get(job.constraints)
+        if bucket is not None:
+            bucket.served(job.origin, now)
+
+    def ahead_of(self, job: Waiting) -> int:
+        """Jobs with the same constraints that rank before this one."""
+        bucket = self._buckets.get(job.constraints)
+        return bucket.by_rank.bisect_left((job.rank, job.handle)) if bucket else 0
+
+    def heads(self, count: int) -> Iterator[Waiting]:
+        """The first jobs of each bucket."""
+        for bucket in list(self._buckets.values()):
+            for _, handle in list(bucket.by_rank.islice(0, count)):
+                yield self._jobs[handle]
+
+    def reasons_for(self, worker: Worker, terms: Terms) -> Counter[Reason]:
+        """Why this worker gets none of the waiting jobs: how many for each reason. Pair matters are judged by the
+        bucket's first job."""
+        reasons: Counter[Reason] = Counter()
+        for bucket in self._buckets.values():
+            found = why_not(self._jobs[bucket.by_rank[0][1]], worker, terms)
+            reasons[found if isinstance(found, Reason) else Reason.BUSY] += len(bucket)
+        reasons[Reason.REQUESTER_AWAY] += sum(len(jobs) for jobs in self._away.values())
+        return +reasons
+
+    def counts(self) -> Counter[tuple[Kind, str]]:
+        """Waiting jobs by kind and model; those that name none count under an empty name."""
+        counts: Counter[tuple[Kind, str]] = Counter()
+        for constraints, bucket in self._buckets.items():
+            for model in constraints.models or ("",):
+                counts[constraints.kind, model] += len(bucket)
+        return counts
+
+
+def _by_turn(bucket: _Bucket) -> Iterator[bytes]:
+    for _, origin in bucket.turns.islice(0, SCAN):
+        yield next(iter(bucket.by_origin[origin]))
+
+
+class Pool:
+    """The workers that are here."""
+
+    def __init__(self) -> None:
+        self.workers: dict[bytes, Worker] = {}
+        self._by_model: dict[tuple[Kind, str], dict[bytes, Worker]] = {}
+        self._settled: Counter[int] = Counter()
+
+    def announce(self, key: bytes, owner: int, announce: Announce, leases: Iterable[tuple[bytes, int]]) -> Worker:
+        """A worker is here, or has changed its mind about what it serves."""
+        known = self.workers.get(key)
+        self.remove(key)
+        worker = Worker(key, owner, announce, known.leases if known else set(leases), known.promised if known else 0)
+        self.workers[key] = worker
+        for offer in announce.offers:
+            for model in (offer.model, ""):
+                self._by_model.setdefault((offer.kind, model), {})[key] = worker
+        return worker
+
+    def remove(self, key: bytes) -> None:
+        """A worker is gone."""
+        worker = self.workers.pop(key, None)
+        if worker is None:
+            return
+        for offer in worker.announce.offers:
+            for model in (offer.model, ""):
+                swarm = self._by_model.get((offer.kind, model), {})
+                swarm.pop(key, None)
+                if not swarm:
+                    self._by_model.pop((offer.kind, model), None)
+
+    def models(self, kind: Kind) -> list[str]:
+        """The models that somebody here serves."""
+        return sorted(model for of, model in self._by_model if of == kind and model)
+
+    def swarms(self) -> dict[tuple[Kind, str], int]:
+        """How many workers serve each model."""
+        return {key: len(workers) for key, workers in self._by_model.items() if key[1]}
+
+    def count_settled(self, owner: int) -> None:
+        """An owner's workers get work in proportion to what they have finished."""
+        self._settled[owner] += 1
+
+    def draw(self, job: Waiting, terms: Terms, chance: random.Random) -> tuple[Worker, Offer] | None:
+        """A worker for this job: an idle one by draw (first the owner, weighted by what it has settled, then the
+        worker), else a busy one that takes leases ahead and has the fewest."""
+        fits = [
+            (worker, offer)
+            for worker in self._candidates(job, chance)
+            if worker.has_room and isinstance(offer := why_not(job, worker, terms), Offer)
+        ]
+        idle = [pair for pair in fits if pair[0].is_idle]
+        if not idle:
+            return min(fits, key=lambda pair: pair[0].load, default=None)
+        owners = sorted({worker.owner for worker, _ in idle})
+        owner = chance.choices(owners, [1 + self._settled[owner] for owner in owners])[0]
+        return chance.choice([pair for pair in idle if pair[0].owner == owner])
+
+    def _candidates(self, job: Waiting, chance: random.Random) -> Iterator[Worker]:
+        """Up to `DRAW` workers of each named swarm, from a random place on, so that a large swarm costs no more."""
+        for model in job.constraints.models or ("",):
+            swarm = self._by_model.get((job.constraints.kind, model))
+            if swarm:
+                keys = list(swarm) if len(swarm) <= DRAW else chance.sample(list(swarm), DRAW)
+                yield from (swarm[key] for key in keys)
+
+    def reasons_for(self, job: Waiting, terms: Terms) -> Counter[Reason]:
+        """Why none of the workers takes this job: how many for each reason."""
+        reasons: Counter[Reason] = Counter()
+        for worker in self.workers.values():
+            found = why_not(job, worker, terms)
+            if isinstance(found, Reason):
+                reasons[found] += 1
+            elif not worker.has_room:
+                reasons[Reason.BUSY] += 1
+        return reasons
+
+    def able(self, job: Waiting, terms: Terms) -> int:
+        """How many workers could serve this job, busy or not."""
+        return sum(isinstance(why_not(job, worker, terms), Offer) for worker in self.workers.values())
