@@ -1,0 +1,259 @@
+"""`horde.toml`: defaults that run, and errors that name file, line and key."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.rules import ModelSection, Rules
+from tracker.config import Config, ConfigError, check_link_url, load, parse, parse_listen
+from tracker.rulebook import NOTES, TABLES, default_toml, keys, row, toml_value
+
+FILE = Path("horde.toml")
+DOCUMENT = Path(__file__).parents[2] / "docs" / "rules.md"
+
+
+def faults_of(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, FILE)
+    return list(caught.value.faults)
+
+
+def test_an_empty_file_runs():
+    config = parse("", FILE)
+
+    assert config.rules == Rules()
+    assert (config.settings.host, config.settings.port) == ("127.0.0.1", 7345)
+
+
+def test_what_init_writes_is_the_defaults():
+    assert parse(default_toml(), FILE) == parse("", FILE)
+
+
+def test_every_default_that_is_shown_as_a_comment_is_the_default():
+    uncommented = re.sub(r"(?m)^#(?=\w+ = )", "", default_toml())
+
+    assert uncommented.count("\n[") == default_toml().count("\n[")
+    assert parse(uncommented, FILE) == parse("", FILE)
+
+
+def test_what_init_writes_can_carry_settings():
+    config = parse(default_toml({"horde.name": 'Ann\'s "horde"', "server.listen": "[::1]:0"}), FILE)
+
+    assert config.rules.horde.name == 'Ann\'s "horde"'
+    assert (config.settings.host, config.settings.port) == ("::1", 0)
+
+
+def test_values_of_all_forms_are_read():
+    config = parse(
+        """
+        [prices]
+        image_sizes = [
+            [100, 5],
+            [200, 9],
+        ]
+        image_extras = {upscale = 500}
+        [accounts]
+        registration = "closed"
+        [previews]
+        allowed = false
+        [models."a model/of v1.5"]
+        price = 2000
+        [server]
+        trusted_proxies = ["10.0.0.0/8", "::1"]
+        database = "elsewhere/x.db"
+        """,
+        Path("folder/horde.toml"),
+    )
+
+    assert config.rules.prices.image_sizes == ((100, 5), (200, 9))
+    assert config.rules.prices.image_extras == {"upscale": 500}
+    assert config.rules.accounts.registration == "closed"
+    assert not config.rules.previews.allowed
+    assert config.rules.models == {"a model/of v1.5": ModelSection(price=2000)}
+    assert [str(network) for network in config.settings.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
+    assert config.settings.database == Path("folder/elsewhere/x.db")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "[matching]\nevry = 3",
+            "horde.toml:2: matching.evry: unknown key; known are failed_attempts, every, half_life_days",
+        ),
+        (
+            '[limits]\n\n# a comment\nmax_pixels = "many"',
+            "horde.toml:4: limits.max_pixels: wanted an integer of at least 1, found 'many'",
+        ),
+        ("[limits]\nmax_steps = 0", "horde.toml:2: limits.max_steps: wanted an integer of at least 1, found 0"),
+        ("[limits]\nmax_steps = 1.5", "horde.toml:2: limits.max_steps: wanted an integer of at least 1, found 1.5"),
+        ("[limits]\nmax_steps = true", "horde.toml:2: limits.max_steps: wanted an integer of at least 1, found true"),
+        (
+            "[limits]\nmax_steps = 2000-01-01",
+            "horde.toml:2: limits.max_steps: wanted an integer of at least 1, found a date or time (2000-01-01)",
+        ),
+        ("limits.max_steps = -1", "horde.toml:1: limits.max_steps: wanted an integer of at least 1, found -1"),
+        (
+            "previews = {every = 5, allowed = 1}",
+            "horde.toml:1: previews.allowed: wanted true or false, found 1",
+        ),
+        (
+            '[accounts]\nregistration = "some"',
+            "horde.toml:2: accounts.registration: wanted 'closed' or 'open', found 'some'",
+        ),
+        ('[horde]\nname = ""', "horde.toml:2: horde.name: wanted a text of 1 to 60 characters, found ''"),
+        (
+            "[mint]\nsteps = [[1]]",
+            (
+                "horde.toml:2: mint.steps: wanted 1 to 32 of [an integer of at least 0, an integer of at least 0],"
+                " found [[1]]"
+            ),
+        ),
+        (
+            '[models."x y"]\nprice = 1\nsize = 2',
+            'horde.toml:3: models."x y".size: unknown key; known are price, millions',
+        ),
+        ("[models]\nx = 3", "horde.toml:2: models.x: wanted a table, found 3"),
+        ("prices = 3", "horde.toml:1: prices: wanted a table, found 3"),
+        (
+            "[[times]]\naccept = 3",
+            "horde.toml:1: times: wanted a table, found [{'accept': 3}]",
+        ),
+        (
+            "\n[time]\naccept = 3",
+            f"horde.toml:2: time: unknown table; known are {', '.join(TABLES)}",
+        ),
+        (
+            f"[prices]\ntax = {10**15}",
+            "horde.toml:2: prices.tax: wanted numbers of at most 1000000000000, found 1000000000000000",
+        ),
+        (
+            '[prices.image_extras]\nup = 1\ndown = "x"',
+            "horde.toml:3: prices.image_extras.down: wanted an integer of at least 0, found 'x'",
+        ),
+        (
+            "[server]\nlisten = '7345'",
+            "horde.toml:2: server.listen: wanted host:port such as 127.0.0.1:7345 or [::1]:7345, found '7345'",
+        ),
+        (
+            "[server]\nurl = 'https://x'",
+            "horde.toml:2: server.url: wanted ws://host:port or wss://host, found 'https://x'",
+        ),
+        (
+            "[server]\ntrusted_proxies = ['10.0.0.1/8']",
+            "horde.toml:2: server.trusted_proxies: wanted networks such as 10.0.0.0/8: 10.0.0.1/8 has host bits set",
+        ),
+        (
+            "[server]\ntrusted_proxies = [3]",
+            "horde.toml:2: server.trusted_proxies: wanted a list of a text that is not empty, found [3]",
+        ),
+        ("a = [1,", "horde.toml:1: not TOML: Invalid value (at end of document)"),
+        ("[times]\naccept = \n", "horde.toml:2: not TOML: Invalid value, column 10"),
+        ("[times]\naccept = 1\naccept = 2\n", "horde.toml:3: not TOML: Cannot overwrite a value, column 11"),
+    ],
+)
+def test_a_fault_is_named_by_file_line_key_what_was_found_and_what_was_wanted(text, fault):
+    assert faults_of(text) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[prices]\nimage_sizes = [[5, 1], [4, 2]]", "prices.image_sizes"),
+        ("[prices]\nimage_sizes = [[0, 1], [4, 2]]", "prices.image_sizes"),
+        ("[prices]\ntext_sizes = [[5, 9], [6, 2]]", "prices.text_sizes"),
+        ("[mint]\nsteps = [[500, 10], [500, 5]]", "mint.steps"),
+        ("[mint]\nsteps = [[500, 1001]]", "mint.steps"),
+        ("[times]\ncancel = 600", "times.cancel"),
+        ("[times]\nimage_lease = 12", "times.image_lease"),
+        ("[prices]\nimage_sizes = [[1, 1_000_000_000]]", "prices.image_sizes"),
+        ("[prices]\ntext_token = 1_000_000_000_000", "prices.text_sizes"),
+        ("[models.x]\nprice = 1_000_000_000_000", "models.x.price"),
+    ],
+)
+def test_values_that_do_not_fit_each_other_are_refused_at_their_line(text, key):
+    found = faults_of(text)
+
+    assert all(fault.startswith(f"horde.toml:2: {key}: wanted") or f": {key}: the largest" in fault for fault in found)
+
+
+def test_all_faults_are_reported_at_once_in_the_order_of_the_file():
+    found = faults_of("[server]\nheartbeat = 0\n[times]\naccept = 'x'\nopen = 0\n[limits]\nmax_n = []")
+
+    assert [fault.split(": ")[0] for fault in found] == [f"horde.toml:{line}" for line in (2, 4, 5, 7)]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
+        load(tmp_path / "none.toml")
+
+
+def test_a_file_of_another_encoding_is_refused_with_the_line(tmp_path):
+    (tmp_path / "horde.toml").write_bytes(b"[horde]\nname = 'caf\xe9'\n")
+
+    with pytest.raises(ConfigError, match=r"horde\.toml:2: not UTF-8"):
+        load(tmp_path / "horde.toml")
+
+
+def test_the_mark_that_some_editors_put_first_is_no_fault(tmp_path):
+    (tmp_path / "horde.toml").write_bytes(b"\xef\xbb\xbf[horde]\nname = 'x'\n")
+
+    assert load(tmp_path / "horde.toml").rules.horde.name == "x"
+
+
+@given(st.text(alphabet=st.sampled_from("[]{}=\"'.,#\n xaprices019_-")))
+def test_any_text_is_read_or_refused(text):
+    try:
+        found = parse(text, FILE)
+    except ConfigError as error:
+        found = error
+
+    assert isinstance(found, Config) or all(fault.startswith("horde.toml:") for fault in found.faults)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("127.0.0.1:0", ("127.0.0.1", 0)), ("[::]:80", ("::", 80)), ("example.org:7345", ("example.org", 7345))],
+)
+def test_places_to_listen(text, place):
+    assert parse_listen(text) == place
+
+
+@pytest.mark.parametrize("text", ["", "7345", "host", ":80", "host:x", "host:99999", "::1:80", "a@b:1", "h:1/x", "h:"])
+def test_what_is_no_place_to_listen(text):
+    with pytest.raises(ValueError, match="wanted host:port"):
+        parse_listen(text)
+
+
+@pytest.mark.parametrize(
+    ("server", "url"),
+    [
+        ("", "ws://127.0.0.1:7345"),
+        ("listen = '[::1]:7345'", "ws://[::1]:7345"),
+        ("url = 'wss://horde.example/pot/'", "wss://horde.example/pot"),
+    ],
+)
+def test_the_links_address_comes_from_url_or_from_listen(server, url):
+    settings = parse(f"[server]\n{server}", FILE).settings
+
+    assert check_link_url(settings) == ""
+    assert settings.link_url(settings.port) == url
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:7345", "[::]:7345", "8.8.8.8:80", "horde.example:80"])
+def test_listening_where_strangers_come_from_needs_a_url(listen):
+    assert "needed" in check_link_url(parse(f"[server]\nlisten = '{listen}'", FILE).settings)
+
+
+def test_every_key_has_a_note_and_every_note_a_key():
+    assert list(NOTES) == [key for key, _ in keys()]
+    assert list(TABLES) == list(dict.fromkeys(key.partition(".")[0] for key in NOTES))
+
+
+@pytest.mark.parametrize(("key", "default"), list(keys()))
+def test_every_key_stands_in_the_documents_with_meaning_unit_default_and_effect(key, default):
+    assert row(key, default) in DOCUMENT.read_text("utf-8").splitlines()
+    assert all((NOTES[key].unit, NOTES[key].meaning, NOTES[key].effect, toml_value(default)))

@@ -1,0 +1,433 @@
+"""`horde.toml`: the rules of a horde and the settings of this process, typed, read once.
+
+What the file does not say has a default that runs. What it says and is not known, or is out of range, is an error
+with file, line and key; all errors are reported together.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, TypeGuard, TypeVar, cast, get_args, get_origin
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from protocol import prices
+from protocol.links import is_private_host
+from protocol.rules import Positive, Rules, Section
+from protocol.work import ImageWork, TextWork
+
+FILE_NAME = "horde.toml"
+DEFAULT_LISTEN = "127.0.0.1:7345"
+
+#: No number of the file may be larger: a thousand million kudos, or thirty thousand years.
+MAX_NUMBER = 10**12
+#: What one job may cost, so that sums over all jobs of a horde's life stay within 64 bits.
+MAX_PRICE = 10**12
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+KeyPath = tuple[str, ...]
+S = TypeVar("S", bound=Section)
+
+
+class ConfigError(Exception):
+    """A file that cannot be followed. faults: one sentence each, with file, line and key."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+class ServerSection(Section, frozen=True, kw_only=True):
+    """How this process runs; not published. What each key means stands in `rulebook.NOTES`."""
+
+    listen: Annotated[str, Meta(min_length=1, max_length=300)] = DEFAULT_LISTEN
+    url: Annotated[str, Meta(max_length=300)] = ""
+    database: Annotated[str, Meta(min_length=1)] = "horde.db"
+    delegation: Annotated[str, Meta(min_length=1)] = "serving.delegation"
+    serving_key: Annotated[str, Meta(min_length=1)] = "serving.key"
+    trusted_proxies: tuple[str, ...] = ()
+    heartbeat: Annotated[int, Meta(ge=1, le=3600)] = 30
+    outbox: Annotated[int, Meta(ge=16, le=65_536)] = 2048
+    stop_grace: Positive = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How this process runs, ready to use.
+
+    host, port: where to listen. url: as written, empty where it is to be derived. database, delegation, serving_key:
+    whole paths. heartbeat_s, stop_grace_s: seconds. outbox: messages that may wait for one peer.
+    """
+
+    host: str
+    port: int
+    url: str
+    database: Path
+    delegation: Path
+    serving_key: Path
+    trusted_proxies: tuple[IPNetwork, ...] = ()
+    heartbeat_s: int = 30
+    outbox: int = 2048
+    stop_grace_s: int = 5
+
+    def link_url(self, port: int) -> str:
+        """The tracker's address for links, `port` being the one that is really listened on."""
+        return self.url or f"ws://{_host_text(self.host)}:{port}"
+
+    def listening(self, listen: str) -> Settings:
+        """These settings, listening elsewhere; raises `ValueError`."""
+        host, port = parse_listen(listen)
+        return replace(self, host=host, port=port)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One file's content. path: of the file."""
+
+    path: Path
+    rules: Rules
+    settings: Settings
+
+
+#: Every table of the file and the type of its content; of `models`, that of each model.
+SECTIONS: dict[str, type[Section]] = {
+    **{
+        field.name: cast("type[Section]", get_args(field.type)[1] if get_origin(field.type) is dict else field.type)
+        for field in msgspec.structs.fields(Rules)
+    },
+    "server": ServerSection,
+}
+
+
+def load(path: Path) -> Config:
+    """The content of the file; raises `ConfigError`."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{path}:{line}: not UTF-8: save the file in that encoding"]) from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Config:
+    """The content of `text`, which stands in `path`; raises `ConfigError` with every fault that it has."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_broken_syntax(error, text, path)]) from error
+    reader = _Reader(path, text)
+    sections = reader.sections(tables)
+    server = cast("ServerSection", sections.pop("server", ServerSection()))
+    rules = Rules(**cast("dict[str, Any]", sections))
+    if not reader.faults:
+        for key, fault in _cross_checks(rules):
+            reader.fault(key, fault)
+    settings = _settings(server, path.parent, reader)
+    if reader.faults:
+        raise ConfigError(reader.faults_in_order())
+    return Config(path, rules, settings)
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Host and port of `host:port`, IPv6 hosts in brackets; raises `ValueError`."""
+    fault = f"wanted host:port such as {DEFAULT_LISTEN} or [::1]:7345, found {text[:80]!r}"
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(fault) from error
+    if not host or port is None or parts.netloc != text or parts.username is not None:
+        raise ValueError(fault)
+    return host, port
+
+
+def check_link_url(settings: Settings) -> str:
+    """Why no link can be made from these settings; empty if one can."""
+    if settings.url:
+        return ""
+    try:
+        everywhere = ipaddress.ip_address(settings.host).is_unspecified
+    except ValueError:
+        everywhere = False
+    if everywhere:
+        return f"needed, since {settings.host} stands for every address of this machine: say by which one peers come"
+    if not is_private_host(settings.host):
+        return f"needed, since {settings.host} is no private address: peers come there by wss:// only"
+    return ""
+
+
+class _Reader:
+    """Turns tables into sections, and collects what is wrong with them."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.faults: list[tuple[int, str]] = []
+        self._path = path
+        self._lines = dict(_lines_of_keys(text))
+
+    def fault(self, key: KeyPath, text: str) -> None:
+        """Note what is wrong with a key, at its line or, where it is not in the file, at that of its table."""
+        line = next((self._lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self._lines), 1)
+        self.faults.append((line, f"{self._path}:{line}: {shown_key(key)}: {text}"))
+
+    def faults_in_order(self) -> list[str]:
+        """All faults by their line."""
+        return [text for _, text in sorted(self.faults, key=lambda fault: fault[0])]
+
+    def sections(self, tables: Mapping[str, object]) -> dict[str, object]:
+        """Every table of the file by its name."""
+        read: dict[str, object] = {}
+        for name, found in tables.items():
+            if name not in SECTIONS:
+                self.fault((name,), f"unknown table; known are {', '.join(SECTIONS)}")
+            elif name == "models":
+                models = found.items() if self._is_table(found, (name,)) else ()
+                read[name] = {
+                    model: self._section((name, model), facts, SECTIONS[name])
+                    for model, facts in models
+                    if self._is_name((name, model), 120)
+                }
+            else:
+                read[name] = self._section((name,), found, SECTIONS[name])
+        return read
+
+    def _section(self, path: KeyPath, found: object, of: type[S]) -> S:
+        if not self._is_table(found, path):
+            return of()
+        fields = {field.name: field.type for field in msgspec.structs.fields(of)}
+        values: dict[str, Any] = {}
+        for name, value in found.items():
+            key = (*path, name)
+            if name not in fields:
+                self.fault(key, f"unknown key; known are {', '.join(fields)}")
+            elif get_origin(fields[name]) is dict:
+                values[name] = self._by_name(key, value, get_args(fields[name])[1])
+            else:
+                values[name] = self._value(key, value, fields[name])
+        return of(**{name: value for name, value in values.items() if value is not msgspec.UNSET})
+
+    def _by_name(self, path: KeyPath, found: object, of: object) -> dict[str, object]:
+        if not self._is_table(found, path):
+            return {}
+        values = {
+            name: self._value((*path, name), value, of)
+            for name, value in found.items()
+            if self._is_name((*path, name), 40)
+        }
+        return {name: value for name, value in values.items() if value is not msgspec.UNSET}
+
+    def _value(self, key: KeyPath, found: object, of: Any) -> Any:
+        """The value, typed; `UNSET` after a fault."""
+        try:
+            read = msgspec.convert(found, of)
+        except msgspec.ValidationError:
+            self.fault(key, f"wanted {wanted(msgspec.inspect.type_info(of))}, found {_shown(found)}")
+            return msgspec.UNSET
+        if any(number > MAX_NUMBER for number in _numbers(read)):
+            self.fault(key, f"wanted numbers of at most {MAX_NUMBER}, found {_shown(found)}")
+            return msgspec.UNSET
+        return read
+
+    def _is_name(self, key: KeyPath, longest: int) -> bool:
+        if 1 <= len(key[-1]) <= longest:
+            return True
+        self.fault(key, f"wanted a name of 1 to {longest} characters, found {len(key[-1])}")
+        return False
+
+    def _is_table(self, found: object, key: KeyPath) -> TypeGuard[dict[str, object]]:
+        if isinstance(found, dict):
+            return True
+        self.fault(key, f"wanted a table, found {_shown(found)}")
+        return False
+
+
+def shown_key(key: KeyPath) -> str:
+    """The key as people write it, names that need it in quotes."""
+    return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part[:60]}"' for part in key)
+
+
+def wanted(of: msgspec.inspect.Type) -> str:
+    """The type in words."""
+    match of:
+        case msgspec.inspect.IntType(ge=low, le=high):
+            return f"an integer of {low} to {high}" if high is not None else f"an integer of at least {low}"
+        case msgspec.inspect.StrType(min_length=shortest, max_length=longest):
+            return f"a text of {shortest or 0} to {longest} characters" if longest else "a text that is not empty"
+        case msgspec.inspect.BoolType():
+            return "true or false"
+        case msgspec.inspect.LiteralType(values=values):
+            return " or ".join(repr(value) for value in values)
+        case msgspec.inspect.TupleType(item_types=items):
+            return f"[{', '.join(wanted(item) for item in items)}]"
+        case msgspec.inspect.VarTupleType(item_type=item, min_length=least, max_length=most):
+            count = f"{least or 0} to {most} of" if most else "a list of"
+            return f"{count} {wanted(item)}"
+        case _:
+            return type(of).__name__
+
+
+def _shown(found: object) -> str:
+    match found:
+        case bool():
+            return "true" if found else "false"
+        case dict():
+            return "a table"
+        case int() | float() | str() | list():
+            text = repr(found)
+            return text if len(text) <= 80 else f"{text[:77]}..."
+        case _:
+            return f"a date or time ({found})"
+
+
+def _numbers(value: object) -> Iterator[int]:
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, int):
+        yield value
+
+
+def _broken_syntax(error: tomllib.TOMLDecodeError, text: str, path: Path) -> str:
+    said = str(error)
+    place = re.search(r" \(at line (\d+), column (\d+)\)$", said)
+    if place is None:
+        return f"{path}:{text.count(chr(10)) + 1}: not TOML: {said}"
+    return f"{path}:{place[1]}: not TOML: {said[: place.start()]}, column {place[2]}"
+
+
+def _lines_of_keys(text: str) -> Iterator[tuple[KeyPath, int]]:
+    """Each table and key of a text that is known to be TOML, with the line on which it begins."""
+    table: KeyPath = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        start = line.strip()
+        if start.startswith("["):
+            table = _key_in(start) or table
+            yield table, number
+        elif "=" in start:
+            for end in (match.start() for match in re.finditer("=", start)):
+                key = _key_in(f"{start[:end]}= 0")
+                if key:
+                    yield (*table, *key), number
+                    break
+
+
+def _key_in(line: str) -> KeyPath:
+    """The key that a line of TOML sets, by TOML's own reading of it; empty if it sets none."""
+    try:
+        tables: object = tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        return ()
+    key: KeyPath = ()
+    while isinstance(tables, dict) and tables:
+        [(name, tables)] = tables.items()
+        key = (*key, name)
+    return key
+
+
+def _settings(server: ServerSection, folder: Path, reader: _Reader) -> Settings:
+    """The section with its texts understood; those that cannot be are noted as faults."""
+    try:
+        host, port = parse_listen(server.listen)
+    except ValueError as error:
+        reader.fault(("server", "listen"), str(error))
+        host, port = parse_listen(DEFAULT_LISTEN)
+    networks: list[IPNetwork] = []
+    for proxy in server.trusted_proxies:
+        try:
+            networks.append(ipaddress.ip_network(proxy))
+        except ValueError as error:
+            reader.fault(("server", "trusted_proxies"), f"wanted networks such as 10.0.0.0/8: {error}")
+    if server.url and (fault := _fault_of_url(server.url)):
+        reader.fault(("server", "url"), fault)
+    return Settings(
+        host=host,
+        port=port,
+        url=server.url.rstrip("/"),
+        database=folder / server.database,
+        delegation=folder / server.delegation,
+        serving_key=folder / server.serving_key,
+        trusted_proxies=tuple(networks),
+        heartbeat_s=server.heartbeat,
+        outbox=server.outbox,
+        stop_grace_s=server.stop_grace,
+    )
+
+
+def _fault_of_url(url: str) -> str:
+    """Why peers could not follow a link with this address; empty if they can."""
+    fault = f"wanted ws://host:port or wss://host, found {url[:80]!r}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return fault
+    plain = url.isascii() and url.isprintable() and " " not in url
+    whole = parts.scheme in ("ws", "wss") and parts.hostname and port != 0
+    return "" if plain and whole and not (parts.query or parts.fragment or parts.username) else fault
+
+
+def _host_text(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _cross_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
+    """What is wrong between values that are each in range."""
+    for key, points in (("image_sizes", rules.prices.image_sizes), ("text_sizes", rules.prices.text_sizes)):
+        if points[0][0] < 1 or not _ascends(points):
+            yield ("prices", key), "wanted points whose first numbers rise from 1 on and whose second ones never fall"
+    if not all(left[0] < right[0] for left, right in pairwise(rules.mint.steps)):
+        yield ("mint", "steps"), "wanted steps whose first numbers rise"
+    if any(number > 1000 for step in rules.mint.steps for number in step):
+        yield ("mint", "steps"), "wanted permille, of at most 1000"
+    yield from _time_checks(rules)
+    yield from _price_checks(rules)
+
+
+def _time_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
+    times = rules.times
+    for lease in ("image_lease", "text_lease"):
+        within = getattr(times, lease)
+        if times.cancel >= within:
+            yield ("times", "cancel"), f"wanted less than times.{lease} ({within}), found {times.cancel}"
+        if times.accept + times.open >= within:
+            both = times.accept + times.open
+            yield ("times", lease), f"wanted more than times.accept and times.open together ({both}), found {within}"
+
+
+def _price_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
+    """Refuse prices by which the largest job that the limits allow costs more than can be summed up."""
+    for model in (None, *rules.models):
+        for kind, cost in _dearest(rules, model or ""):
+            if cost > MAX_PRICE:
+                key = ("models", model, "price") if model else ("prices", f"{kind}_sizes")
+                yield key, f"the largest {kind} that limits allow would cost {cost}: wanted at most {MAX_PRICE}"
+
+
+def _dearest(rules: Rules, model: str) -> Iterator[tuple[str, int]]:
+    limits = rules.limits
+    pixels = min(limits.max_pixels, 4096 * 4096)
+    # Sizes of pictures are multiples of 8: the next larger square that might be asked for prices no less.
+    side = min(4096, -(-int(pixels**0.5) // 8) * 8 + 8)
+    image = ImageWork(
+        width=side, height=side, steps=min(limits.max_steps, 500), extras=tuple(rules.prices.image_extras)
+    )
+    yield "image", prices.price(rules, image, model)
+    text = TextWork(
+        max_tokens=min(limits.max_tokens, 32_768), context_tokens=max(16, min(limits.max_context, 1_048_576))
+    )
+    yield "text", prices.price(rules, text, model)
+
+
+def _ascends(points: Sequence[tuple[int, int]]) -> bool:
+    return all(left[0] < right[0] and left[1] <= right[1] for left, right in pairwise(points))

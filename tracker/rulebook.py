@@ -1,0 +1,290 @@
+"""What every key of `horde.toml` means to an operator, and the commented file that `init` writes from it.
+
+One table for all: the file's comments and the rows of docs/rules.md come from `NOTES`, defaults from the types.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import get_origin
+
+import msgspec
+
+from protocol.rules import Rules
+from tracker.config import SECTIONS
+
+_WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Note:
+    """unit: of the value. meaning: what it says. effect: what changes when it is raised, lowered or switched."""
+
+    unit: str
+    meaning: str
+    effect: str
+
+
+#: What each table is for.
+TABLES: dict[str, str] = {
+    "horde": "Who this horde is.",
+    "prices": "What a worker earns for a job. All kudos are integers in thousandths of a kudo.",
+    "limits": "The largest job that this horde takes, and how much at once.",
+    "times": "How long things may take.",
+    "matching": "Who is served next, and how often a job is tried.",
+    "mint": "Kudos made for jobs whose requester has too little, so that the worker is paid all the same.",
+    "accounts": "Who may have an account. Nobody needs one to be served.",
+    "previews": "Small pictures of work in progress, from worker to requester.",
+    "models": 'What the horde knows of single models, one table for each: `[models."name"]`.',
+    "server": "How this process runs. Unlike the rules above, nothing of it is published.",
+}
+
+_POINTS = "Straight lines join the points; the last one's slope goes on. "
+
+NOTES: dict[str, Note] = {
+    "horde.name": Note("text", "The name that people see, up to 60 characters.", "Shown in the link and on the page."),
+    "prices.image_base": Note(
+        "thousandths", "Price of any picture, before its size.", "Higher favours small pictures."
+    ),
+    "prices.image_sizes": Note(
+        "points [pixels, thousandths]",
+        "Price of a picture by its size, for 30 steps with guidance. " + _POINTS,
+        "Steeper makes large pictures dearer.",
+    ),
+    "prices.image_extras": Note(
+        "thousandths by name",
+        "Priced extras that a picture may ask for, as { name = 1000 }.",
+        "An extra that is not listed is refused.",
+    ),
+    "prices.text_base": Note("thousandths", "Price of any text, before its length.", "Higher favours long texts."),
+    "prices.text_token": Note(
+        "thousandths", "Price of each token made, by a model of factor 1000.", "Higher makes long answers dearer."
+    ),
+    "prices.text_context": Note(
+        "thousandths",
+        "Price of each 1024 tokens of room for prompt and answer, by a model of factor 1000.",
+        "Higher makes long conversations dearer.",
+    ),
+    "prices.text_sizes": Note(
+        "points [millions of parameters, permille]",
+        "Factor of a text model's size. " + _POINTS,
+        "Steeper pays large models better.",
+    ),
+    "prices.model_millions": Note(
+        "millions of parameters",
+        "Size of a text model that `models` does not name.",
+        "Higher prices unknown models up.",
+    ),
+    "prices.tax": Note(
+        "thousandths",
+        "Burned for each job, whatever its size.",
+        "Higher lets kudos vanish faster; 0 switches the tax off.",
+    ),
+    "limits.max_pixels": Note("pixels", "Largest picture.", "A larger request is refused with `over_limit`."),
+    "limits.max_steps": Note("denoising steps", "Most steps of a picture.", "A larger request is refused."),
+    "limits.max_tokens": Note("tokens", "Longest answer.", "A larger request is refused."),
+    "limits.max_context": Note("tokens", "Most room for prompt and answer together.", "A larger request is refused."),
+    "limits.max_n": Note("results", "Most results of one request.", "A larger request is refused."),
+    "limits.anonymous_max_pixels": Note(
+        "pixels", "Largest picture without an account.", "Lower keeps anonymous work short."
+    ),
+    "limits.anonymous_max_steps": Note(
+        "denoising steps", "Most steps without an account.", "Lower keeps anonymous work short."
+    ),
+    "limits.anonymous_max_tokens": Note(
+        "tokens", "Longest answer without an account.", "Lower keeps anonymous work short."
+    ),
+    "limits.anonymous_max_context": Note(
+        "tokens", "Most room for prompt and answer without an account.", "Lower keeps anonymous work short."
+    ),
+    "limits.anonymous_max_n": Note(
+        "results", "Most results of one request without an account.", "Lower keeps anonymous bursts short."
+    ),
+    "limits.open_jobs": Note(
+        "jobs", "Jobs of one account that are not ended.", "At the limit, further requests are refused until one ends."
+    ),
+    "limits.anonymous_open_jobs": Note(
+        "jobs",
+        "The same for all peers without an account in one address block (/24 for IPv4, /48 for IPv6).",
+        "Lower keeps one place from filling the queue.",
+    ),
+    "limits.connections": Note(
+        "connections",
+        "Connections of one address at once (IPv6: of one /64), before and after hello.",
+        "One more is answered with HTTP status 429. Raise it where many peers share an address.",
+    ),
+    "times.hello": Note("seconds", "From connecting to a complete hello.", "Who is slower is cut off."),
+    "times.accept": Note(
+        "seconds", "From lease to acceptance by the worker.", "Later, the job goes to another worker; nobody is blamed."
+    ),
+    "times.open": Note(
+        "seconds",
+        "From acceptance to the requester's opening of the stream.",
+        "Later, the job waits again, and the attempt counts.",
+    ),
+    "times.worker_grace": Note(
+        "seconds", "How long a worker may be away.", "Longer forgives lost connections, and delays the next attempt."
+    ),
+    "times.image_lease": Note(
+        "seconds",
+        "From lease to deadline, for a picture.",
+        "Too short fails slow workers; too long delays the next try.",
+    ),
+    "times.text_lease": Note("seconds", "From lease to deadline, for a text.", "As above."),
+    "times.waiting": Note(
+        "seconds", "How long a job may wait, counting only while it waits.", "Then it expires, and its hold goes back."
+    ),
+    "times.cancel": Note(
+        "seconds", "For a partial receipt after a cancel.", "A receipt in time is paid in proportion; none is not paid."
+    ),
+    "times.silence": Note(
+        "seconds",
+        "From receipt to payment when the requester says nothing.",
+        "Workers keep their results so long.",
+    ),
+    "times.restart_grace": Note(
+        "seconds",
+        "Added to all times above after a restart of the tracker.",
+        "Longer gives peers more time to come back.",
+    ),
+    "matching.failed_attempts": Note(
+        "attempts", "Attempts that may fail before the job does.", "More tries harder, and costs workers more time."
+    ),
+    "matching.every": Note(
+        "leases",
+        "Each so-many-th lease of a swarm goes to who waited longest, whatever the rank.",
+        "Lower is kinder to people without kudos; 0 switches it off, and then they can starve.",
+    ),
+    "matching.half_life_days": Note(
+        "days", "In so many days half of the free work taken is forgotten in the rank.", "Longer remembers longer."
+    ),
+    "mint.daily": Note(
+        "thousandths",
+        "What may be minted in a day (UTC).",
+        "It bounds what workers get for free work, never who is served.",
+    ),
+    "mint.steps": Note(
+        "points [permille of the budget used, permille minted]",
+        "Up to which part of the day's budget which part of a free job's price is minted. No lines between: steps.",
+        "Past the last step nothing is minted.",
+    ),
+    "accounts.registration": Note(
+        "'open' or 'closed'",
+        "Whether a key that asks becomes an account.",
+        "Closed, keys without an account stay anonymous: they can ask and cannot serve.",
+    ),
+    "previews.allowed": Note("true or false", "Whether workers send previews.", "Without them people wait blindly."),
+    "previews.every": Note("denoising steps", "Steps between two previews.", "More saves the workers' time."),
+    "models.price": Note("permille", "Factor of this model's prices.", "2000 pays double; 0 pays nothing."),
+    "models.millions": Note(
+        "millions of parameters",
+        "Size of this model, for a text's price; 0 means `prices.model_millions`.",
+        "A larger size is paid better.",
+    ),
+    "server.listen": Note(
+        "host:port",
+        "Where to listen; IPv6 addresses in brackets. Port 0 lets the system choose.",
+        "Behind a reverse proxy, keep it on 127.0.0.1.",
+    ),
+    "server.url": Note(
+        "ws:// or wss:// address",
+        "The address that the link shows; empty: made from `listen`.",
+        "Needed behind a proxy, and when listening on all addresses. Peers refuse ws:// over the internet.",
+    ),
+    "server.database": Note(
+        "file", "The database, from this file's folder.", "Its two companions (-wal and -shm) lie beside it."
+    ),
+    "server.delegation": Note(
+        "file", "The root key's delegation to the serving key.", "`serve` does not run without it."
+    ),
+    "server.serving_key": Note("file", "The key that this process signs with.", "Mode 0600, or `serve` refuses it."),
+    "server.trusted_proxies": Note(
+        "networks",
+        "Proxies whose X-Forwarded-For is believed, as ['127.0.0.1', '10.0.0.0/8'].",
+        "From anybody else the header is ignored, so that nobody can choose an address.",
+    ),
+    "server.heartbeat": Note(
+        "seconds",
+        "Between two pings on a quiet connection.",
+        "A peer that does not answer within half of it is taken for gone.",
+    ),
+    "server.outbox": Note(
+        "messages", "Messages that may wait for one peer.", "A peer that takes them too slowly is cut off."
+    ),
+    "server.stop_grace": Note(
+        "seconds", "How long connections may take to close when the tracker stops.", "Then they are cut."
+    ),
+}
+
+
+def keys() -> Iterator[tuple[str, object]]:
+    """Each key of the file with its default, in the file's order; those of `models` once, for any model."""
+    for table, of in SECTIONS.items():
+        defaults = of()
+        for name in of.__struct_fields__:
+            yield f"{table}.{name}", getattr(defaults, name)
+
+
+def toml_value(value: object) -> str:
+    """The value as TOML writes it."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return f"{value:_}" if value > 9_999 else str(value)
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case tuple():
+            return f"[{', '.join(toml_value(item) for item in value)}]"
+        case Mapping():
+            return "{" + ", ".join(f"{json.dumps(name)} = {toml_value(item)}" for name, item in value.items()) + "}"
+        case _:
+            raise TypeError(f"no TOML for {value!r}")
+
+
+def default_toml(given: Mapping[str, object] | None = None) -> str:
+    """The file that `init` writes: every key with meaning, unit and default in a comment, those in `given` set."""
+    given = given or {}
+    lines = [
+        "# The rules of this horde, and how its tracker runs.",
+        "# A line that begins with # and a key shows a default; take the # away to change it.",
+        "# `potluck-tracker check` reads this file and names every mistake with its line.",
+    ]
+    for table in SECTIONS:
+        lines += ["", *_comment(TABLES[table])]
+        lines += ['# [models."name"]'] if _is_by_name(table) else [f"[{table}]"]
+        for key, default in keys():
+            if key.partition(".")[0] == table:
+                lines += _setting(key, default, given)
+    return "\n".join(lines) + "\n"
+
+
+def row(key: str, default: object) -> str:
+    """The row of docs/rules.md for one key."""
+    note = NOTES[key]
+    return f"| `{key}` | {note.unit} | `{toml_value(default)}` | {note.meaning.strip()} | {note.effect} |"
+
+
+def _setting(key: str, default: object, given: Mapping[str, object]) -> list[str]:
+    note = NOTES[key]
+    table, _, name = key.partition(".")
+    comment = [
+        "",
+        *_comment(f"{note.meaning.strip()} {note.effect}"),
+        *_comment(f"Unit: {note.unit}. Default: {toml_value(default)}"),
+    ]
+    if _is_by_name(table):
+        return [*comment, f"# {name} = {toml_value(default)}"]
+    line = f"{name} = {toml_value(given[key])}" if key in given else f"#{name} = {toml_value(default)}"
+    return [*comment, line]
+
+
+def _is_by_name(table: str) -> bool:
+    return any(field.name == table and get_origin(field.type) is dict for field in msgspec.structs.fields(Rules))
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)]
