@@ -1,0 +1,174 @@
+"""One request under way: what was signed, its jobs, and the events that wait for whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from peer import events
+from peer.events import BadRequest, Event, PotluckError
+from peer.follow import Asked, Follow
+from peer.job import Desk, Job, Secrets
+from protocol import codec
+from protocol.digests import private_digest
+from protocol.documents import Cancel, Request, sign
+from protocol.envelope import Envelope
+from protocol.errors import Refusal
+from protocol.keys import SigningKey
+from protocol.messages import Held, Private, Queued
+from protocol.work import PrivatePart, PublicPart, check_private
+
+#: How long the tracker may take a request in; within this time it is sent again after a lost connection.
+VALID_MS = 30 * 60 * 1000
+NONCE_BYTES = 16
+
+
+class Inbox:
+    """Events for one reader. Of progress and previews only the latest waits, so that a slow reader costs no memory."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._closed = False
+        self._error: BaseException | None = None
+        self._changed = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        """Add an event behind the others."""
+        last = self._events[-1] if self._events else None
+        passing = isinstance(event, events.Progress | events.Preview) and type(last) is type(event)
+        if passing and last is not None and last.index == event.index:
+            self._events.pop()
+        self._events.append(event)
+        self._changed.set()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Nothing more comes; after what waits, the reader gets `error`, if there is one. The first close counts."""
+        if not self._closed:
+            self._closed, self._error = True, error
+            self._changed.set()
+
+    async def read(self) -> AsyncIterator[Event]:
+        """Everything, in order; raises the error that it was closed with."""
+        while True:
+            while self._events:
+                yield self._events.popleft()
+            if self._closed:
+                break
+            self._changed.clear()
+            await self._changed.wait()
+        if self._error is not None:
+            raise self._error
+
+
+class Asking:
+    """One request, from its signature to the end of its last job.
+
+    finished: called once, when nothing of it is under way any more.
+    """
+
+    def __init__(
+        self,
+        public: PublicPart,
+        private: PrivatePart,
+        key: SigningKey,
+        desk: Desk,
+        random: random.Random,
+        finished: Callable[[Asking], None],
+    ) -> None:
+        self.nonce = secrets.token_bytes(NONCE_BYTES)
+        self.inbox = Inbox()
+        self.jobs: list[Job] = []
+        self.cancelled: Envelope | None = None
+        self._public = public
+        self._seed = private.seed
+        self._secrets = Secrets(SigningKey.generate(), codec.encode(private))
+        self._desk = desk
+        self._random = random
+        self._finished = finished
+        self._ended = 0
+        self._error: PotluckError | None = None
+        _check(public, self._secrets.private)
+        document = Request(
+            nonce=self.nonce,
+            valid_until=desk.line.now() + VALID_MS,
+            public=public,
+            private_digest=private_digest(self._secrets.private),
+            job_key=self._secrets.job_key.public,
+        )
+        self.envelope = sign(document, key, desk.line.root)
+
+    def held(self) -> list[Held]:
+        """What of this request is to be listed after a reconnect."""
+        request = Held(kind="request", job=self.nonce, digest=self.envelope.digest)
+        return [request, *(held for job in self.jobs for held in job.held())]
+
+    def statements(self) -> list[Envelope]:
+        """Statements that the tracker has not answered, and the cancel, if there was one."""
+        stated = [job.statement for job in self.jobs if job.held() and job.statement is not None]
+        return [*stated, self.cancelled] if self.cancelled is not None else stated
+
+    async def send(self) -> None:
+        """Send the private part, then the request: the same bytes each time."""
+        if await self._desk.line.say(Private(private=self._secrets.private)) is not None:
+            await self._desk.line.send_document(self.envelope)
+
+    def queued(self, queued: Queued) -> Sequence[Job]:
+        """The tracker took the request in; the jobs that are new by this. Said again after a reconnect."""
+        if self.jobs or len(queued.jobs) != self._public.n:
+            return []
+        self.jobs = [self._job(index, handle) for index, handle in enumerate(queued.jobs)]
+        for index, handle in enumerate(queued.jobs):
+            self.inbox.put(events.Queued(index, handle, queued.held))
+        if self.cancelled is not None:
+            for job in self.jobs:
+                job.decide.cancel()
+        return self.jobs
+
+    async def cancel(self) -> None:
+        """Nobody wants the rest any more: say so, once."""
+        if self.cancelled is not None or (self.jobs and not any(job.is_under_way for job in self.jobs)):
+            return
+        valid_until = self._desk.line.now() + VALID_MS
+        document = Cancel(nonce=secrets.token_bytes(NONCE_BYTES), valid_until=valid_until)
+        self.cancelled = sign(document, self._secrets.job_key, self._desk.line.root)
+        for job in self.jobs:
+            job.decide.cancel()
+        await self._desk.line.send_document(self.cancelled)
+
+    def fail(self, error: BaseException) -> None:
+        """End all of it at once."""
+        for job in self.jobs:
+            job.close()
+        self.inbox.close(error)
+        self._finished(self)
+
+    def _job(self, index: int, handle: bytes) -> Job:
+        asked = Asked(
+            self._public,
+            private_digest(self._secrets.private),
+            self._secrets.job_key.public,
+            index,
+            self._seed + index,
+        )
+        decide = Follow(asked, self._desk.line.root, self._random)
+        return Job(handle, decide, self._secrets, self._desk, self.inbox.put, self._job_ended)
+
+    def _job_ended(self, error: PotluckError | None) -> None:
+        # One that fails does not keep the others from their results; its error comes after them.
+        self._error = self._error or error
+        self._ended += 1
+        if self._ended == len(self.jobs):
+            self.inbox.close(self._error)
+            self._finished(self)
+
+
+def _check(public: PublicPart, private: bytes) -> None:
+    """Refuse here what every tracker would."""
+    try:
+        codec.decode(codec.encode(public), PublicPart)
+        check_private(private, public.work)
+    except Refusal as error:
+        raise BadRequest(f"this cannot be asked for: {error}") from error

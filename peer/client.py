@@ -1,0 +1,516 @@
+"""Asking a horde, from Python.
+
+```python
+async with Client(link) as horde:
+    async for event in horde.image("a red circle"):
+        if isinstance(event, Picture):
+            Path("circle.png").write_bytes(event.content)
+```
+
+Leaving the iteration early cancels what is not done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from peer.asking import Asking
+from peer.connection import CannotJoin, Connection
+from peer.events import BadRequest, Event, JobCancelled, Refused, Unreachable
+from peer.evidence import Evidence, Unsettled
+from peer.follow import LeaseCame, SettlementCame, StatementRefused
+from peer.home import Home
+from peer.job import Desk, Job
+from peer.stream_reader import BadRecord, StreamReader, Worker, worker_of
+from protocol import messages
+from protocol.digests import new_salt
+from protocol.documents import Lease, PeerRecord, RulesDocument, Settlement, open_document
+from protocol.envelope import Envelope, parse
+from protocol.keys import SigningKey
+from protocol.links import Link, parse_link
+from protocol.messages import Account, AskAccount, AskWhy, Held, Register, SessionMessage, Welcome, Why
+from protocol.rules import Rules
+from protocol.work import (
+    MAX_SEED,
+    ChatMessage,
+    ImagePrivate,
+    ImageWork,
+    PrivatePart,
+    PublicPart,
+    TextPrivate,
+    TextWork,
+)
+
+#: How long to wait for a tracker's first answer.
+CONNECT_SECONDS = 30.0
+#: How long to wait at the end, for partial results of cancelled jobs and for settlements.
+LEAVE_SECONDS = 15.0
+#: Peer records kept: of the workers that we last had to do with.
+MAX_WORKERS = 4096
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=SessionMessage)
+
+
+def system_clock() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Client:
+    """One requester in one horde. Use it as an async context manager.
+
+    link: the horde's, as text or parsed. key: whose account; without one the home's, and without a home a fresh one,
+    which is anonymous. home: where proofs are kept. insecure: follow a link that leads over the internet without TLS.
+    """
+
+    def __init__(
+        self,
+        link: Link | str,
+        key: SigningKey | None = None,
+        *,
+        home: Home | None = None,
+        insecure: bool = False,
+        connect_seconds: float = CONNECT_SECONDS,
+        leave_seconds: float = LEAVE_SECONDS,
+        clock: Callable[[], int] = system_clock,
+        random: random.Random | None = None,
+    ) -> None:
+        self.link = parse_link(link) if isinstance(link, str) else link
+        self.key = key or (home.key() if home else SigningKey.generate())
+        self._home = home
+        self._insecure = insecure
+        self._connect_seconds = connect_seconds
+        self._leave_seconds = leave_seconds
+        self._clock = clock
+        self._random = random or _system_random()
+        self._evidence = Evidence(home.results_folder) if home else None
+        # Only a session of the key that asked may send a statement again; a key given for once does not come back.
+        self._resumable = home is not None and key is None
+        self._workers: dict[bytes, Worker] = {}
+        self._askings: dict[bytes, Asking] = {}
+        self._jobs: dict[bytes, tuple[Asking, Job]] = {}
+        self._left_over: dict[bytes, Unsettled] = {}
+        self._answers: dict[str, list[tuple[bytes, asyncio.Future[Any]]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+
+    async def __aenter__(self) -> Client:
+        home, root = self._home, self.link.root
+        self._connection = Connection(
+            self.link,
+            self.key,
+            self,
+            clock=self._clock,
+            random=self._random,
+            insecure=self._insecure,
+            rules=home.rules(root) if home else None,
+            delegation_seen=home.delegation(root) if home else 0,
+        )
+        if self._evidence is not None and self._resumable:
+            left = await asyncio.to_thread(self._evidence.unsettled, root)
+            self._left_over = {unsettled.document: unsettled for unsettled in left}
+        async with contextlib.AsyncExitStack() as stack:
+            streams = await stack.enter_async_context(StreamReader(private_too=self.link.is_private))
+            self._desk = Desk(
+                self._connection, streams, self._workers, self._evidence, self._resumable, self._spawn_for_job
+            )
+            self._running = asyncio.create_task(self._connection.run())
+            self._running.add_done_callback(self._line_ended)
+            stack.push_async_callback(self._stop)
+            await self._until_ready()
+            if home:
+                home.keep_delegation(root, self._connection.delegation_version)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self._leave()
+        finally:
+            await self._stack.aclose()
+
+    @property
+    def rules(self) -> Rules:
+        """The horde's rules in force."""
+        assert self._connection.rules is not None  # noqa: S101 (known once the connection was ready)
+        return self._connection.rules
+
+    @property
+    def account_number(self) -> int:
+        """The number of our account, 0 for anonymous people."""
+        return self._connection.account
+
+    def image(
+        self,
+        prompt: str,
+        *,
+        models: Sequence[str] = (),
+        width: int = 512,
+        height: int = 512,
+        steps: int = 30,
+        guidance: float = 7.5,
+        negative_prompt: str = "",
+        seed: int | None = None,
+        sampler: str = "",
+        n: int = 1,
+        max_price: float = 0,
+    ) -> AsyncIterator[Event]:
+        """Ask for n pictures; what happens to them, as it happens.
+
+        seed: of the first picture, the next one gets the next; random if None. max_price: kudos that one picture may
+        cost without tax, 0 for no bound. Raises `BadRequest` at once, and `Refused` or a `JobError` in its course.
+        """
+        scale = _thousandths("guidance", guidance)
+        work = ImageWork(width=width, height=height, steps=steps, guidance_passes=2 if scale > 1000 else 1)
+        private = ImagePrivate(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            seed=self._seed(seed, n),
+            guidance=scale,
+            sampler=sampler,
+            salt=new_salt(),
+        )
+        return self._ask(self._public(work, models, n, max_price), private)
+
+    def text(
+        self,
+        prompt: str | Sequence[tuple[str, str]],
+        *,
+        system: str = "",
+        raw: bool = False,
+        models: Sequence[str] = (),
+        max_tokens: int = 256,
+        context: int = 2048,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        top_k: int = 40,
+        min_p: float = 0.05,
+        repeat_penalty: float = 1.0,
+        stop: Sequence[str] = (),
+        seed: int | None = None,
+        n: int = 1,
+        max_price: float = 0,
+    ) -> AsyncIterator[Event]:
+        """Ask for n texts; what happens to them, as it happens.
+
+        prompt: a question, or the turns of a conversation as pairs (role, content), roles being `system`, `user` and
+        `assistant`; with `raw`, text to go on from without any template. Else as `image`.
+        """
+        private = _text_private(
+            prompt,
+            system,
+            raw=raw,
+            stop=tuple(stop),
+            seed=self._seed(seed, n),
+            temperature=_thousandths("temperature", temperature),
+            top_p=_thousandths("top_p", top_p),
+            top_k=top_k,
+            min_p=_thousandths("min_p", min_p),
+            repeat_penalty=_thousandths("repeat_penalty", repeat_penalty),
+            salt=new_salt(),
+        )
+        work = TextWork(max_tokens=max_tokens, context_tokens=context)
+        return self._ask(self._public(work, models, n, max_price), private)
+
+    async def account(self) -> Account:
+        """How our account stands; its number is 0 if this key has none."""
+        return await self._exchange(AskAccount(), Account)
+
+    async def register(self) -> Account:
+        """Make our key an account of this horde; the account. Does no harm if it is one already."""
+        return await self._exchange(Register(), Account)
+
+    async def why(self, job: bytes) -> dict[str, int]:
+        """Why a waiting job of ours waits: how many workers cannot take it, by reason."""
+        return dict((await self._exchange(AskWhy(job=job), Why)).reasons)
+
+    async def saved(self, path: Path, sha256: bytes) -> None:
+        """Remember that a result was saved as `path`, so that `verify` notices a change."""
+        if self._evidence is not None:
+            await asyncio.to_thread(self._evidence.saved, path, sha256)
+
+    # Asking
+
+    def _public(self, work: ImageWork | TextWork, models: Sequence[str], n: int, max_price: float) -> PublicPart:
+        return PublicPart(work=work, models=tuple(models), n=n, max_price=_thousandths("max_price", max_price))
+
+    def _seed(self, seed: int | None, n: int) -> int:
+        if seed is None:
+            return self._random.randrange(MAX_SEED - max(n, 0) + 1)
+        if not 0 <= seed <= MAX_SEED - n + 1:
+            raise BadRequest(f"seed {seed}: wanted 0 to {MAX_SEED}, also for the last of {n} results")
+        return seed
+
+    def _ask(self, public: PublicPart, private: PrivatePart) -> AsyncIterator[Event]:
+        # Made at once and not with the first event, so that a bad value is refused where it was given.
+        return self._events(Asking(public, private, self.key, self._desk, self._random, self._finished))
+
+    async def _events(self, asking: Asking) -> AsyncIterator[Event]:
+        self._askings[asking.nonce] = asking
+        try:
+            if self._running.done():
+                raise self._trouble()
+            await asking.send()
+            async for event in asking.inbox.read():
+                yield event
+        finally:
+            # Nothing to do if all of it has ended.
+            if asking.nonce in self._askings:
+                await asyncio.shield(self._spawn(asking.cancel()))
+
+    def _finished(self, asking: Asking) -> None:
+        self._askings.pop(asking.nonce, None)
+        for job in asking.jobs:
+            self._jobs.pop(job.handle, None)
+        self._idle.set()
+
+    async def _exchange(self, question: SessionMessage, answer: type[M]) -> M:
+        """Ask the tracker something and wait for its answer, also across a lost connection."""
+        while True:
+            await self._until_ready()
+            if (digest := await self._connection.say(question)) is None:
+                continue
+            future: asyncio.Future[M | None] = asyncio.get_running_loop().create_future()
+            waiting = self._answers.setdefault(answer.KIND, [])
+            waiting.append((digest, future))
+            try:
+                either: set[asyncio.Future[Any]] = {future, self._running}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                with contextlib.suppress(ValueError):
+                    waiting.remove((digest, future))
+            if future.done() and (found := future.result()) is not None:
+                return found
+
+    # The connection's handler
+
+    def holding(self) -> Sequence[Held]:
+        """All requests and statements that have not ended."""
+        left = [_held(unsettled) for unsettled in self._left_over.values()]
+        return [*left, *(held for asking in self._askings.values() for held in asking.held())]
+
+    async def welcomed(self, welcome: Welcome) -> None:
+        """Nothing to say before the holding."""
+
+    async def reconciled(self, theirs: Sequence[Held]) -> None:
+        """Send again what the tracker lacks."""
+        requests = {held.job for held in theirs if held.kind == "request"}
+        statements = {held.digest for held in theirs}
+        for asking in list(self._askings.values()):
+            if asking.nonce not in requests and asking.cancelled is None:
+                await asking.send()
+            for statement in asking.statements():
+                if statement.digest not in statements:
+                    await self._connection.send_document(statement)
+            if asking.nonce not in requests and asking.cancelled is not None and not asking.jobs:
+                asking.fail(JobCancelled("cancelled", "cancelled before the horde had heard of it"))
+        for raw in self._left_over:
+            if (envelope := parse(raw)).digest not in statements:
+                await self._connection.send_document(envelope)
+
+    async def received(self, message: SessionMessage) -> None:
+        """Pass a message on to whom it concerns."""
+        match message:
+            case messages.Queued():
+                self._queued(message)
+            case messages.Position() | messages.Requeued():
+                self._tell(message.job, message)
+            case messages.Ended():
+                await self._forget_left_over(message.job, b"")
+                self._tell(message.job, message)
+            case messages.Refused():
+                await self._refused(message)
+            case Account() | Why():
+                for _, future in self._answers.get(message.KIND, []):
+                    if not future.done():
+                        future.set_result(message)
+            case _:
+                pass  # `taken` confirms what only a settlement ends; the rest is for workers
+
+    async def received_document(self, envelope: Envelope) -> None:
+        """Pass a document on to whom it concerns."""
+        match envelope.kind:
+            case Lease.KIND:
+                lease = open_document(envelope, Lease)
+                self._tell(lease.job, LeaseCame(lease, envelope))
+            case PeerRecord.KIND:
+                self._learn(envelope)
+            case Settlement.KIND:
+                settlement = open_document(envelope, Settlement)
+                await self._forget_left_over(settlement.job, envelope.raw)
+                self._tell(settlement.job, SettlementCame(settlement, envelope))
+            case RulesDocument.KIND if self._home is not None:
+                await asyncio.to_thread(self._home.keep_rules, self.link.root, envelope)
+            case _:
+                pass
+
+    async def lost(self) -> None:
+        """Questions are asked again; all else is said again by the holding."""
+        for waiting in self._answers.values():
+            for _, future in waiting:
+                if not future.done():
+                    future.set_result(None)
+        self._idle.set()
+
+    def _queued(self, queued: messages.Queued) -> None:
+        for asking in self._askings.values():
+            if asking.envelope.digest == queued.request:
+                for job in asking.queued(queued):
+                    self._jobs[job.handle] = (asking, job)
+
+    def _tell(
+        self, handle: bytes, said: LeaseCame | SettlementCame | messages.Position | messages.Requeued | messages.Ended
+    ) -> None:
+        if handle in self._jobs:
+            self._jobs[handle][1].tell(said)
+
+    def _learn(self, envelope: Envelope) -> None:
+        try:
+            worker = worker_of(envelope, private_too=self.link.is_private)
+        except BadRecord as error:
+            log.warning("%s", error)
+            return
+        known = self._workers.pop(worker.key, None)
+        self._workers[worker.key] = known if known and known.version > worker.version else worker
+        if len(self._workers) > MAX_WORKERS:
+            del self._workers[next(iter(self._workers))]
+
+    async def _refused(self, refused: messages.Refused) -> None:
+        for asking in list(self._askings.values()):
+            if asking.envelope.digest == refused.about:
+                asking.fail(Refused(refused.code, refused.text))
+                return
+            for job in asking.jobs:
+                if job.statement is not None and job.statement.digest == refused.about:
+                    job.tell(StatementRefused(refused.code, refused.text))
+                    return
+        for waiting in self._answers.values():
+            for digest, future in waiting:
+                if digest == refused.about and not future.done():
+                    future.set_exception(Refused(refused.code, refused.text))
+                    return
+        for unsettled in list(self._left_over.values()):
+            if parse(unsettled.document).digest == refused.about:
+                await self._forget_left_over(unsettled.job, b"")
+        log.info("the tracker refused a message: %s: %s", refused.code, refused.text)
+
+    async def _forget_left_over(self, job: bytes, settlement: bytes) -> None:
+        """A statement of an earlier program was answered."""
+        if self._evidence is None:
+            return
+        for unsettled in [left for left in self._left_over.values() if left.job == job]:
+            del self._left_over[unsettled.document]
+            if settlement:
+                await asyncio.to_thread(self._evidence.settle, self.link.root, unsettled, settlement)
+            else:
+                await asyncio.to_thread(self._evidence.forget, self.link.root, unsettled)
+
+    # Tasks
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _spawn_for_job(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._spawn(work)
+        task.add_done_callback(self._fail_on_error)
+        return task
+
+    def _fail_on_error(self, task: asyncio.Task[None]) -> None:
+        """A fault of ours, or a full disk, must not leave somebody waiting."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            for asking in list(self._askings.values()):
+                asking.fail(error)
+
+    def _line_ended(self, running: asyncio.Task[None]) -> None:
+        """The connection is not made anew: whoever waits hears why."""
+        if not running.cancelled():
+            for asking in list(self._askings.values()):
+                asking.fail(self._trouble())
+
+    async def _until_ready(self) -> None:
+        """Wait until the tracker has let us in; raises `Unreachable` or `Refused`."""
+        ready = asyncio.create_task(self._connection.wait_ready())
+        try:
+            await asyncio.wait(
+                {ready, self._running}, timeout=self._connect_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not ready.done():
+                raise self._trouble()
+        finally:
+            ready.cancel()
+
+    def _trouble(self) -> BaseException:
+        """Why there is no connection."""
+        error = self._running.exception() if self._running.done() and not self._running.cancelled() else None
+        if isinstance(error, CannotJoin):
+            return Unreachable(str(error))
+        if error is not None:
+            return error
+        why = self._connection.trouble or "no answer"
+        return Unreachable(f"no tracker lets us in at {self.link.url}: {why}")
+
+    async def _leave(self) -> None:
+        """Cancel what is under way, and wait for what is being settled, as long as that is of use."""
+        for asking in list(self._askings.values()):
+            await asking.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._leave_seconds):
+                while self._askings and self._connection.is_ready:
+                    self._idle.clear()
+                    await self._idle.wait()
+
+    async def _stop(self) -> None:
+        """End all tasks."""
+        tasks = [self._running, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for asking in list(self._askings.values()):
+            asking.inbox.close(Unreachable("the client was closed"))
+
+
+def _system_random() -> random.Random:
+    return random.SystemRandom()
+
+
+def _thousandths(name: str, value: float) -> int:
+    try:
+        return round(value * 1000)
+    except (ValueError, OverflowError) as error:  # not a number, or infinite
+        raise BadRequest(f"{name} {value}: wanted a number") from error
+
+
+def _text_private(prompt: str | Sequence[tuple[str, str]], system: str, *, raw: bool, **settings: Any) -> TextPrivate:
+    if raw:
+        if not isinstance(prompt, str) or system:
+            raise BadRequest("a raw prompt is one text, without turns and without a system message")
+        return TextPrivate(prompt=prompt, **settings)
+    turns = [("user", prompt)] if isinstance(prompt, str) else list(prompt)
+    if system:
+        turns.insert(0, ("system", system))
+    return TextPrivate(messages=tuple(_turn(role, content) for role, content in turns), **settings)
+
+
+def _turn(role: str, content: str) -> ChatMessage:
+    match role:
+        case "system" | "user" | "assistant":
+            return ChatMessage(role=role, content=content)
+        case _:
+            raise BadRequest(f"role {role!r}: wanted system, user or assistant")
+
+
+def _held(unsettled: Unsettled) -> Held:
+    envelope = parse(unsettled.document)
+    return Held(kind=envelope.kind, job=unsettled.job, attempt=unsettled.attempt, digest=envelope.digest)

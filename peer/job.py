@@ -1,0 +1,208 @@
+"""One job under way: carries out what `peer.follow` decides, on sockets, disk and the user's queue of events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from peer import follow
+from peer.events import Event, PotluckError
+from peer.evidence import Evidence, Proof, Unsettled
+from peer.follow import Follow, FrameCame, Input, Opened, SettlementCame, State, StreamEnded
+from peer.stream_reader import StreamBroken, StreamReader, Worker
+from protocol import codec, frames
+from protocol.documents import Acknowledgement, Denial, Opening, sign
+from protocol.envelope import Envelope
+from protocol.keys import SigningKey
+from protocol.messages import Held, SessionMessage, Unreachable
+
+
+class Line(Protocol):
+    """What a job needs of the connection to the tracker."""
+
+    root: bytes
+
+    def now(self) -> int:
+        """The tracker's time in milliseconds."""
+
+    async def say(self, message: SessionMessage) -> bytes | None:
+        """Send a session message, if connected."""
+
+    async def send_document(self, envelope: Envelope) -> None:
+        """Send a document, if connected."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What all jobs of a client share. workers: by key, as their newest peer records say. evidence: None keeps
+    nothing. resumable: statements are kept on disk until they are answered, for a later client with the same key.
+    spawn: runs a task, and sees to it that its failure is heard of."""
+
+    line: Line
+    streams: StreamReader
+    workers: dict[bytes, Worker]
+    evidence: Evidence | None
+    resumable: bool
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What a request's jobs need and nobody else gets: the job key and the private part."""
+
+    job_key: SigningKey
+    private: bytes
+
+
+class Job:
+    """One result of a request, on its way.
+
+    emit: takes an event for the user. ended: called once, with the error if there is no result.
+    """
+
+    def __init__(
+        self,
+        handle: bytes,
+        decide: Follow,
+        secrets: Secrets,
+        desk: Desk,
+        emit: Callable[[Event], None],
+        ended: Callable[[PotluckError | None], None],
+    ) -> None:
+        self.handle = handle
+        self.decide = decide
+        self.statement: Envelope | None = None
+        self._unsettled: Unsettled | None = None
+        self._secrets = secrets
+        self._desk = desk
+        self._emit = emit
+        self._ended = ended
+        # Inputs are handled one after the other, in the order in which they came.
+        self._turn = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a cancel can still change something."""
+        return self.decide.state in (State.WAITING, State.READING, State.GIVEN_UP)
+
+    def held(self) -> list[Held]:
+        """The statement that the tracker has not answered yet."""
+        if self.statement is None or self.decide.state is State.ENDED or self._unsettled is None:
+            return []
+        attempt = self._unsettled.attempt
+        return [Held(kind=self.statement.kind, job=self.handle, attempt=attempt, digest=self.statement.digest)]
+
+    def tell(self, said: Input) -> None:
+        """Let an input take its turn."""
+        _ = self._desk.spawn(self._handle(said))
+
+    def close(self) -> None:
+        """Stop reading, whatever comes of it."""
+        if self._reading is not None and self._reading is not asyncio.current_task():
+            self._reading.cancel()
+        self._reading = None
+
+    async def _handle(self, said: Input) -> None:
+        async with self._turn:
+            if isinstance(said, Opened | FrameCame | StreamEnded) and asyncio.current_task() is not self._reading:
+                return  # of a stream that was closed meanwhile
+            if isinstance(said, SettlementCame):
+                await self._keep_settlement(said)
+            for effect in self.decide.receive(said, self._desk.line.now()):
+                await self._carry_out(effect)
+
+    async def _carry_out(self, effect: follow.Effect) -> None:
+        match effect:
+            case follow.Open():
+                self._reading = self._desk.spawn(self._read(effect))
+            case follow.Close():
+                self.close()
+            case follow.Emit(event):
+                self._emit(event)
+            case follow.Acknowledge():
+                await self._acknowledge(effect)
+            case follow.Deny(attempt, reason, receipt):
+                denial = Denial(job=self.handle, attempt=attempt, reason=reason, receipt=receipt)
+                envelope = sign(denial, self._secrets.job_key, self._desk.line.root)
+                await self._state(envelope, Unsettled(job=self.handle, attempt=attempt, document=envelope.raw), None)
+            case follow.TellUnreachable(attempt, reason, text):
+                message = Unreachable(job=self.handle, attempt=attempt, reason=reason or "unknown", text=text)
+                await self._desk.line.say(message)
+            case follow.End(error):
+                await self._forget()
+                self._ended(error)
+
+    async def _read(self, opening: follow.Open) -> None:
+        """Read one stream until it ends, is closed, or breaks."""
+        await asyncio.sleep(opening.delay_ms / 1000)
+        attempt = opening.lease.attempt
+        worker = self._desk.workers.get(opening.lease.worker)
+        if worker is None:
+            text = "the tracker sent no address of the worker that can be used from here"
+            await self._handle(StreamEnded(attempt, "no_address", text))
+            return
+        try:
+            stream = self._desk.streams.read(worker, self._open_body(opening, worker), opening.after)
+            async with contextlib.aclosing(stream):
+                async for frame in stream:
+                    await self._handle(Opened(attempt) if frame is None else FrameCame(attempt, frame))
+                    # The last frame is read past, so that the connection can serve again.
+                    if asyncio.current_task() is not self._reading and not isinstance(frame, frames.Final):
+                        return
+        except StreamBroken as error:
+            await self._handle(StreamEnded(attempt, error.reason, str(error)))
+
+    def _open_body(self, opening: follow.Open, worker: Worker) -> bytes:
+        document = Opening(
+            job=self.handle,
+            attempt=opening.lease.attempt,
+            certificate=worker.certificate,
+            lease=opening.envelope.raw,
+        )
+        envelope = sign(document, self._secrets.job_key, self._desk.line.root)
+        private = self._secrets.private if opening.private else b""
+        return codec.encode(frames.OpenBody(envelope.raw, private, opening.prefix))
+
+    async def _acknowledge(self, effect: follow.Acknowledge) -> None:
+        complete, root = effect.complete, self._desk.line.root
+        document = Acknowledgement(
+            job=self.handle, attempt=effect.attempt, output_digest=complete.output_digest, receipt=complete.receipt
+        )
+        envelope = sign(document, self._secrets.job_key, root)
+        proof = Proof(
+            root=root,
+            job=self.handle,
+            attempt=effect.attempt,
+            artifacts=complete.artifacts,
+            salt=complete.salt,
+            lease=effect.lease,
+            receipt=complete.receipt,
+            acknowledgement=envelope.raw,
+        )
+        contents = tuple(artifact.sha256 for artifact in complete.artifacts)
+        unsettled = Unsettled(job=self.handle, attempt=effect.attempt, document=envelope.raw, contents=contents)
+        await self._state(envelope, unsettled, proof)
+
+    async def _state(self, envelope: Envelope, unsettled: Unsettled, proof: Proof | None) -> None:
+        """Store a statement, then send it."""
+        evidence = self._desk.evidence
+        if evidence is not None and proof is not None:
+            await asyncio.to_thread(evidence.keep, proof)
+        if evidence is not None and self._desk.resumable:
+            await asyncio.to_thread(evidence.await_settlement, self._desk.line.root, unsettled)
+        self.statement, self._unsettled = envelope, unsettled
+        await self._desk.line.send_document(envelope)
+
+    async def _keep_settlement(self, said: SettlementCame) -> None:
+        evidence, unsettled = self._desk.evidence, self._unsettled
+        if evidence is None or unsettled is None or unsettled.attempt != said.settlement.attempt:
+            return
+        await asyncio.to_thread(evidence.settle, self._desk.line.root, unsettled, said.envelope.raw)
+
+    async def _forget(self) -> None:
+        if self._desk.evidence is not None and self._desk.resumable and self._unsettled is not None:
+            await asyncio.to_thread(self._desk.evidence.forget, self._desk.line.root, self._unsettled)
