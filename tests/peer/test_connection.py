@@ -121,8 +121,8 @@ class Listener:
 
 def a_connection(link: Link, listener: Listener | None = None, **options: Any) -> Connection:
     listener = listener or Listener()
-    options = {"clock": lambda: NOW, "random": random.Random(1), "backoff": AT_ONCE} | options
-    listener.connection = Connection(link, KEY, listener, **options)
+    settings: dict[str, Any] = {"clock": lambda: NOW, "random": random.Random(1), "backoff": AT_ONCE} | options
+    listener.connection = Connection(link, KEY, listener, **settings)
     return listener.connection
 
 
