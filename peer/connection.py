@@ -25,7 +25,6 @@ from peer.session import (
     Reconciled,
     Send,
     Session,
-    State,
     Welcomed,
 )
 from protocol.envelope import MAX_ENVELOPE_BYTES, SESSION_ID_BYTES, Envelope
@@ -89,7 +88,7 @@ class Handler(Protocol):
         """What this side holds that has not ended; asked for after each welcome."""
 
     async def welcomed(self, welcome: Welcome) -> None:
-        """The tracker has let us in; what is said here comes before our holding."""
+        """The tracker has let us in. Nothing can be said yet: our holding comes first."""
 
     async def reconciled(self, theirs: Sequence[Held]) -> None:
         """Both holdings are complete: send again what the tracker lacks."""
@@ -189,9 +188,10 @@ class Connection:
     async def say(self, message: SessionMessage) -> bytes | None:
         """Send a session message; the digest of what was signed, by which a refusal names it.
 
-        None while not connected: state is said again on return, so nothing is kept for later.
+        None while not connected, and before our holding is sent: state is said again on return, so nothing is kept
+        for later.
         """
-        if self._session is None or self._session.state not in (State.RECONCILING, State.OPEN):
+        if self._session is None or not self._session.can_speak:
             return None
         # Signed and written without a pause in between (aiohttp writes before its first await), so that numbers leave
         # in their order, whoever else speaks.
@@ -201,10 +201,10 @@ class Connection:
     async def send_document(self, envelope: Envelope) -> None:
         """Send a document, bare.
 
-        Dropped without a word while not connected: what is unconfirmed is listed and sent again after each welcome
-        (`Handler.holding`, `Handler.reconciled`), so nothing is kept for later here.
+        Dropped without a word while not connected, and before our holding is sent: what is unconfirmed is listed and
+        sent again after each welcome (`Handler.holding`, `Handler.reconciled`), so nothing is kept for later here.
         """
-        if self._session is not None and self._session.state in (State.RECONCILING, State.OPEN):
+        if self._session is not None and self._session.can_speak:
             await self._send(envelope.raw)
 
     async def _send(self, raw: bytes) -> bool:

@@ -209,13 +209,20 @@ class Session:
 
     def say(self, message: SessionMessage) -> Envelope:
         """The next session message, signed and numbered: it has to be sent, before any later one. Raises `OutOfTurn`
-        before the welcome and after the end."""
-        if self._outbound is None or self.state not in (State.RECONCILING, State.OPEN):
+        unless `can_speak`."""
+        if self._outbound is None or not self.can_speak:
             raise OutOfTurn(f"nothing can be said while {self.state.value}")
         return self._seal(self._outbound, message)
 
+    @property
+    def can_speak(self) -> bool:
+        """Whether messages and documents may be sent: once our last holding is, and until the end."""
+        return self._ours_complete and self.state is not State.CLOSED
+
     def hold(self, entries: Sequence[Held]) -> list[Effect]:
         """Say what this side holds, in parts; once after each welcome."""
+        if self._outbound is None or self._ours_complete or self.state is not State.RECONCILING:
+            raise OutOfTurn("our holding is said once, right after the welcome")
         parts = [
             tuple(entries[start : start + MAX_HOLDING_ENTRIES])
             for start in range(0, max(1, len(entries)), MAX_HOLDING_ENTRIES)
@@ -223,7 +230,7 @@ class Session:
         effects: list[Effect] = []
         for part in parts:
             message = Holding(entries=part, last=part is parts[-1])
-            effects.append(Send(self.say(message).raw))
+            effects.append(Send(self._seal(self._outbound, message).raw))
         self._ours_complete = True
         return effects + self._open_if_complete()
 

@@ -93,6 +93,7 @@ class Listener:
         self.told: asyncio.Queue[object] = asyncio.Queue()
         self.connection: Connection | None = None
         self.says_at_welcome: SessionMessage | None = None
+        self.said_at_welcome: bytes | None = b"not asked"
 
     def holding(self) -> Sequence[Held]:
         return self.held
@@ -100,7 +101,7 @@ class Listener:
     async def welcomed(self, welcome: Welcome) -> None:
         self.told.put_nowait(welcome)
         if self.says_at_welcome is not None and self.connection is not None:
-            await self.connection.say(self.says_at_welcome)
+            self.said_at_welcome = await self.connection.say(self.says_at_welcome)
 
     async def reconciled(self, theirs: Sequence[Held]) -> None:
         self.told.put_nowait(("reconciled", tuple(theirs)))
@@ -159,14 +160,15 @@ async def test_it_greets_reconciles_and_passes_on_what_comes() -> None:
     assert heard == ["receipt"]
 
 
-async def test_what_is_said_at_the_welcome_comes_before_the_holding() -> None:
+async def test_our_holding_comes_before_all_that_is_said() -> None:
     heard: list[str] = []
 
     async def script(line: Line) -> None:
         await line.greet(account=3)
-        heard.extend([(await line.hears()).kind, (await line.hears()).kind])
+        heard.append((await line.hears()).kind)
         await line.says(line.side.says(Account(number=9)))
         await line.says(line.side.holding())
+        heard.append((await line.hears()).kind)
         await line.until_closed()
 
     listener = Listener()
@@ -174,7 +176,10 @@ async def test_what_is_said_at_the_welcome_comes_before_the_holding() -> None:
     async with tracker(script) as link, running(a_connection(link, listener)) as connection:
         await connection.wait_ready()
         assert connection.account == 9
-    assert heard == ["register", "holding"]
+        await connection.say(AskAccount())
+        await listener.until(Account(number=9))
+    assert listener.said_at_welcome is None
+    assert heard[0] == "holding"
 
 
 async def test_many_speakers_at_once_keep_the_numbers_in_order() -> None:

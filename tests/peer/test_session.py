@@ -241,10 +241,24 @@ def test_what_is_said_is_numbered_for_the_trackers_session() -> None:
     assert [pair.tracker.hears(envelope.raw).kind for envelope in said] == ["register", "ask_account"]
 
 
-@pytest.mark.parametrize("state", [State.GREETING, State.AWAITING_WELCOME, State.CLOSED])
-def test_nothing_can_be_said_before_the_welcome_or_after_the_end(state: State) -> None:
+@pytest.mark.parametrize("state", [State.GREETING, State.AWAITING_WELCOME, State.RECONCILING, State.CLOSED])
+def test_nothing_can_be_said_before_our_holding_or_after_the_end(state: State) -> None:
     with pytest.raises(OutOfTurn):
         Pair(until=state).session.say(Register())
+
+
+def test_after_our_holding_we_can_speak_whether_or_not_the_trackers_is_complete() -> None:
+    pair = Pair(until=State.RECONCILING)
+    [holding] = sent(pair.session.hold([]))
+    pair.tracker.hears(holding)
+
+    assert pair.tracker.hears(pair.session.say(Register()).raw).kind == "register"
+
+
+@pytest.mark.parametrize("state", [State.GREETING, State.AWAITING_WELCOME, State.OPEN, State.CLOSED])
+def test_our_holding_is_said_once_after_the_welcome(state: State) -> None:
+    with pytest.raises(OutOfTurn):
+        Pair(until=state).session.hold([])
 
 
 def test_rules_kept_from_before_need_not_come_again() -> None:
