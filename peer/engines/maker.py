@@ -6,6 +6,8 @@ group `potluck.engines`.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -72,3 +74,13 @@ class Maker(ABC):
         Say `StepsDone` after every step, look at `job.halted` in every step, and call `job.check` before saying what
         is made of a halted job. What is written to standard output or error goes to the log: never a prompt.
         """
+
+
+def cores(threads: int) -> int:
+    """How many threads are meant: 0 is one for each core that this process may use."""
+    if threads:
+        return threads
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    else:  # noqa: RET505 (so that a type checker for the one system does not read the other's lines)
+        return os.cpu_count() or 1

@@ -42,7 +42,7 @@ asyncio.run(main())
 
 def picture(model: str, *, seed: int = 1, steps: int = 4, side: int = 32, guidance: int = 3_000, **private) -> Task:
     """A small picture; `private` are further fields of its private part."""
-    said = {"prompt": f"a small red circle on blue {SECRET}", **private}
+    said: dict[str, Any] = {"prompt": f"a small red circle on blue {SECRET}"} | private
     return Task(
         model,
         ImageWork(width=side, height=side, steps=steps, guidance_passes=2 if guidance > 1_000 else 1),
@@ -54,10 +54,11 @@ def picture(model: str, *, seed: int = 1, steps: int = 4, side: int = 32, guidan
 def text(model: str, *, seed: int = 1, tokens: int = 16, context: int = 512, prefix: str = "", **private) -> Task:
     """A short text; `private` are further fields of its private part, a raw prompt if they bring no messages."""
     asked: dict[str, Any] = {} if "messages" in private else {"prompt": f"The {SECRET} is a fruit that"}
+    said = asked | private
     return Task(
         model,
         TextWork(max_tokens=tokens, context_tokens=context),
-        TextPrivate(salt=SALT, **asked, **private),
+        TextPrivate(salt=SALT, **said),
         seed,
         prefix,
     )
