@@ -135,6 +135,17 @@ def kind_of(work: Work) -> Kind:
     return "image" if isinstance(work, ImageWork) else "text"
 
 
+def read_private(raw: bytes) -> PrivatePart:
+    """The private part in `raw`, of whichever kind it is; raises `Malformed` or `BadBody`."""
+    if codec.decode(raw, _Tagged).kind == "text":
+        return codec.decode(raw, TextPrivate)
+    return codec.decode(raw, ImagePrivate)
+
+
+class _Tagged(Body, frozen=True, kw_only=True):
+    kind: Kind
+
+
 def open_private(raw: bytes, digest: bytes, work: Work) -> PrivatePart:
     """The private part in `raw`, if it is the one that `digest` binds and it fits the public measures."""
     if private_digest(raw) != digest:

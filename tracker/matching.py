@@ -252,24 +252,58 @@ class Queue:
     """All jobs that wait and whose requester is there; those of absent requesters are kept apart."""
 
     def __init__(self) -> None:
-        self._jobs: dict[bytes, Waiting] = {}
+        self._jobs: dict[bytes, Waiting] = {}  # that can be matched
         self._buckets: dict[Constraints, _Bucket] = {}
         self._by_model: dict[tuple[Kind, str], dict[Constraints, None]] = {}
-        self._away: dict[bytes, dict[bytes, Waiting]] = {}  # request -> jobs
+        self._requests: dict[bytes, dict[bytes, Waiting]] = {}  # all, by request
+        self._away: set[bytes] = set()  # requests whose requester is not there
         self._leases: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._jobs) + sum(len(jobs) for jobs in self._away.values())
+        return sum(len(jobs) for jobs in self._requests.values())
 
     def get(self, handle: bytes) -> Waiting | None:
         """The waiting job, if its requester is there."""
         return self._jobs.get(handle)
 
+    def holds(self, handle: bytes, request: bytes, attempt: int) -> bool:
+        """Whether this job waits, not having been leased since `attempt`."""
+        job = self._requests.get(request, {}).get(handle)
+        return job is not None and job.attempt == attempt
+
     def add(self, job: Waiting, *, present: bool) -> None:
         """A job begins to wait."""
-        if not present:
-            self._away.setdefault(job.request, {})[job.handle] = job
-            return
+        self._requests.setdefault(job.request, {})[job.handle] = job
+        if present:
+            self._enter(job)
+        else:
+            self._away.add(job.request)
+
+    def remove(self, handle: bytes, request: bytes) -> Waiting | None:
+        """The job waits no more (or is being leased)."""
+        jobs = self._requests.get(request, {})
+        job = jobs.pop(handle, None)
+        if job is not None and handle in self._jobs:
+            self._leave(job)
+        if not jobs:
+            self._requests.pop(request, None)
+            self._away.discard(request)
+        return job
+
+    def set_present(self, request: bytes, *, present: bool) -> list[Waiting]:
+        """A requester came or went: its jobs of this request become matchable or not; returns those that did."""
+        if request not in self._requests or present != (request in self._away):
+            return []
+        jobs = list(self._requests[request].values())
+        for job in jobs:
+            if present:
+                self._enter(job)
+            else:
+                self._leave(job)
+        (self._away.discard if present else self._away.add)(request)
+        return jobs
+
+    def _enter(self, job: Waiting) -> None:
         self._jobs[job.handle] = job
         bucket = self._buckets.get(job.constraints)
         if bucket is None:
@@ -278,38 +312,17 @@ class Queue:
                 self._by_model.setdefault((job.constraints.kind, model), {})[job.constraints] = None
         bucket.add(job)
 
-    def remove(self, handle: bytes, request: bytes) -> Waiting | None:
-        """The job waits no more (or is being leased)."""
-        away = self._away.get(request)
-        if away and handle in away:
-            job = away.pop(handle)
-            if not away:
-                del self._away[request]
-            return job
-        found = self._jobs.pop(handle, None)
-        if found is not None:
-            self._leave(found)
-        return found
-
     def _leave(self, job: Waiting) -> None:
+        del self._jobs[job.handle]
         bucket = self._buckets[job.constraints]
         bucket.remove(job)
         if not bucket:
             del self._buckets[job.constraints]
             for model in job.constraints.models or ("",):
-                del self._by_model[job.constraints.kind, model][job.constraints]
-
-    def set_present(self, request: bytes, handles: Iterable[bytes], *, present: bool) -> list[Waiting]:
-        """A requester came or went: its jobs of this request become matchable or not; returns those moved."""
-        if present:
-            moved = list(self._away.pop(request, {}).values())
-        else:
-            moved = [job for handle in handles if (job := self._jobs.pop(handle, None)) is not None]
-            for job in moved:
-                self._leave(job)
-        for job in moved:
-            self.add(job, present=present)
-        return moved
+                swarm = self._by_model[job.constraints.kind, model]
+                del swarm[job.constraints]
+                if not swarm:
+                    del self._by_model[job.constraints.kind, model]
 
     def next_for(self, worker: Worker, terms: Terms, every: int) -> tuple[Waiting, Offer] | None:
         """The job that this worker should get now: the first by rank, or (each `every`-th time in a swarm) the oldest
@@ -375,7 +388,7 @@ class Queue:
         for bucket in self._buckets.values():
             found = why_not(self._jobs[bucket.by_rank[0][1]], worker, terms)
             reasons[found if isinstance(found, Reason) else Reason.BUSY] += len(bucket)
-        reasons[Reason.REQUESTER_AWAY] += sum(len(jobs) for jobs in self._away.values())
+        reasons[Reason.REQUESTER_AWAY] += sum(len(self._requests[request]) for request in self._away)
         return +reasons
 
     def counts(self) -> Counter[tuple[Kind, str]]:

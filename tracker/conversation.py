@@ -1,0 +1,234 @@
+"""One peer's connection: the session's effects carried out, each message handed to the coordinator's business.
+
+Messages are taken up in the order in which they come, each in a task of its own, so that many steps of one peer can
+share a commit; the store carries steps out in the order in which they were asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from protocol.digests import private_digest
+from protocol.documents import Acknowledgement, Cancel, Denial, Document, PeerRecord, Receipt, Request
+from protocol.envelope import Envelope
+from protocol.errors import Busy, Internal, OutOfTurn, Refusal
+from protocol.keys import show_key
+from protocol.messages import (
+    MAX_HOLDING_ENTRIES,
+    Announce,
+    AskAccount,
+    AskWhy,
+    Held,
+    Hello,
+    Holding,
+    Private,
+    Register,
+    Report,
+    SessionMessage,
+    Unreachable,
+    Welcome,
+)
+from protocol.work import ImagePrivate, Kind, PrivatePart, read_private, texts_of
+from tracker.session import Effect, Greeted, HangUp, Heard, Presented, Reconciled, Send, Session, State
+from tracker.store.base import StoreError, StoreFull
+
+if TYPE_CHECKING:
+    from tracker.coordinator import Coordinator
+
+log = logging.getLogger(__name__)
+
+#: Messages of one peer that are being carried out at once; beyond that its socket is not read.
+MAX_AT_ONCE = 128
+#: Private parts that may wait for their request.
+MAX_VISITS = 64
+
+
+class Outlet(Protocol):
+    """The socket, as far as a conversation needs it."""
+
+    def send(self, raw: bytes) -> None:
+        """Queue bytes for the peer."""
+
+    def close(self, reason: str) -> None:
+        """Send what is queued, then hang up."""
+
+
+class Visit:
+    """What stays of a private part after its visit: the filter's labels, and what the public part must agree with."""
+
+    def __init__(self, private: PrivatePart, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+        self.kind: Kind = "image" if isinstance(private, ImagePrivate) else "text"
+        self.guided = isinstance(private, ImagePrivate) and private.guidance > 1000
+
+
+class Conversation:
+    """The tracker's end of one connection, and what it knows of the peer at the other."""
+
+    def __init__(self, coordinator: Coordinator, outlet: Outlet, origin: str) -> None:
+        self.coordinator = coordinator
+        self.origin = origin
+        self.account = 0
+        self.requests: set[bytes] = set()
+        self.held: dict[tuple[bytes, int], Held] = {}
+        self.record: PeerRecord | None = None
+        self.visits: dict[bytes, Visit] = {}
+        self._outlet = outlet
+        self._session = Session(coordinator.root, coordinator.key, coordinator.delegation, secrets.token_bytes(16))
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self.is_closed = False
+
+    @property
+    def key(self) -> bytes:
+        """The peer's key. Only after hello."""
+        if self._session.peer is None:
+            raise OutOfTurn("the peer has not said who it is")
+        return self._session.peer
+
+    @property
+    def is_open(self) -> bool:
+        """Whether hello is done."""
+        return self._session.peer is not None
+
+    @property
+    def who(self) -> str:
+        """The peer in a log line."""
+        return show_key(self._session.peer)[:8] if self._session.peer else "unknown"
+
+    def start(self) -> None:
+        """Send the challenge."""
+        self._outlet.send(self._session.challenge(self.coordinator.clock()))
+
+    def closed(self) -> None:
+        """The socket is gone."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.coordinator.leave(self)
+
+    def hang_up(self, refusal: Refusal) -> None:
+        """End this connection, saying why."""
+        self._carry_out_now(self._session.refuse(refusal, final=True))
+
+    def tell(self, *messages: SessionMessage) -> None:
+        """Say something to the peer."""
+        if not self.is_closed and self._session.state is not State.CLOSED:
+            for message in messages:
+                self._outlet.send(self._session.say(message))
+
+    def hand(self, *envelopes: bytes) -> None:
+        """Give documents to the peer."""
+        if not self.is_closed and self._session.state is not State.CLOSED:
+            for raw in envelopes:
+                self._outlet.send(raw)
+
+    async def receive(self, raw: bytes) -> None:
+        """Take up one message. Returns when the next may come; never raises for what a peer sends."""
+        for effect in self._session.receive(raw):
+            match effect:
+                case Greeted(hello):
+                    await self._guarded(self._welcome(hello), b"")
+                case Reconciled(held):
+                    await self._guarded(self.coordinator.reconcile(self, held), b"")
+                case Heard(message, digest):
+                    await self._begin(self._hear(message), digest)
+                case Presented(envelope, document):
+                    await self._begin(self._take(envelope, document), envelope.digest)
+                case _:
+                    self._carry_out_now([effect])
+
+    def _carry_out_now(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._outlet.send(effect.raw)
+            elif isinstance(effect, HangUp):
+                log.info("hangs up on %s: %s", self.who, effect.reason)
+                self._outlet.close(effect.reason)
+
+    async def _begin(self, work: Coroutine[Any, Any, None], about: bytes) -> None:
+        await self._places.acquire()
+        task = asyncio.create_task(self._guarded(work, about))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._places.release()
+
+    async def _guarded(self, work: Coroutine[Any, Any, None], about: bytes) -> None:
+        """What goes wrong with one message is told to its sender and touches nobody else."""
+        try:
+            await work
+        except Refusal as refusal:
+            log.debug("refuses %s: %s (%s)", self.who, refusal.code, refusal.text)
+            self._carry_out_now(self._session.refuse(refusal, about))
+        except StoreFull as error:
+            log.error("%s", error)  # noqa: TRY400 (the text says it all)
+            self._carry_out_now(self._session.refuse(Busy("the horde has no room to store this: try later"), about))
+        except StoreError as error:
+            log.error("%s", error)  # noqa: TRY400
+            self._carry_out_now(self._session.refuse(Busy("the horde cannot store this now: try later"), about))
+        except Exception:  # the edge: a fault of ours must not end other conversations
+            reference = secrets.token_hex(4)
+            log.exception("fault %s while answering %s", reference, self.who)
+            fault = Internal(f"a fault of the tracker, number {reference} in its log: tell its operator")
+            self._carry_out_now(self._session.refuse(fault, about))
+
+    async def _welcome(self, hello: Hello) -> None:
+        coordinator = self.coordinator
+        self.account = await coordinator.store.account_of(self.key)
+        rules = coordinator.rules
+        self.tell(
+            Welcome(clock=coordinator.clock(), rules=rules.digest, rules_version=rules.version, account=self.account)
+        )
+        if hello.rules != rules.digest:
+            self.hand(rules.document)
+        held = await coordinator.holding(self)
+        for at in range(0, len(held) or 1, MAX_HOLDING_ENTRIES):
+            part = tuple(held[at : at + MAX_HOLDING_ENTRIES])
+            self.tell(Holding(entries=part, last=at + MAX_HOLDING_ENTRIES >= len(held)))
+        log.info("%s is here (%s)", self.who, hello.software)
+
+    async def _hear(self, message: SessionMessage) -> None:
+        coordinator = self.coordinator
+        match message:
+            case Private():
+                self._visit(message.private)
+            case Report():
+                await coordinator.report(self, message)
+            case Announce():
+                await coordinator.announce(self, message)
+            case Register():
+                await coordinator.register(self)
+            case Unreachable():
+                await coordinator.unreachable(self, message)
+            case AskAccount():
+                await coordinator.tell_account(self)
+            case AskWhy():
+                coordinator.tell_why(self, message)
+
+    def _visit(self, raw: bytes) -> None:
+        """The one visit of a private part: filtered in memory, and only the verdict stays."""
+        private = read_private(raw)
+        visit = Visit(private, self.coordinator.content_filter(texts_of(private)))
+        while len(self.visits) >= MAX_VISITS:
+            del self.visits[next(iter(self.visits))]
+        self.visits[private_digest(raw)] = visit
+
+    async def _take(self, envelope: Envelope, document: Document) -> None:
+        coordinator = self.coordinator
+        match document:
+            case Request():
+                await coordinator.request(self, envelope, document)
+            case Receipt():
+                await coordinator.receipt(self, envelope, document)
+            case Acknowledgement() | Denial():
+                await coordinator.answer(self, envelope, document)
+            case Cancel():
+                await coordinator.cancel(self, envelope, document)
+            case PeerRecord():
+                coordinator.peer_record(self, envelope, document)
