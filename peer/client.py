@@ -55,6 +55,10 @@ LEAVE_SECONDS = 15.0
 #: Peer records kept: of the workers that we last had to do with.
 MAX_WORKERS = 4096
 
+#: Refusals that pass: a statement is sent again after a while, anywhere between these seconds.
+PASSING = frozenset({"busy", "internal", "stopping", "too_slow"})
+AGAIN_SECONDS = (1.0, 5.0)
+
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=SessionMessage)
@@ -391,7 +395,10 @@ class Client:
                 return
             for job in asking.jobs:
                 if job.statement is not None and job.statement.digest == refused.about:
-                    job.tell(StatementRefused(refused.code, refused.text))
+                    if refused.code in PASSING:
+                        _ = self._spawn(self._send_later(job.statement))
+                    else:
+                        job.tell(StatementRefused(refused.code, refused.text))
                     return
         for waiting in self._answers.values():
             for digest, future in waiting:
@@ -402,6 +409,10 @@ class Client:
             if parse(unsettled.document).digest == refused.about:
                 await self._forget_left_over(unsettled.job, b"")
         log.info("the tracker refused a message: %s: %s", refused.code, refused.text)
+
+    async def _send_later(self, statement: Envelope) -> None:
+        await asyncio.sleep(self._random.uniform(*AGAIN_SECONDS))
+        await self._connection.send_document(statement)
 
     async def _forget_left_over(self, job: bytes, settlement: bytes) -> None:
         """A statement of an earlier program was answered."""

@@ -1,0 +1,1 @@
+"""What `potluck` can do. Each command imports what it needs when it runs, so that `--help` answers at once."""

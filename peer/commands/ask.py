@@ -1,0 +1,223 @@
+"""`potluck image` and `potluck text`: ask a horde, and keep what comes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from peer.commands.common import Command, Settings, run, with_horde
+
+if TYPE_CHECKING:
+    from peer.client import Client
+    from peer.commands.report import Report
+    from peer.events import Event, Settled
+
+
+def _for_any_kind(command: Command) -> Command:
+    """Add what can be said of every request."""
+    options = [
+        click.option("--model", "models", multiple=True, help="A model that will do; may be repeated. Else any."),
+        click.option("--seed", type=int, help="For the same result again; of n results the next gets the next one."),
+        click.option("-n", "n", type=click.IntRange(1), default=1, show_default=True, help="How many results."),
+        click.option("--max-price", type=float, default=0.0, help="Kudos that one result may cost, without tax."),
+        click.option("--force", is_flag=True, help="Replace files that exist."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Where it goes.")
+@click.option("--width", type=int, default=512, show_default=True, help="Pixels.")
+@click.option("--height", type=int, default=512, show_default=True, help="Pixels.")
+@click.option("--steps", type=int, default=30, show_default=True, help="Denoising steps.")
+@click.option("--guidance", type=float, default=7.5, show_default=True, help="How closely to follow the prompt.")
+@click.option("--negative", default="", metavar="PROMPT", help="What it should not show.")
+@click.option("--sampler", default="", help="The scheduler; else the model's own.")
+@click.option(
+    "--preview", type=click.Path(path_type=Path, dir_okay=False), help="Keep the latest preview there (JPEG)."
+)
+@_for_any_kind
+@with_horde
+def image(settings: Settings, prompt: str, output: Path, preview: Path | None, force: bool, **asked: Any) -> None:
+    """Ask for a picture of PROMPT; `-` reads it from standard input. Of several, each file gets its number."""
+    paths = numbered(output, asked["n"])
+    _check_free([*paths, *([preview] if preview else [])], force=force)
+    words = _read_prompt(prompt)
+
+    def ask(horde: Client) -> AsyncIterator[Event]:
+        return horde.image(words, negative_prompt=asked.pop("negative"), **asked)
+
+    async def work() -> None:
+        from peer.commands.report import Bars, Lines
+
+        report: Report = Lines() if settings.json else Bars(len(paths))
+        await _pictures(settings, report, ask, paths, preview)
+
+    run(settings, work)
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Keep the answer there as well.")
+@click.option("--max-tokens", type=int, default=256, show_default=True, help="Tokens to make at most.")
+@click.option(
+    "--context", type=int, default=2048, show_default=True, help="Room in tokens, prompt and answer together."
+)
+@click.option("--temperature", type=float, default=0.8, show_default=True, help="0 takes always the likeliest token.")
+@click.option("--top-p", type=float, default=0.95, show_default=True)
+@click.option("--top-k", type=int, default=40, show_default=True, help="0 switches it off.")
+@click.option("--min-p", type=float, default=0.05, show_default=True)
+@click.option("--repeat-penalty", type=float, default=1.0, show_default=True, help="1 for none.")
+@click.option("--stop", multiple=True, help="A text that ends the answer; may be repeated.")
+@click.option("--system", default="", help="What the model is told first.")
+@click.option("--raw", is_flag=True, help="Go on from PROMPT as it is, without the model's template.")
+@_for_any_kind
+@with_horde
+def text(settings: Settings, prompt: str, output: Path | None, force: bool, **asked: Any) -> None:
+    """Ask a model PROMPT; `-` reads it from standard input. The answer goes to standard output as it comes."""
+    paths = numbered(output, asked["n"]) if output else []
+    _check_free(paths, force=force)
+    words = _read_prompt(prompt)
+
+    def ask(horde: Client) -> AsyncIterator[Event]:
+        return horde.text(words, **asked)
+
+    async def work() -> None:
+        from peer.commands.report import Lines, LiveText
+
+        report: Report = Lines() if settings.json else LiveText(live=asked["n"] == 1)
+        await _texts(settings, report, ask, asked["n"], paths)
+
+    run(settings, work)
+
+
+async def _pictures(
+    settings: Settings,
+    report: Report,
+    ask: Callable[[Client], AsyncIterator[Event]],
+    paths: list[Path],
+    preview: Path | None,
+) -> None:
+    import hashlib
+
+    from peer import events
+    from peer.commands.common import print_json
+
+    results: list[dict[str, Any]] = [{"path": str(path)} for path in paths]
+    with report:
+        async with settings.client() as horde:
+            async for event in ask(horde):
+                report.tell(event)
+                result = results[event.index]
+                match event:
+                    case events.Preview(jpeg=jpeg) if preview is not None:
+                        preview.write_bytes(jpeg)
+                    case events.Picture(content=content, seed=seed):
+                        digest = hashlib.sha256(content)
+                        paths[event.index].write_bytes(content)
+                        await horde.saved(paths[event.index], digest.digest())
+                        result |= {"sha256": digest.hexdigest(), "seed": seed}
+                    case events.Received():
+                        result |= _received(event)
+                    case events.Settled():
+                        result |= _settled(event)
+                        if not settings.json:
+                            _tell_settled(report, event, f"{paths[event.index]}")
+    if settings.json:
+        print_json({"results": results})
+
+
+async def _texts(
+    settings: Settings, report: Report, ask: Callable[[Client], AsyncIterator[Event]], n: int, paths: list[Path]
+) -> None:
+    import hashlib
+
+    from peer import events
+    from peer.commands.common import print_json
+    from peer.commands.report import write_text
+
+    pieces: list[list[str]] = [[] for _ in range(n)]
+    results: list[dict[str, Any]] = [{} for _ in range(n)]
+    with report:
+        async with settings.client() as horde:
+            async for event in ask(horde):
+                report.tell(event)
+                result = results[event.index]
+                match event:
+                    case events.TextPiece(text=piece):
+                        pieces[event.index].append(piece)
+                    case events.Restarted():
+                        pieces[event.index].clear()
+                    case events.Received():
+                        content = "".join(pieces[event.index])
+                        digest = hashlib.sha256(content.encode())
+                        result |= {"content": content, "sha256": digest.hexdigest()} | _received(event)
+                        if paths:
+                            paths[event.index].write_bytes(content.encode())
+                            await horde.saved(paths[event.index], digest.digest())
+                            result["path"] = str(paths[event.index])
+                        if not settings.json:
+                            # A terminal's prompt begins on a line of its own; a file gets the answer and nothing else.
+                            end = "\n" if n > 1 or sys.stdout.isatty() else ""
+                            write_text((content if n > 1 else "") + end)
+                    case events.Settled():
+                        result |= _settled(event)
+                        if not settings.json:
+                            _tell_settled(report, event, f"{paths[event.index]}" if paths else "")
+    if settings.json:
+        print_json({"results": results})
+
+
+def numbered(path: Path, n: int) -> list[Path]:
+    """Where n results go: one to `path` itself, more to `name-1.png` and so on."""
+    if n == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, n + 1)]
+
+
+def _check_free(paths: list[Path], *, force: bool) -> None:
+    """Refuse before anything is asked for what could not be saved afterwards."""
+    for path in paths:
+        if path.exists() and not force:
+            raise click.UsageError(f"{path} exists: choose another name, or replace it with --force")
+        if not path.parent.is_dir():
+            raise click.UsageError(f"{path}: there is no folder {path.parent}")
+
+
+def _read_prompt(prompt: str) -> str:
+    return sys.stdin.buffer.read().decode("utf-8", "replace").strip("\n") if prompt == "-" else prompt
+
+
+def _received(event: Any) -> dict[str, Any]:
+    return {
+        "receipt_digest": event.receipt_digest.hex(),
+        "acknowledged_digest": event.acknowledged_digest.hex(),
+        "finish": event.finish,
+        "engine": event.engine,
+        "used": event.used,
+        "settled": False,
+    }
+
+
+def _settled(event: Settled) -> dict[str, Any]:
+    return {
+        "settled": True,
+        "paid": event.paid,
+        "minted": event.minted,
+        "burned": event.burned,
+        "settlement": event.settlement.hex(),
+        "entry": event.entry,
+    }
+
+
+def _tell_settled(report: Report, event: Settled, what: str) -> None:
+    from peer.commands.report import settled_line
+
+    report.note(f"{what}: {settled_line(event)}" if what else settled_line(event))

@@ -1,0 +1,199 @@
+"""Tells of jobs as they go: bars and live text for people, one JSON object a line for scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from typing import Any, Protocol, Self
+
+from peer import events
+from peer.commands.common import plain, print_json, show_kudos
+from peer.events import Event
+from protocol.keys import show_key
+
+#: Fields that hold keys, by the name of the field; other bytes are shown in hexadecimal.
+_KEYS = frozenset({"worker"})
+
+
+class Report(Protocol):
+    """Hears of all that happens; used as a context manager."""
+
+    def tell(self, event: Event) -> None:
+        """One event."""
+
+    def note(self, text: str) -> None:
+        """One sentence beside the events."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def as_json(event: Event) -> dict[str, Any]:
+    """The event for scripts: its name, and its fields but the contents of files."""
+    fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+    for name in ("content", "jpeg"):
+        if name in fields:
+            fields["size"] = len(fields.pop(name))
+    if isinstance(event, events.Received):
+        fields["artifacts"] = [
+            {"media_type": one.media_type, "size": one.size, "sha256": one.sha256.hex()} for one in event.artifacts
+        ]
+    for name, value in fields.items():
+        if isinstance(value, bytes):
+            fields[name] = show_key(value) if name in _KEYS else value.hex()
+    return {"event": event_name(event), **fields}
+
+
+def event_name(event: Event) -> str:
+    """`text_piece` for a `TextPiece`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+
+
+class Lines:
+    """For scripts."""
+
+    def tell(self, event: Event) -> None:
+        """Print the event."""
+        print_json(as_json(event))
+
+    def note(self, text: str) -> None:
+        """Print the sentence."""
+        print_json({"event": "note", "text": text})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class Bars:
+    """For people, on standard error: a line for each job with its bar."""
+
+    def __init__(self, n: int = 1) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._n = n
+        self._tasks = [self._progress.add_task(self._title(index, "asking"), total=None) for index in range(n)]
+
+    def tell(self, event: Event) -> None:
+        """Show the event."""
+        task = self._tasks[event.index]
+        if isinstance(event, events.Progress):
+            self._progress.update(task, completed=event.done, total=event.total)
+        elif (doing := doing_now(event)) is not None:
+            self._progress.update(task, description=self._title(event.index, doing))
+        if isinstance(event, events.Requeued | events.Restarted):
+            self.note(doing_now(event) or "")
+
+    def note(self, text: str) -> None:
+        """A line of its own above the bars."""
+        self._console.print(plain(text), markup=False)
+
+    def _title(self, index: int, doing: str) -> str:
+        # Its brackets are ours: nothing that a tracker or worker says is taken for markup.
+        from rich.markup import escape
+
+        return escape(plain(f"{index + 1}/{self._n}: {doing}" if self._n > 1 else doing))
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+
+class LiveText:
+    """For people: the answer on standard output as it comes, all else on standard error."""
+
+    def __init__(self, *, live: bool) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+        self._live = live
+        self._status = self._console.status("asking")
+        self._waiting = True
+
+    def tell(self, event: Event) -> None:
+        """Show the event."""
+        if isinstance(event, events.TextPiece):
+            self._wait(on=False)
+            if self._live:
+                write_text(event.text)
+            return
+        if isinstance(event, events.Requeued | events.Restarted):
+            if self._live and not self._waiting:
+                write_text("\n")
+            self._wait(on=True)
+            self.note(doing_now(event) or "")
+        if (doing := doing_now(event)) is not None and self._waiting:
+            from rich.markup import escape
+
+            self._status.update(escape(plain(doing)))
+
+    def note(self, text: str) -> None:
+        """A line on standard error."""
+        self._console.print(plain(text), markup=False)
+
+    def _wait(self, *, on: bool) -> None:
+        # A spinner and live text on the same terminal would write over each other.
+        if on != self._waiting:
+            self._waiting = on
+            if on:
+                self._status.start()
+            else:
+                self._status.stop()
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._status.stop()
+
+
+def write_text(text: str) -> None:
+    """To standard output, at once; byte for byte unless that is a terminal."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write((plain(text) if sys.stdout.isatty() else text).encode())
+    sys.stdout.buffer.flush()
+
+
+def doing_now(event: Event) -> str | None:
+    """What a job does now, in a few words; None if the event does not say."""
+    match event:
+        case events.Queued():
+            return "in the queue"
+        case events.Position(ahead=ahead, workers=workers):
+            return f"in the queue behind {ahead}; {workers} worker{'' if workers == 1 else 's'} could do it"
+        case events.Leased(worker=worker, model=model):
+            return f"{model} at {show_key(worker)[:8]}"
+        case events.Requeued(reason=reason, text=text):
+            return f"that worker did not finish ({text or reason}); another one is looked for"
+        case events.Restarted(reason=reason):
+            return f"beginning anew, and what came so far is void: {reason}"
+        case events.Received():
+            return "received and checked; being settled"
+        case _:
+            return None
+
+
+def settled_line(event: events.Settled) -> str:
+    """What was paid, in a sentence."""
+    paid = f"paid {show_kudos(event.paid)} kudos"
+    given = f", the horde gave {show_kudos(event.minted)}" if event.minted else ""
+    tax = f"; tax {show_kudos(event.burned)}" if event.burned else ""
+    return f"{paid}{given}{tax}"

@@ -1,0 +1,39 @@
+"""What a tracker publishes about its horde, over plain HTTP on the address of its link."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peer.events import Unreachable
+from protocol.links import Link
+
+MAX_BYTES = 4 * 1024 * 1024
+TIMEOUT_SECONDS = 20
+
+
+def http_url(link: Link) -> str:
+    """Where the tracker answers HTTP."""
+    return link.url.replace("ws", "http", 1)
+
+
+async def fetch(link: Link, what: str = "scrape") -> dict[str, Any]:
+    """`/scrape`, `/rules` or `/healthz` of the tracker; raises `Unreachable`."""
+    import json
+
+    import aiohttp
+
+    url = f"{http_url(link)}/{what}"
+    try:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, allow_redirects=False) as answer:
+            raw = await answer.content.read(MAX_BYTES)
+            if answer.status != 200:
+                raise Unreachable(f"{url} answers with HTTP status {answer.status}: is this the address of a tracker?")
+        found = json.loads(raw)
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unreachable(f"{url}: {str(error) or 'no answer in time'}") from error
+    except ValueError as error:
+        raise Unreachable(f"{url} answers something else than JSON: is this the address of a tracker?") from error
+    if not isinstance(found, dict):
+        raise Unreachable(f"{url} answers no JSON object: is this the address of a tracker?")
+    return found
