@@ -1,0 +1,403 @@
+"""What becomes of jobs: matched, leased, watched, ended, each step durable before anybody hears of it.
+
+The store decides and keeps (`Store`, `lifecycle`); here the queue, the pool and the timers follow what has become
+durable, and then both sides are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal, cast
+
+from protocol.documents import Request
+from protocol.messages import Ended, Offer, Position, Requeued, Withdrawn
+from protocol.postings import ANONYMOUS, mint_rate
+from tracker import lifecycle
+from tracker.leases import Leases, LiveLease
+from tracker.ledger import day_of
+from tracker.lifecycle import Attempt, Event, Job, Stage, State
+from tracker.limits import affordable
+from tracker.matching import Pool, Queue, Terms, Waiting, Worker
+from tracker.presence import Listener, Presence
+from tracker.store.base import Admitted, Choice, Happened, Leased, RulesInForce, Standing, Store, StoreError
+from tracker.timers import Timers
+
+log = logging.getLogger(__name__)
+
+#: How many jobs at the head of each bucket are told when their position changes.
+POSITIONS = 20
+
+
+class Jobs:
+    """Every job that has not ended, and the workers that may get it."""
+
+    def __init__(
+        self,
+        store: Store,
+        presence: Presence,
+        rules: RulesInForce,
+        *,
+        clock: Callable[[], int],
+        chance: random.Random,
+    ) -> None:
+        self.rules = rules
+        self.queue = Queue()
+        self.pool = Pool()
+        self.leases = Leases()
+        self.open_jobs: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self._store = store
+        self._presence = presence
+        self._clock = clock
+        self._chance = chance
+        self._timers = Timers()
+        self._positions: dict[bytes, int] = {}
+        self._budget_day = 0
+        self._budget_used = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._starved = False
+
+    def tick(self, now: int) -> None:
+        """Look at everything that is due."""
+        self._timers.run(now)
+        if self._starved:
+            self.feed_all()
+
+    async def finish(self) -> None:
+        """Wait for what is being committed."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def budget_used(self, now: int) -> int:
+        """What of today's mint is spoken for, as far as this process knows."""
+        return self._budget_used if self._budget_day == day_of(now) else 0
+
+    # Admission
+
+    def draw(
+        self, request: Request, models: tuple[str, ...], payer: int, origin: str, now: int
+    ) -> list[tuple[Worker, Offer] | None]:
+        """Workers for the jobs of a request that is about to be admitted; their places are promised meanwhile."""
+        public = request.public
+        probe = Waiting.of(_unborn(request, payer, origin, now), models if public.models else ())
+        drawn: list[tuple[Worker, Offer] | None] = []
+        for _ in range(public.n):
+            pair = self.pool.draw(probe, self.terms(now), self._chance)
+            if pair is not None:
+                pair[0].promised += 1
+            drawn.append(pair)
+        return drawn
+
+    def admitted(self, admitted: Admitted) -> None:
+        """A request's jobs are durable: those that were leased are pushed, the others wait."""
+        self.counts["requests"] += 1
+        for number, job in enumerate(admitted.jobs):
+            if number in admitted.leases:
+                self._push(admitted.leases[number])
+            else:
+                self._wait(job)
+
+    def follow_request(self, request: bytes) -> None:
+        """A requester is there again: its waiting jobs can be matched."""
+        for waiting in self.queue.set_present(request, present=True):
+            self._match(waiting)
+
+    # Matching
+
+    def terms(self, now: int) -> Terms:
+        mint = self.rules.rules.mint
+        return Terms(self.rules.rules, mint_rate(mint.steps, mint.daily, self.budget_used(now)))
+
+    def _wait(self, job: Job) -> None:
+        """A job waits: it gets a worker at once, or a place in the queue."""
+        waiting = self._waiting(job)
+        self.queue.add(waiting, present=self._presence.is_followed(job.request))
+        due = lifecycle.expires(job, self.rules.rules)
+        self._timers.at(due, lambda: self._expire(job.handle, job.attempt, job.request))
+        if self._presence.is_followed(job.request) and not self._match(waiting):
+            self._tell_position(waiting)
+
+    def _waiting(self, job: Job) -> Waiting:
+        models = job.public.models and affordable(job.public, self.rules.rules, ())
+        return Waiting.of(job, models)
+
+    def _match(self, waiting: Waiting) -> bool:
+        """Lease a waiting job if somebody can take it now."""
+        pair = self.pool.draw(waiting, self.terms(self._clock()), self._chance)
+        if pair is None:
+            return False
+        self._spawn(self._lease(waiting, *pair))
+        return True
+
+    def feed(self, worker: Worker) -> None:
+        """Give a worker the jobs that it should get now."""
+        now = self._clock()
+        terms = self.terms(now)
+        while worker.has_room and self.pool.workers.get(worker.key) is worker:
+            found = self.queue.next_for(worker, terms, self.rules.rules.matching.every)
+            if found is None:
+                return
+            self._spawn(self._lease(found[0], worker, found[1]))
+
+    def feed_all(self) -> None:
+        self._starved = False
+        for worker in list(self.pool.workers.values()):
+            self.feed(worker)
+
+    def _lease(self, waiting: Waiting, worker: Worker, offer: Offer) -> Coroutine[Any, Any, None]:
+        """Take the job out of the queue now; commit the lease and push it in what is returned."""
+        now = self._clock()
+        self.queue.leased(waiting, offer.model, now)
+        self.queue.remove(waiting.handle, waiting.request)
+        worker.promised += 1
+        choice = Choice(worker.key, worker.owner, offer.model)
+
+        async def commit() -> None:
+            try:
+                leased = await self._store.lease(waiting.handle, waiting.attempt, choice, self.rules, now)
+            except StoreError:
+                self.queue.add(waiting, present=self._presence.is_followed(waiting.request))
+                self._starved = True
+                raise
+            finally:
+                worker.promised -= 1
+            if leased is not None:
+                self._push(leased)
+            else:
+                self.feed(worker)
+
+        return commit()
+
+    def _push(self, leased: Leased) -> None:
+        """A lease is durable: both sides get it."""
+        job, attempt = leased.job, leased.attempt
+        self._budget_day, self._budget_used = day_of(attempt.issued), leased.budget_used
+        lease = self._remember(job, attempt)
+        self._presence.hand_worker(attempt.worker, leased.document)
+        requester = self._presence.requester(job.request)
+        if requester is not None:
+            self._presence.hand_lease(requester, attempt.worker, leased.document)
+        self._positions.pop(job.handle, None)
+        self.counts["leases"] += 1
+        self._watch_lease(lease, 0)
+
+    def _remember(self, job: Job, attempt: Attempt) -> LiveLease:
+        lease = self.leases.remember(job, attempt)
+        if not lease.receipt and attempt.worker in self.pool.workers:
+            self.pool.workers[attempt.worker].leases.add(lease.name)
+        return lease
+
+    # Time
+
+    def _watch_lease(self, lease: LiveLease, grace: int) -> None:
+        """Look again when an acceptance, an opening or the result is overdue."""
+        now, times = self._clock(), self.rules.rules.times
+        if lease.stage is Stage.PUSHED:
+            self._later(now + grace + times.accept * 1000, lease, Stage.PUSHED, lifecycle.NotAccepted())
+        elif lease.stage is Stage.ACCEPTED:
+            self._later(now + grace + times.open * 1000, lease, Stage.ACCEPTED, lifecycle.NotOpened())
+        if lease.stage is Stage.PUSHED or grace:
+            due = max(lease.deadline, now + grace)
+            self._later(due, lease, None, lifecycle.WorkerFailed("deadline"))
+
+    def _later(self, due: int, lease: LiveLease, stage: Stage | None, event: Event) -> None:
+        def look() -> None:
+            if self.leases.of_job(lease.job) is lease and not lease.receipt and stage in (None, lease.stage):
+                self.happen(lease.job, lease.attempt, event)
+
+        self._timers.at(due, look)
+
+    def _expire(self, handle: bytes, attempt: int, request: bytes) -> None:
+        if self.queue.holds(handle, request, attempt):
+            self.happen(handle, 0, lifecycle.Expired())
+
+    def expect_return(self, worker: bytes, within_ms: int) -> None:
+        """A worker is away: what it does not come back for is lost."""
+
+        def look() -> None:
+            if self._presence.worker(worker) is None:
+                for lease in self.leases.of_worker(worker):
+                    if not lease.receipt:
+                        self.happen(lease.job, lease.attempt, lifecycle.WorkerFailed("gone"))
+
+        self._timers.at(self._clock() + within_ms, look)
+
+    def _await_answer(self, job: Job) -> None:
+        """A delivered job is paid when its requester says nothing for long enough."""
+        due = job.changed + self.rules.rules.times.silence * 1000
+
+        def look() -> None:
+            lease = self.leases.of_job(job.handle)
+            if lease is not None and lease.receipt and lease.attempt == job.attempt:
+                self._spawn(self._silence(job.handle))
+
+        self._timers.at(due, look)
+
+    async def _silence(self, handle: bytes) -> None:
+        now = self._clock()
+        self.counts["silences"] += 1
+        self.follow(await self._store.silence(handle, self.rules.rules, now), now)
+
+    # What follows from an event
+
+    def happen(self, handle: bytes, attempt: int, event: Event) -> None:
+        self._spawn(self.carry_out(handle, attempt, event))
+
+    async def carry_out(self, handle: bytes, attempt: int, event: Event) -> None:
+        now = self._clock()
+        self.follow(await self._store.happen(handle, attempt, event, self.rules.rules, now), now)
+
+    def follow(self, happened: Happened, now: int) -> None:
+        """Bring memory in line with what is now durable, then tell everybody whom it concerns."""
+        if not happened.outcome.changed:
+            return
+        before, job, attempt = happened.before, happened.outcome.job, happened.outcome.attempt
+        newest = happened.lost or attempt
+        if before.state is State.WAITING:
+            self.queue.remove(job.handle, job.request)
+        if before.state is State.LEASED and newest is not None:
+            self._follow_lease(happened, newest)
+        if job.state is State.DELIVERED and attempt is not None:
+            self._remember(job, attempt)
+            self._await_answer(job)
+        if job.state not in lifecycle.LIVE:
+            self._forget(job)
+            self.tell_end(self._presence.requester(job.request), happened)
+            if attempt is not None and happened.settlement:
+                self._presence.hand_worker(attempt.worker, happened.settlement)
+                self.pool.count_settled(attempt.owner)
+        elif happened.outcome.requeued and attempt is not None:
+            reason = happened.outcome.requeued
+            requeued = Requeued(job=job.handle, attempt=attempt.attempt, reason=reason[:40])
+            self._presence.tell_requester(job.request, requeued)
+            self._wait(job)
+        if newest is not None and newest.worker in self.pool.workers:
+            self.feed(self.pool.workers[newest.worker])
+
+    def _follow_lease(self, happened: Happened, newest: Attempt) -> None:
+        """The newest lease went on, or ended: its worker's slot is free, and it is told why if it does not know."""
+        job, withdraw = happened.outcome.job, happened.outcome.withdraw
+        name = job.handle, newest.attempt
+        lease = self.leases.find(newest.worker, *name)
+        if job.state is State.LEASED and newest.stage is not Stage.ENDED:
+            if lease is not None and lease.stage is not newest.stage:
+                lease.stage = newest.stage
+                self._watch_lease(lease, 0)
+        else:
+            self._release(newest.worker, name)
+            if job.state is not State.DELIVERED and lease is not None:
+                self.leases.drop(lease)
+        if withdraw == "cancelled":
+            due = job.cancelled + self.rules.rules.times.cancel * 1000
+            self._timers.at(due, lambda: self.happen(job.handle, 0, lifecycle.CancelOver()))
+        if withdraw:
+            self._presence.tell_worker(
+                newest.worker, Withdrawn(job=job.handle, attempt=newest.attempt, reason=withdraw)
+            )
+
+    def _release(self, worker: bytes, name: tuple[bytes, int]) -> None:
+        if worker in self.pool.workers:
+            self.pool.workers[worker].leases.discard(name)
+
+    def _forget(self, job: Job) -> None:
+        """A job has ended."""
+        lease = self.leases.of_job(job.handle)
+        if lease is not None:
+            self._release(lease.worker, lease.name)
+            self.leases.drop(lease)
+        self._positions.pop(job.handle, None)
+        self.open_jobs[job.origin] -= 1
+        if not self.open_jobs[job.origin]:
+            del self.open_jobs[job.origin]
+        self.counts[job.state.value] += 1
+
+    def tell_end(self, listener: Listener | None, happened: Happened) -> None:
+        """To a requester: how its job ended."""
+        job = happened.outcome.job
+        if listener is None:
+            return
+        if happened.settlement:
+            listener.hand(happened.settlement)
+        elif job.state is not State.SETTLED and job.state not in lifecycle.LIVE:
+            listener.tell(ended(job, happened.released))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Carry something out that no message waits for."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a step failed: %s", error, exc_info=None if isinstance(error, StoreError) else error)
+
+    # After a restart
+
+    def take_up(self, standing: Standing) -> None:
+        """A job that had not ended when the last process did; life signs are awaited anew, with a grace."""
+        job, attempt = standing.job, standing.attempt
+        times = self.rules.rules.times
+        grace = times.restart_grace * 1000
+        self.open_jobs[job.origin] += 1
+        if job.state is State.WAITING:
+            self.queue.add(self._waiting(job), present=False)
+            due = max(lifecycle.expires(job, self.rules.rules), self._clock() + grace)
+            self._timers.at(due, lambda: self._expire(job.handle, job.attempt, job.request))
+        elif attempt is not None:
+            lease = self._remember(job, attempt)
+            if job.state is State.DELIVERED:
+                self._await_answer(job)
+                return
+            self._watch_lease(lease, grace)
+            self.expect_return(attempt.worker, grace + times.worker_grace * 1000)
+            if job.cancelled:
+                due = self._clock() + grace + times.cancel * 1000
+                self._timers.at(due, lambda: self.happen(job.handle, 0, lifecycle.CancelOver()))
+
+    # Positions
+
+    def tell_positions(self) -> None:
+        for waiting in self.queue.heads(POSITIONS):
+            self._tell_position(waiting)
+
+    def _tell_position(self, waiting: Waiting) -> None:
+        ahead = self.queue.ahead_of(waiting)
+        requester = self._presence.requester(waiting.request)
+        if requester is not None and self._positions.get(waiting.handle) != ahead:
+            self._positions[waiting.handle] = ahead
+            workers = self.pool.able(waiting, self.terms(self._clock()))
+            requester.tell(Position(job=waiting.handle, ahead=ahead, workers=workers))
+
+
+def ended(job: Job, released: int) -> Ended:
+    """What a requester is told of a job that ended without settlement."""
+    state = cast("Literal['refunded', 'cancelled', 'expired', 'failed']", job.state.value)
+    return Ended(job=job.handle, attempt=job.attempt, state=state, reason=job.reason[:40], released=released)
+
+
+def _unborn(request: Request, payer: int, origin: str, now: int) -> Job:
+    """The job that a request will have, as far as matching it needs to know."""
+    return Job(
+        handle=b"",
+        request=b"",
+        number=0,
+        public=request.public,
+        private_digest=request.private_digest,
+        job_key=request.job_key,
+        signer=b"",
+        payer=payer,
+        origin=origin,
+        state=State.WAITING,
+        attempt=0,
+        failed=0,
+        held=0,
+        score=0,
+        anonymous=payer == ANONYMOUS,
+        admitted=now,
+        changed=now,
+    )
