@@ -18,7 +18,7 @@ from typing import TextIO
 from protocol.keys import KEY_BYTES, show_key
 
 LEVELS = ("debug", "info", "warning", "error")
-MAX_TEXT = 300
+MAX_TEXT = 2000
 
 _LEVEL_WIDTH = 7
 #: The fields that every record has; whatever else one carries came by `extra`.

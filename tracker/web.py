@@ -1,0 +1,357 @@
+"""The sockets: one WebSocket for each peer, and what anybody may read over HTTP.
+
+A handler parses, calls one function of the coordinator and replies. Here, at the edge, is the tracker's only
+`except Exception`: it logs, and answers `internal` with a reference number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import html
+import logging
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from protocol.documents import Checkpoint, open_document
+from protocol.envelope import MAX_ENVELOPE_BYTES, parse
+from protocol.errors import Internal, OverLimit, Stopping
+from protocol.links import Link
+from protocol.postings import BURN, MINT
+from tracker.config import Settings
+from tracker.doors import Door, Places, block_of, client_address, household_of, is_trusted, parse_address
+from tracker.store.base import StoreError
+
+if TYPE_CHECKING:
+    from tracker.conversation import Conversation
+    from tracker.coordinator import Coordinator
+
+log = logging.getLogger(__name__)
+
+#: A request's head must be complete within so many seconds, and a connection may lie idle so long between two.
+HEAD_SECONDS = 10.0
+#: So long a peer may take to answer the end of a WebSocket.
+CLOSE_SECONDS = 3.0
+#: A reason has to fit into a WebSocket's close frame.
+MAX_REASON_BYTES = 120
+#: A scrape is computed at most so often, whoever asks how fast.
+SCRAPE_MS = 1000
+#: So long the database may take to answer before it counts as broken.
+HEALTH_SECONDS = 5.0
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Outlet:
+    """Messages on their way to one peer, and whether the connection is to end. The coordinator's end of a socket."""
+
+    def __init__(self, limit: int, abort: Callable[[], None]) -> None:
+        self._limit = limit
+        self._abort = abort
+        self._waiting: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._reason: str | None = None
+        self._last_resort: asyncio.TimerHandle | None = None
+
+    def send(self, raw: bytes) -> None:
+        """Queue a message. A peer for which too many wait is cut off: it would cost memory without end."""
+        if self._reason is not None:
+            return
+        if len(self._waiting) >= self._limit:
+            self._waiting.clear()
+            self.close("too_slow: too many messages wait for this peer")
+            self._abort()
+            return
+        self._waiting.append(raw)
+        self._wake.set()
+
+    def close(self, reason: str) -> None:
+        """End the connection when what waits has been sent, or soon, if it cannot be."""
+        if self._reason is None:
+            self._reason = reason
+            self._wake.set()
+            self._last_resort = asyncio.get_running_loop().call_later(2 * CLOSE_SECONDS, self._abort)
+
+    async def write_to(self, socket: web.WebSocketResponse) -> None:
+        """Send what comes until the connection ends."""
+        with suppress(ConnectionError):
+            while self._waiting or self._reason is None:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._waiting:
+                    await socket.send_bytes(self._waiting.popleft())
+            code = WSCloseCode.GOING_AWAY if self._reason.startswith(Stopping.code) else WSCloseCode.POLICY_VIOLATION
+            await socket.close(code=code, message=self._reason.encode()[:MAX_REASON_BYTES])
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the connection is to end."""
+        return self._reason is not None
+
+    def ended(self) -> None:
+        """The socket is gone."""
+        self._reason = self._reason or "gone"
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+
+
+@dataclass
+class Desk:
+    """What the handlers share. url: the address for links, known once the port is."""
+
+    coordinator: Coordinator
+    settings: Settings
+    places: Places
+    outlets: set[Outlet] = field(default_factory=set)
+    url: str = ""
+    scrape: bytes = b""
+    scraped: int = 0
+
+    @property
+    def link(self) -> Link:
+        """The link by which this horde is joined."""
+        return Link(self.url, self.coordinator.root, self.coordinator.rules.rules.horde.name)
+
+
+DESK = web.AppKey("desk", Desk)
+
+
+def make_app(coordinator: Coordinator, settings: Settings) -> web.Application:
+    """The application that serves peers and readers."""
+    app = web.Application(middlewares=[_edge], client_max_size=1024)
+    places = Places(lambda: coordinator.rules.rules.limits.connections)
+    app[DESK] = Desk(coordinator, settings, places, url=settings.link_url(settings.port))
+    app.add_routes(
+        [
+            web.get("/peer", _peer),
+            web.get("/", _page),
+            web.get("/scrape", _scrape),
+            web.get("/rules", _rules),
+            web.get("/healthz", _healthz),
+        ]
+    )
+    app.on_shutdown.append(_hang_up)
+    return app
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[Link]:
+    """The application at its address, which the link names, until the block ends; raises `OSError`."""
+    desk = app[DESK]
+    settings = desk.settings
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=HEAD_SECONDS,
+        lingering_time=1.0,
+        shutdown_timeout=float(settings.stop_grace_s),
+    )
+    await runner.setup()
+    try:
+        behind = cast("Callable[[], asyncio.Protocol]", runner.server)
+        listener = await asyncio.get_running_loop().create_server(
+            lambda: Door(behind, desk.places, settings.trusted_proxies),
+            settings.host,
+            settings.port,
+            backlog=1024,
+        )
+        desk.url = settings.link_url(listener.sockets[0].getsockname()[1])
+        try:
+            yield desk.link
+        finally:
+            listener.close()
+    finally:
+        await runner.cleanup()
+
+
+async def _hang_up(app: web.Application) -> None:
+    for outlet in list(app[DESK].outlets):
+        outlet.close(f"{Stopping.code}: the tracker is shutting down; come back later")
+
+
+@web.middleware
+async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What every answer has; a fault of ours becomes `internal` and a reference to the log."""
+    try:
+        response = await handler(request)
+    except web.HTTPException as refusal:
+        response = _json({"code": "refused", "text": refusal.reason}, status=refusal.status)
+    except Exception as error:  # noqa: BLE001 (the edge: the reader gets an answer, the log the trace)
+        reference = _log_fault("a request failed", error, path=request.path)
+        response = _json({"code": Internal.code, "text": _sentence(reference)}, status=500)
+    if not response.prepared:
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _log_fault(what: str, error: Exception, **about: object) -> str:
+    reference = secrets.token_hex(4)
+    log.error(what, exc_info=error, extra={"reference": reference, **about})
+    return reference
+
+
+def _sentence(reference: str) -> str:
+    return f"a fault of this tracker: tell its operator the reference {reference}"
+
+
+# Peers
+
+
+async def _peer(request: web.Request) -> web.StreamResponse:
+    desk = request.app[DESK]
+    proxies = desk.settings.trusted_proxies
+    remote = request.remote or ""
+    address = client_address(remote, request.headers.getall("X-Forwarded-For", []), proxies)
+    if not is_trusted(parse_address(remote), proxies):  # counted at the door
+        return await _converse(request, desk, block_of(address))
+    household = household_of(address)
+    if not desk.places.enter(household):
+        text = "this address has as many connections here as the rules allow: close some, then try again"
+        return _json({"code": OverLimit.code, "text": text}, status=429)
+    try:
+        return await _converse(request, desk, block_of(address))
+    finally:
+        desk.places.leave(household)
+
+
+async def _converse(request: web.Request, desk: Desk, origin: str) -> web.StreamResponse:
+    """One peer's connection from the challenge to its end."""
+    socket = web.WebSocketResponse(
+        heartbeat=float(desk.settings.heartbeat_s),
+        max_msg_size=MAX_ENVELOPE_BYTES,
+        compress=False,
+        timeout=CLOSE_SECONDS,
+    )
+    await socket.prepare(request)
+    outlet = Outlet(desk.settings.outbox, lambda: request.transport.abort() if request.transport else None)
+    conversation = desk.coordinator.open(outlet, origin)
+    desk.outlets.add(outlet)
+    writer = asyncio.create_task(outlet.write_to(socket), name="peer-writer")
+    deadline = asyncio.get_running_loop().call_later(
+        desk.coordinator.hello_deadline_s, _end_if_silent, conversation, outlet
+    )
+    try:
+        conversation.start()
+        await _listen(socket, conversation, outlet)
+        if outlet.is_closing:  # what was said last is on its way
+            await writer
+    finally:
+        deadline.cancel()
+        desk.outlets.discard(outlet)
+        conversation.closed()
+        outlet.ended()
+        writer.cancel()
+        with suppress(asyncio.CancelledError):
+            await writer
+    return socket
+
+
+async def _listen(socket: web.WebSocketResponse, conversation: Conversation, outlet: Outlet) -> None:
+    async for message in socket:
+        if message.type is WSMsgType.BINARY:
+            try:
+                await conversation.receive(message.data)
+            except Exception as error:  # noqa: BLE001 (the edge: this peer hears of it, the others do not)
+                reference = _log_fault("a peer's message failed", error)
+                conversation.hang_up(Internal(_sentence(reference)))
+        else:
+            outlet.close("malformed: messages are binary, and this was text")
+            return
+
+
+def _end_if_silent(conversation: Conversation, outlet: Outlet) -> None:
+    if not conversation.is_open:
+        outlet.close("too_slow: hello was not complete in time")
+
+
+# Readers
+
+
+def _json(content: object, status: int = 200) -> web.Response:
+    return web.Response(body=_to_json(content), status=status, content_type="application/json")
+
+
+def _to_json(content: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+async def _scrape(request: web.Request) -> web.Response:
+    desk = request.app[DESK]
+    coordinator = desk.coordinator
+    now = coordinator.clock()
+    if not desk.scrape or not 0 <= now - desk.scraped < SCRAPE_MS:
+        desk.scraped = now
+        head = await coordinator.store.ledger_head()
+        newest = open_document(parse(head.checkpoint), Checkpoint)
+        made, destroyed = [await coordinator.store.account(account, now) for account in (MINT, BURN)]
+        content = {
+            **coordinator.scrape(),
+            "link": str(desk.link),
+            "kudos": {"minted": -made.balance, "burned": destroyed.balance},
+            "ledger": {
+                "entries": head.size,
+                "checkpoint": {
+                    "size": newest.size,
+                    "root": newest.root.hex(),
+                    "time": newest.time,
+                    "epoch": newest.epoch,
+                },
+            },
+        }
+        desk.scrape = _to_json(content)
+    return web.Response(body=desk.scrape, content_type="application/json")
+
+
+async def _rules(request: web.Request) -> web.Response:
+    rules = request.app[DESK].coordinator.rules
+    return _json(
+        {
+            "version": rules.version,
+            "digest": rules.digest.hex(),
+            "rules": rules.rules,
+            "document": base64.b64encode(rules.document).decode("ascii"),
+        }
+    )
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    fault = await _fault(request.app[DESK].coordinator)
+    return _json({"ok": False, "text": fault}, status=503) if fault else _json({"ok": True})
+
+
+async def _fault(coordinator: Coordinator) -> str:
+    """Why this tracker is of no use now; empty if it is."""
+    if coordinator.is_stopping:
+        return "the tracker is stopping"
+    try:
+        async with asyncio.timeout(HEALTH_SECONDS):
+            await coordinator.store.ledger_head()
+    except StoreError as error:
+        log.error("the database cannot be used: %s", error)  # noqa: TRY400 (the text says it all)
+        return "the database cannot be used: the log says why"
+    except TimeoutError:
+        return "the database does not answer"
+    return ""
+
+
+async def _page(request: web.Request) -> web.Response:
+    link = request.app[DESK].link
+    name = html.escape(link.name)
+    text = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
+        f"<h1>{name}</h1><p>A Potluck horde: people with a GPU to spare serve people who need one, for free."
+        f"<p>Join it: <code>potluck join '{html.escape(str(link))}'</code>"
+        '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a>, <a href="healthz">its health</a></html>\n'
+    )
+    response = web.Response(text=text, content_type="text/html")
+    response.headers["Content-Security-Policy"] = "default-src 'none'"
+    return response
