@@ -81,6 +81,9 @@ class Backoff:
         return random.uniform(0, min(self.most_seconds, self.first_seconds * 2 ** min(failures - 1, 30)))
 
 
+BACKOFF = Backoff()
+
+
 class Handler(Protocol):
     """Whoever uses a connection. A `Refusal` that one of these raises ends the connection, and it is made anew."""
 
@@ -122,7 +125,7 @@ class Connection:
         insecure: bool = False,
         rules: Envelope | None = None,
         delegation_seen: int = 0,
-        backoff: Backoff = Backoff(),
+        backoff: Backoff = BACKOFF,
         greeting_seconds: float = GREETING_SECONDS,
     ) -> None:
         self.root = link.root
@@ -156,6 +159,12 @@ class Connection:
     async def wait_ready(self) -> None:
         """Return once the connection stands and both sides have said what they hold; `rules` are known then."""
         await self._ready.wait()
+
+    @property
+    def local_host(self) -> str | None:
+        """The address of this machine from which the tracker is reached; None while it is not."""
+        name = self._socket.get_extra_info("sockname") if self._socket is not None else None
+        return str(name[0]) if isinstance(name, tuple) else None
 
     def now(self) -> int:
         """The tracker's clock in milliseconds, as far as it is known."""

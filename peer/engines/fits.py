@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from peer.engines.base import EngineError, Task
 from protocol.messages import Offer
-from protocol.work import ImageWork, TextWork, kind_of
+from protocol.work import ImageWork, Work, kind_of
 
 
 def why_not(task: Task, offers: Sequence[Offer]) -> EngineError | None:
@@ -18,7 +18,7 @@ def why_not(task: Task, offers: Sequence[Offer]) -> EngineError | None:
         return EngineError("unsupported", f"asked for {kind} {task.model!r}; this engine serves {served}")
     if task.private.__struct_config__.tag != kind:
         return EngineError("unsupported", f"the private part is not one of kind {kind}")
-    too_much = _over(task.work, mine[0])
+    too_much = over(task.work, mine[0])
     if too_much:
         return EngineError("unsupported", too_much)
     if task.prefix and not mine[0].continues:
@@ -26,7 +26,8 @@ def why_not(task: Task, offers: Sequence[Offer]) -> EngineError | None:
     return None
 
 
-def _over(work: ImageWork | TextWork, offer: Offer) -> str:
+def over(work: Work, offer: Offer) -> str:
+    """What of this work is more than the offer takes; empty if it fits."""
     if isinstance(work, ImageWork):
         asked = (("pixels", work.width * work.height, offer.max_pixels), ("steps", work.steps, offer.max_steps))
     else:

@@ -1,0 +1,40 @@
+"""What a worker tells whoever watches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from peer.spool import Attempt
+
+
+@dataclass(frozen=True)
+class News:
+    """Something that an operator may want to see.
+
+    kind: what happened; of the tracker `listening`, `joined`, `lost`, `rules`, `refused`; of an attempt `accepted`,
+    `declined`, `opened`, `started`, `progress` (with done and total), `made`, `failed`, `dropped`, `settled` (with
+    earned, in thousandths). text: for people, never a prompt.
+    """
+
+    kind: Literal[
+        "listening",
+        "joined",
+        "lost",
+        "rules",
+        "refused",
+        "accepted",
+        "declined",
+        "opened",
+        "started",
+        "progress",
+        "made",
+        "failed",
+        "dropped",
+        "settled",
+    ]
+    text: str = ""
+    attempt: Attempt | None = None
+    done: int = 0
+    total: int = 0
+    earned: int = 0

@@ -1,0 +1,196 @@
+"""The worker's end of the direct stream: HTTPS with one path, `POST /stream`.
+
+Limits stand before everything else: connections, headers, body, and the time that each may take. A reader that does
+not read costs one write buffer, and nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Protocol
+
+from aiohttp import web
+
+from peer.opening import MAX_BODY_BYTES
+from peer.output import Output, follow
+from protocol.errors import BadValue, Refusal, TooLarge, TooSlow
+from protocol.frames import Failed, encode_frame
+
+MEDIA_TYPE = "application/x-potluck-stream"
+
+MAX_CONNECTIONS = 512
+BACKLOG = 128
+HANDSHAKE_SECONDS = 10.0
+#: For headers, and between two requests on one connection.
+IDLE_SECONDS = 60.0
+BODY_SECONDS = 20.0
+#: A reader that takes nothing for so long is cut off.
+STALL_SECONDS = 60.0
+ALIVE_SECONDS = 10.0
+#: How long streams may go on when the worker ends.
+SHUTDOWN_SECONDS = 1.0
+
+_STATUS = {
+    "too_large": 413,
+    "too_slow": 408,
+    "bad_signature": 403,
+    "wrong_lease": 403,
+    "wrong_signer": 403,
+    "wrong_horde": 403,
+    "wrong_certificate": 403,
+    "prefix_unsupported": 409,
+    "fenced": 409,
+    "stream_gone": 410,
+    "busy": 503,
+}
+_BAD_REQUEST = 400
+
+log = logging.getLogger(__name__)
+
+
+class Desk(Protocol):
+    """Whoever decides on openings."""
+
+    def open_stream(self, body: bytes) -> Output:
+        """The output that the opening in `body` asks for; raises a `Refusal`."""
+
+
+class StreamServer:
+    """Serves streams from entering to leaving its context; `port` is the one that it listens on.
+
+    host: the address to listen on; empty for all of this machine's. port: 0 for any that is free.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        context: ssl.SSLContext,
+        *,
+        host: str,
+        port: int,
+        max_connections: int = MAX_CONNECTIONS,
+        alive_seconds: float = ALIVE_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
+        idle_seconds: float = IDLE_SECONDS,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        self.port = port
+        self._desk = desk
+        self._context = context
+        self._host = host
+        self._max_connections = max_connections
+        self._alive_seconds = alive_seconds
+        self._stall_seconds = stall_seconds
+        self._body_seconds = body_seconds
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_post("/stream", self._stream)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=idle_seconds,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            # A body that says it is compressed is taken as it is, and refused: nothing here is ever unpacked.
+            auto_decompress=False,
+        )
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> StreamServer:
+        await self._runner.setup()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._protocol_factory(),
+                sock=_listening(self._host, self.port),
+                ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            )
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+
+    def _protocol_factory(self) -> Callable[[], asyncio.Protocol]:
+        server = self._runner.server
+        assert server is not None  # noqa: S101 (set by setup)
+
+        def make() -> asyncio.Protocol:
+            return server() if len(server.connections) < self._max_connections else _Full()
+
+        return make
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        try:
+            after = _after(request)
+            output = self._desk.open_stream(await self._read_body(request))
+            if not -1 <= after < output.spool.frames:
+                raise BadValue(f"after={after}: the stream has {output.spool.frames} frames so far")
+        except Refusal as error:
+            return _refusal(error)
+        response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store"})
+        await response.prepare(request)
+        try:
+            async with aclosing(follow(output, after + 1, self._alive_seconds)) as pieces:
+                async for piece in pieces:
+                    async with asyncio.timeout(self._stall_seconds):
+                        await response.write(piece)
+        except TimeoutError:
+            log.info("a reader took nothing for %s s and was cut off", self._stall_seconds)
+            if request.transport is not None:
+                request.transport.abort()
+        except ConnectionError:
+            pass  # the reader went; it comes again if it wants the rest
+        return response
+
+    async def _read_body(self, request: web.Request) -> bytes:
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                return await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise TooLarge(f"an opening has at most {MAX_BODY_BYTES} bytes") from None
+        except TimeoutError:
+            raise TooSlow(f"the opening was not complete within {self._body_seconds} seconds") from None
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    if not host and socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+class _Full(asyncio.Protocol):
+    """Ends a connection beyond the limit at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101
+        transport.abort()
+
+
+def _after(request: web.Request) -> int:
+    text = request.query.get("after", "-1")
+    try:
+        return int(text[:20])
+    except ValueError:
+        raise BadValue(f"after={text[:40]!r}: wanted the number of the last frame that came, or -1") from None
+
+
+def _refusal(error: Refusal) -> web.Response:
+    response = web.Response(
+        status=_STATUS.get(error.code, _BAD_REQUEST),
+        body=encode_frame(Failed(error.code, error.text)),
+        content_type=MEDIA_TYPE,
+    )
+    if isinstance(error, TooLarge | TooSlow):
+        response.force_close()  # the rest of the body is not waited for
+    return response

@@ -1,0 +1,497 @@
+"""A worker: joins the horde, takes leases, lets its engines make what is asked, serves the results.
+
+This is the shell around `peer.worker_jobs`, which decides: here are the connection, the stream server, the engines
+and the spools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from peer.certificate import Certificate, fresh_certificate
+from peer.connection import BACKOFF, Backoff, CannotJoin, Connection
+from peer.engines.base import (
+    ArtifactMade,
+    Done,
+    Engine,
+    EngineError,
+    Event,
+    PreviewMade,
+    StepsDone,
+    Task,
+    TextMade,
+)
+from peer.news import News
+from peer.opening import check_opening
+from peer.output import Output
+from peer.peer_record import Addresses, RecordKeeper
+from peer.spool import Attempt, Spool, SpoolError, reopen_all
+from peer.stream_server import StreamServer
+from peer.worker_jobs import Discard, Effect, Hand, Job, Jobs, Prepare, Start, Stop, Tell
+from protocol.digests import new_salt
+from protocol.documents import Receipt, Settlement, open_document, sign
+from protocol.envelope import Envelope
+from protocol.errors import NotRegistered, StreamGone
+from protocol.frames import Preview, Progressed
+from protocol.keys import SigningKey, show_key
+from protocol.links import Link
+from protocol.messages import (
+    Account,
+    Announce,
+    Held,
+    Offer,
+    Progress,
+    Refused,
+    Register,
+    Report,
+    SessionMessage,
+    Taken,
+    Welcome,
+    Withdrawn,
+)
+from protocol.work import ImageWork, kind_of
+
+MAX_PREVIEW_BYTES = 64 * 1024
+TICK_SECONDS = 1.0
+
+#: Keeps a report below its size limit, whatever the texts.
+_REPORT_ENTRIES = 50
+_REPORT_TEXT = 200
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a worker serves.
+
+    host, port: where it listens; an empty host means all addresses, port 0 any free one. addresses: under which it
+    can be reached, `host` or `host:port`; none means the one from which it reaches the tracker. ahead: leases taken
+    beyond the engines at work. anonymous: serves people without an account. min_free_rate: in permille; below that
+    share of the mint it does no free work.
+    """
+
+    host: str = ""
+    port: int = 0
+    addresses: tuple[str, ...] = ()
+    ahead: int = 1
+    anonymous: bool = True
+    min_free_rate: int = 0
+
+
+SETTINGS = Settings()
+
+
+@dataclass
+class _Run:
+    """An engine at work. spool_to_remove: when it has ended, since nobody wants what it makes."""
+
+    task: asyncio.Task[None]
+    stop: asyncio.Event
+    spool_to_remove: Spool | None = None
+
+
+class Worker:
+    """One worker of one horde. folder: its own; one program at a time uses it. engines: opened and closed by `run`."""
+
+    def __init__(
+        self,
+        link: Link,
+        key: SigningKey,
+        engines: Sequence[Engine],
+        folder: Path,
+        *,
+        clock: Callable[[], int],
+        random: random.Random,
+        settings: Settings = SETTINGS,
+        insecure: bool = False,
+        rules: Envelope | None = None,
+        backoff: Backoff = BACKOFF,
+        on_news: Callable[[News], None] = lambda news: None,
+    ) -> None:
+        self.connection = Connection(
+            link, key, self, clock=clock, random=random, insecure=insecure, rules=rules, backoff=backoff
+        )
+        self._key = key
+        self._engines = engines
+        self._folder = folder
+        self._settings = settings
+        self._on_news = on_news
+        self._spools = folder / "spool" / show_key(link.root)[:16]
+        self._jobs = Jobs(key.public, (), settings.ahead, settings.anonymous)
+        self._outputs: dict[Attempt, Output] = {}
+        self._runs: dict[Attempt, _Run] = {}
+        self._outbox: list[Progress | Envelope] = []
+        self._outbox_filled = asyncio.Event()
+        self._record_keeper = RecordKeeper(folder / "record_version", clock)
+        self._addresses = Addresses(settings.host, settings.addresses)
+        self._certificate: Certificate | None = None
+        self._server: StreamServer | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._is_announced = False
+        self._is_ending = False
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises `EngineError` if an engine cannot be opened, `CannotJoin` if the tracker
+        cannot be joined, `OSError` if the port or the folder cannot be used."""
+        async with AsyncExitStack() as stack:
+            for engine in self._engines:
+                await stack.enter_async_context(engine)
+            self._jobs.offers = [tuple(engine.offers) for engine in self._engines]
+            for spool in await asyncio.to_thread(reopen_all, self._spools):
+                self._restore(spool)
+            self._certificate = fresh_certificate(self._folder)
+            self._server = await stack.enter_async_context(
+                StreamServer(self, self._certificate.context, host=self._settings.host, port=self._settings.port)
+            )
+            self._tell_news(News("listening", f"port {self._server.port}"))
+            try:
+                await self._serve()
+            except BaseExceptionGroup as errors:
+                if len(errors.exceptions) == 1:
+                    raise errors.exceptions[0] from None
+                raise
+            finally:
+                self._end_outputs()
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(self.connection.run())
+            self._group.create_task(self._send_outbox())
+            self._group.create_task(self._watch_deadlines())
+            try:
+                await asyncio.Event().wait()  # until we are cancelled, or a task fails, which cancels this too
+            finally:
+                self._is_ending = True
+
+    def open_stream(self, body: bytes) -> Output:
+        """For the stream server: the output that the opening in `body` asks for; raises a `Refusal`."""
+        assert self._certificate is not None  # noqa: S101 (there is a server, so there is one)
+        opened = check_opening(
+            body,
+            root=self.connection.root,
+            serving=self.connection.serving,
+            worker=self._key.public,
+            certificate=self._certificate.digest,
+            known_lease=self._known_lease,
+        )
+        self._carry_out(self._jobs.opened(opened, self.connection.now()))
+        output = self._outputs.get(opened.attempt)
+        if output is None:
+            raise StreamGone("the worker could not make room for the result: wait for the next attempt")
+        return output
+
+    def _known_lease(self, attempt: Attempt) -> bytes | None:
+        job = self._jobs.jobs.get(attempt)
+        return job.envelope.digest if job is not None else None
+
+    # The connection's handler
+
+    def holding(self) -> Sequence[Held]:
+        """Leases and receipts."""
+        return self._jobs.holding()
+
+    async def welcomed(self, welcome: Welcome) -> None:
+        """What was leased before now and is not held is over."""
+        self._jobs.welcomed = welcome.clock
+        self._is_announced = False
+
+    async def reconciled(self, theirs: Sequence[Held]) -> None:
+        """Catch up; then announce, or register first."""
+        self._carry_out(self._jobs.reconciled(theirs))
+        if self.connection.account:
+            await self._announce()
+        else:
+            await self.connection.say(Register())
+
+    async def received(self, message: SessionMessage) -> None:
+        """What the tracker says about leases and receipts; the account, once there is one."""
+        match message:
+            case Withdrawn():
+                self._carry_out(self._jobs.withdrawn(message))
+            case Taken(documents=documents):
+                self._jobs.taken(documents)
+            case Account(number=number) if number and not self._is_announced:
+                await self._announce()
+            case Refused(code=code, text=text):
+                self._tell_news(News("refused", f"{code}: {text}"))
+                if code == NotRegistered.code:
+                    raise CannotJoin(NotRegistered(text))
+                self._carry_out(self._jobs.refused(message))
+            case _:
+                pass
+
+    async def received_document(self, envelope: Envelope) -> None:
+        """Leases come, settlements end them."""
+        if envelope.kind == "lease":
+            self._carry_out(self._jobs.leased(envelope, self.connection.now()))
+        elif envelope.kind == "settlement":
+            paid = open_document(envelope, Settlement)
+            attempt = Attempt(paid.job, paid.attempt)
+            self._tell_news(News("settled", attempt=attempt, earned=paid.paid + paid.minted))
+            self._carry_out(self._jobs.settled(attempt))
+        elif envelope.kind == "rules":
+            self._tell_news(News("rules", f"version {self.connection.rules_version}"))
+
+    async def lost(self) -> None:
+        """Work goes on; what it brings is handed over on return."""
+        self._tell_news(News("lost"))
+
+    async def _announce(self) -> None:
+        assert self._certificate is not None  # noqa: S101 (made before the connection)
+        assert self._server is not None  # noqa: S101
+        addresses = self._addresses.known(self._server.port, self.connection.local_host)
+        record = self._record_keeper.record(self._certificate.digest, addresses)
+        await self.connection.send_document(sign(record, self._key, self.connection.root))
+        announce = Announce(
+            offers=tuple(_distinct(self._jobs.offers)),
+            slots=len(self._engines),
+            ahead=self._settings.ahead,
+            anonymous=self._settings.anonymous,
+            min_free_rate=self._settings.min_free_rate,
+        )
+        self._is_announced = await self.connection.say(announce) is not None
+        self._tell_news(News("joined", f"account {self.connection.account}, reached at {', '.join(addresses)}"))
+
+    # Effects
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        waiting = deque(effects)
+        while waiting:
+            match waiting.popleft():
+                case Tell(progress):
+                    self._tell_news(News(progress.state, progress.text, Attempt(progress.job, progress.attempt)))
+                    self._post(progress)
+                case Hand(receipt):
+                    self._post(receipt)
+                case Prepare(attempt):
+                    waiting.extendleft(reversed(self._prepare(attempt)))
+                case Start(attempt, engine):
+                    self._start(attempt, engine)
+                case Stop(attempt):
+                    self._runs[attempt].stop.set()
+                case Discard(attempt, code, text):
+                    self._discard(attempt, code, text)
+
+    def _prepare(self, attempt: Attempt) -> list[Effect]:
+        job = self._jobs.jobs[attempt]
+        try:
+            self._outputs[attempt] = Output(Spool.create(self._spools, job.envelope, job.prefix))
+        except OSError as error:
+            return self._jobs.failed(attempt, "failed", f"the worker cannot write its spool: {error.strerror}")
+        return []
+
+    def _start(self, attempt: Attempt, engine: int) -> None:
+        if self._is_ending or attempt not in self._outputs:
+            self._jobs.engine_free(engine)
+            return
+        assert self._group is not None  # noqa: S101 (streams are served within its life only)
+        stop = asyncio.Event()
+        task = self._group.create_task(self._make(attempt, engine, stop))
+        self._runs[attempt] = _Run(task, stop)
+        task.add_done_callback(lambda _: self._run_ended(attempt, engine))
+        self._tell_news(News("started", attempt=attempt))
+
+    def _run_ended(self, attempt: Attempt, engine: int) -> None:
+        """An engine has ended what it did, however that came out; also if it had not begun."""
+        run = self._runs.pop(attempt)
+        if run.spool_to_remove is not None:
+            run.spool_to_remove.remove()
+        if not self._is_ending:
+            self._carry_out(self._jobs.engine_free(engine))
+
+    def _discard(self, attempt: Attempt, code: str, text: str) -> None:
+        output = self._outputs.pop(attempt, None)
+        if output is not None:
+            output.fail(code, text)
+        run = self._runs.get(attempt)
+        if run is not None:
+            run.spool_to_remove = output.spool if output is not None else None
+            run.task.cancel()  # its spool goes when nobody writes into it any more
+        elif output is not None:
+            output.spool.remove()
+        self._tell_news(News("dropped", f"{code}: {text}", attempt))
+
+    def _post(self, item: Progress | Envelope) -> None:
+        self._outbox.append(item)
+        self._outbox_filled.set()
+
+    async def _send_outbox(self) -> None:
+        """One way out for reports and receipts keeps them in order, and puts what falls together into one report.
+        What cannot be sent now is said again after the next welcome."""
+        while True:
+            await self._outbox_filled.wait()
+            self._outbox_filled.clear()
+            items, self._outbox = self._outbox, []
+            for item in _batches(items):
+                if isinstance(item, Report):
+                    await self.connection.say(item)
+                else:
+                    await self.connection.send_document(item)
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self._carry_out(self._jobs.tick(self.connection.now()))
+
+    def _restore(self, spool: Spool) -> None:
+        assert spool.receipt is not None  # noqa: S101 (only whole ones are reopened)
+        self._outputs[spool.attempt] = Output(spool)
+        self._jobs.restored(spool.lease, spool.receipt)
+
+    def _end_outputs(self) -> None:
+        """Tell the readers of what is not whole; what is whole stays on disk for the next start."""
+        for output in self._outputs.values():
+            if not output.spool.is_whole:
+                output.fail("stopping", "the worker is shutting down")
+                output.spool.remove()
+
+    def _tell_news(self, news: News) -> None:
+        log.debug("%s %s %s", news.kind, news.attempt or "", news.text)
+        self._on_news(news)
+
+    # Engines
+
+    async def _make(self, attempt: Attempt, engine: int, stop: asyncio.Event) -> None:
+        job, output = self._jobs.jobs[attempt], self._outputs[attempt]
+        try:
+            receipt = await self._make_receipt(job, output, engine, stop)
+        except EngineError as error:
+            self._carry_out(self._jobs.failed(attempt, error.code[:40], str(error)))
+        except (OSError, SpoolError) as error:
+            self._carry_out(self._jobs.failed(attempt, "failed", f"the worker cannot keep the result: {error}"))
+        else:
+            self._tell_news(News("made", attempt=attempt))
+            self._carry_out(self._jobs.finished(attempt, receipt))
+
+    async def _make_receipt(self, job: Job, output: Output, engine: int, stop: asyncio.Event) -> Envelope:
+        """Let the engine make the result; sign for it when it is on disk."""
+        done = await self._run_engine(job, output, self._engines[engine].run(self._task(job), stop))
+        if done.finish == "cancelled" and not stop.is_set():
+            raise EngineError("failed", "the engine stopped without having been told to")
+        work, spool, salt = job.lease.public.work, output.spool, new_salt()
+        if isinstance(work, ImageWork):
+            used, context_used = min(done.used, work.steps), 0
+        else:
+            used, context_used = min(done.used, work.max_tokens), min(done.context_used, work.context_tokens)
+        await _in_thread(spool.sync)
+        body = Receipt(
+            job=job.lease.job,
+            attempt=job.lease.attempt,
+            output_digest=spool.output_digest(salt),
+            used=used,
+            context_used=context_used,
+            partial=done.finish == "cancelled",
+            engine=_offer_for(job, self._jobs.offers[engine]).engine,
+            finished=self.connection.now(),
+        )
+        receipt = sign(body, self._key, self.connection.root)
+        await _in_thread(lambda: spool.keep_receipt(receipt, salt, done.finish))
+        spool.finish(receipt, salt, done.finish)
+        output.changed()
+        return receipt
+
+    def _task(self, job: Job) -> Task:
+        assert job.private is not None  # noqa: S101 (no job starts before it is opened)
+        previews = self.connection.rules.previews if self.connection.rules is not None else None
+        return Task(
+            model=job.lease.model,
+            work=job.lease.public.work,
+            private=job.private,
+            seed=job.private.seed + job.lease.index,
+            prefix=job.prefix,
+            preview_every=previews.every if previews is not None and previews.allowed else 0,
+        )
+
+    async def _run_engine(self, job: Job, output: Output, events: AsyncIterator[Event]) -> Done:
+        artifacts = 0
+        try:
+            async for event in events:
+                match event:
+                    case StepsDone(done, total):
+                        output.progress = Progressed(done, total)
+                        self._jobs.progressed(job.attempt, done)
+                        self._tell_news(News("progress", attempt=job.attempt, done=done, total=total))
+                    case PreviewMade(jpeg):
+                        if len(jpeg) <= MAX_PREVIEW_BYTES:
+                            output.preview = Preview(jpeg)
+                    case TextMade(text):
+                        output.spool.add_text(text)
+                    case ArtifactMade(media_type, content):
+                        output.spool.add_artifact(media_type, content)
+                        artifacts += 1
+                    case Done():
+                        if (
+                            isinstance(job.lease.public.work, ImageWork)
+                            and not artifacts
+                            and event.finish != "cancelled"
+                        ):
+                            raise EngineError("failed", "the engine ended without a picture")
+                        return event
+                output.changed()
+        finally:
+            close = getattr(events, "aclose", None)
+            if close is not None:
+                await close()
+        raise EngineError("crashed", "the engine ended without saying so")
+
+
+def _offer_for(job: Job, offers: Sequence[Offer]) -> Offer:
+    kind = kind_of(job.lease.public.work)
+    return next(offer for offer in offers if (offer.kind, offer.model) == (kind, job.lease.model))
+
+
+def _distinct(offers: Sequence[Sequence[Offer]]) -> Iterator[Offer]:
+    """Every offer once, though several engines may serve the same model."""
+    seen: set[Offer] = set()
+    for offer in (offer for mine in offers for offer in mine):
+        if offer not in seen:
+            seen.add(offer)
+            yield offer
+
+
+def _batches(items: Sequence[Progress | Envelope]) -> Iterator[Report | Envelope]:
+    """Reports of what lies side by side; receipts between them."""
+    gathered: list[Progress] = []
+    for item in items:
+        if isinstance(item, Progress) and len(gathered) < _REPORT_ENTRIES:
+            gathered.append(_short(item))
+            continue
+        if gathered:
+            yield Report(leases=tuple(gathered))
+            gathered = []
+        if isinstance(item, Progress):
+            gathered.append(_short(item))
+        else:
+            yield item
+    if gathered:
+        yield Report(leases=tuple(gathered))
+
+
+def _short(progress: Progress) -> Progress:
+    if len(progress.text) <= _REPORT_TEXT:
+        return progress
+    return Progress(
+        job=progress.job,
+        attempt=progress.attempt,
+        state=progress.state,
+        reason=progress.reason,
+        text=progress.text[:_REPORT_TEXT],
+    )
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Run what blocks in a thread; when cancelled, wait for its end all the same, for it uses what is then removed."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
