@@ -391,6 +391,8 @@ class Coordinator:
 
     async def announce(self, conversation: Conversation, announce: Announce) -> None:
         """A worker says what it serves."""
+        if not conversation.account:  # a `register` just before may still be on its way to the disk
+            conversation.account = await self.store.account_of(conversation.key)
         if not conversation.account:
             raise NotRegistered("a worker needs an account, so that it can be paid: send `register` first; it is free")
         if conversation.record is None:
