@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peer.commands.common import Command, Settings, run, with_horde
+from peer.commands.common import Command, Settings, run, with_asker
 
 if TYPE_CHECKING:
     from peer.client import Client
@@ -44,7 +44,7 @@ def _for_any_kind(command: Command) -> Command:
     "--preview", type=click.Path(path_type=Path, dir_okay=False), help="Keep the latest preview there (JPEG)."
 )
 @_for_any_kind
-@with_horde
+@with_asker
 def image(settings: Settings, prompt: str, output: Path, preview: Path | None, force: bool, **asked: Any) -> None:
     """Ask for a picture of PROMPT; `-` reads it from standard input. Of several, each file gets its number."""
     paths = numbered(output, asked["n"])
@@ -79,7 +79,7 @@ def image(settings: Settings, prompt: str, output: Path, preview: Path | None, f
 @click.option("--system", default="", help="What the model is told first.")
 @click.option("--raw", is_flag=True, help="Go on from PROMPT as it is, without the model's template.")
 @_for_any_kind
-@with_horde
+@with_asker
 def text(settings: Settings, prompt: str, output: Path | None, force: bool, **asked: Any) -> None:
     """Ask a model PROMPT; `-` reads it from standard input. The answer goes to standard output as it comes."""
     paths = numbered(output, asked["n"]) if output else []

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +80,22 @@ def with_horde(command: Command) -> Command:
 
     @click.option("--horde", default="", metavar="NAME", help="Which of the hordes joined; else the default one.")
     @click.option("--insecure", is_flag=True, help="Talk to a tracker on the internet without TLS.")
-    @click.option("--anonymous", is_flag=True, help="Ask as nobody, with a key made for this once.")
     @with_home
     @functools.wraps(command)
-    def wrapped(settings: Settings, horde: str, insecure: bool, anonymous: bool, **rest: Any) -> None:
-        command(settings=Settings(settings.folder, settings.json, horde, insecure, anonymous), **rest)
+    def wrapped(settings: Settings, horde: str, insecure: bool, **rest: Any) -> None:
+        command(settings=replace(settings, horde=horde, insecure=insecure), **rest)
+
+    return wrapped
+
+
+def with_asker(command: Command) -> Command:
+    """Add the options of commands that ask for something; the command gets them as `settings`."""
+
+    @click.option("--anonymous", is_flag=True, help="Ask as nobody, with a key made for this once.")
+    @with_horde
+    @functools.wraps(command)
+    def wrapped(settings: Settings, anonymous: bool, **rest: Any) -> None:
+        command(settings=replace(settings, anonymous=anonymous), **rest)
 
     return wrapped
 

@@ -1,0 +1,213 @@
+"""`potluck worker`: serve a horde with this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from peer.commands.common import Failure, Settings, plain, print_json, show_kudos, translated, with_horde
+from peer.commands.engines import chosen
+from peer.commands.exits import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from peer.engines.base import Engine
+    from peer.engines.spec import EngineSpec
+    from peer.home import Home
+    from peer.news import News
+    from peer.worker import Settings as WorkerSettings
+
+
+@click.command()
+@click.option("--image", "images", multiple=True, metavar="[NAME=]FOLDER|HUB_ID[@REV]", help="A diffusers pipeline.")
+@click.option("--text", "texts", multiple=True, metavar="[NAME=]FILE.gguf", help="A GGUF file.")
+@click.option("--dry-run", "dry_runs", multiple=True, metavar="image|text[:OPTION=VALUE,...]", help="No model at all.")
+@click.option("--slots", type=click.IntRange(1, 64), default=1, show_default=True, help="Jobs at once, of each model.")
+@click.option("--ahead", type=click.IntRange(0, 64), default=1, show_default=True, help="Jobs taken beyond these.")
+@click.option("--listen", default=":0", metavar="HOST:PORT", help="Where requesters connect to; any free port if none.")
+@click.option("--address", "addresses", multiple=True, metavar="HOST[:PORT]", help="Where that is seen from outside.")
+@click.option("--no-anonymous", is_flag=True, help="Serve accounts only.")
+@click.option(
+    "--min-free-rate",
+    type=click.IntRange(0, 1000),
+    default=0,
+    help="Do free work only while so many thousandths of it are paid by the horde.",
+)
+@click.option("--until-stdin-closes", is_flag=True, hidden=True, help="End with the program at the other end of stdin.")
+@with_horde
+def worker(
+    settings: Settings,
+    images: tuple[str, ...],
+    texts: tuple[str, ...],
+    dry_runs: tuple[str, ...],
+    slots: int,
+    listen: str,
+    until_stdin_closes: bool,
+    **rest: Any,
+) -> None:
+    """Serve the horde: earn kudos for every picture and text that this machine makes.
+
+    Without --image, --text or --dry-run it serves the two small models of the demo.
+    """
+    with translated(settings):
+        specs = chosen(images, texts, dry_runs) * slots
+        host, port = _listening(listen)
+        home = settings.home
+        _log_to_stderr()
+        with home.worker_lock():
+            _serve(settings, specs, home, _settings(host, port, **rest), until_stdin_closes=until_stdin_closes)
+
+
+def _settings(
+    host: str, port: int, *, ahead: int, addresses: tuple[str, ...], no_anonymous: bool, min_free_rate: int
+) -> WorkerSettings:
+    from peer.worker import Settings as WorkerSettings
+
+    return WorkerSettings(host, port, addresses, ahead, not no_anonymous, min_free_rate)
+
+
+def _serve(
+    settings: Settings,
+    specs: list[EngineSpec],
+    home: Home,
+    serving: WorkerSettings,
+    *,
+    until_stdin_closes: bool,
+) -> None:
+    """Run until Ctrl+C, SIGTERM or the end of standard input."""
+    import asyncio
+    import random
+
+    from peer.client import system_clock
+    from peer.worker import Worker
+
+    link, key = settings.link(), home.key()
+    engines = open_engines(specs, home.worker_folder)
+    news = NewsLines(as_json=settings.json)
+
+    async def work() -> None:
+        def heard(one: News) -> None:
+            if one.kind == "rules" and (document := served.connection.rules_document) is not None:
+                home.keep_rules(link.root, document)
+            news.tell(one)
+
+        served = Worker(
+            link,
+            key,
+            engines,
+            home.worker_folder,
+            clock=system_clock,
+            random=random.SystemRandom(),
+            settings=serving,
+            insecure=settings.insecure,
+            rules=home.rules(link.root),
+            on_news=heard,
+        )
+        running = asyncio.create_task(served.run())
+        _when_told_to_end(asyncio.get_running_loop(), running.cancel, stdin_too=until_stdin_closes)
+        try:
+            await running
+        except asyncio.CancelledError:
+            if (me := asyncio.current_task()) is not None and me.cancelling():  # Ctrl+C, which ends the program
+                raise
+
+    with _engine_errors(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(work())
+
+
+def open_engines(specs: list[EngineSpec], folder: Path) -> list[Engine]:
+    """An engine for each spec, in a process of its own, with a log of its own in `folder`."""
+    from peer.engines.process import ProcessEngine
+
+    return [ProcessEngine(spec, log=folder / f"engine-{number}.log") for number, spec in enumerate(specs, 1)]
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Turn what keeps a worker from serving into a failure with an exit code."""
+    from peer.connection import CannotJoin
+    from peer.engines.base import EngineError
+
+    try:
+        yield
+    except EngineError as error:
+        raise Failure(error.code, f"an engine cannot be started: {error}", Exit.UNEXPECTED) from error
+    except CannotJoin as error:
+        exit = Exit.REFUSED if error.refusal.code == "not_registered" else Exit.UNREACHABLE
+        raise Failure(error.refusal.code, str(error), exit) from error
+
+
+class NewsLines:
+    """What a worker does, a line for each thing, on standard output."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._earned = 0
+        self._done = 0
+
+    def tell(self, news: News) -> None:
+        """One thing that happened."""
+        if news.kind == "settled":
+            self._earned += news.earned
+            self._done += 1
+        if self._as_json:
+            attempt = {"job": news.attempt.job.hex(), "attempt": news.attempt.number} if news.attempt else {}
+            more = {"done": news.done, "total": news.total} if news.kind == "progress" else {}
+            earned = {"earned": news.earned} if news.kind == "settled" else {}
+            print_json({"event": news.kind, "text": news.text, **attempt, **more, **earned})
+        elif news.kind != "progress":
+            job = f" {news.attempt.job.hex()[:8]}" if news.attempt else ""
+            click.echo(plain(f"{time.strftime('%H:%M:%S')} {news.kind}{job} {self._more(news)}".rstrip()))
+
+    def _more(self, news: News) -> str:
+        if news.kind != "settled":
+            return news.text
+        return f"+{show_kudos(news.earned)} kudos; {show_kudos(self._earned)} by {self._done} jobs since the start"
+
+
+def _listening(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise click.UsageError(f"--listen {text}: wanted HOST:PORT, or :PORT for every address of this machine")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _when_told_to_end(loop: Any, end: Callable[[], object], *, stdin_too: bool) -> None:
+    """Call `end` in the loop on SIGTERM, and when standard input closes if that is to count."""
+
+    def from_elsewhere(*_: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended before
+            loop.call_soon_threadsafe(end)
+
+    # Not loop.add_signal_handler, which Windows does not have.
+    signal.signal(signal.SIGTERM, from_elsewhere)
+    if stdin_too:
+        # os.read, for a thread that waits in sys.stdin holds a lock that Python wants when it ends.
+        def wait() -> None:
+            while os.read(sys.stdin.fileno(), 4096):
+                pass
+            from_elsewhere()
+
+        threading.Thread(target=wait, name="stdin", daemon=True).start()
+
+
+def _loop_factory() -> Any:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
