@@ -120,12 +120,18 @@ class StreamServer:
             self._server.close()
         await self._runner.cleanup()
 
+    @property
+    def connections(self) -> int:
+        """How many readers are connected."""
+        server = self._runner.server
+        return len(server.connections) if server is not None else 0
+
     def _protocol_factory(self) -> Callable[[], asyncio.Protocol]:
         server = self._runner.server
         assert server is not None  # noqa: S101 (set by setup)
 
         def make() -> asyncio.Protocol:
-            return server() if len(server.connections) < self._max_connections else _Full()
+            return server() if self.connections < self._max_connections else _Full()
 
         return make
 
