@@ -102,6 +102,10 @@ class Outlet:
             self._last_resort.cancel()
 
 
+class CannotListen(Exception):
+    """Nothing can listen at the address; the text says why."""
+
+
 @dataclass
 class Desk:
     """What the handlers share. url: the address for links, known once the port is."""
@@ -143,7 +147,7 @@ def make_app(coordinator: Coordinator, settings: Settings) -> web.Application:
 
 @asynccontextmanager
 async def serving(app: web.Application) -> AsyncIterator[Link]:
-    """The application at its address, which the link names, until the block ends; raises `OSError`."""
+    """The application at its address, which the link names, until the block ends; raises `CannotListen`."""
     desk = app[DESK]
     settings = desk.settings
     runner = web.AppRunner(
@@ -156,12 +160,7 @@ async def serving(app: web.Application) -> AsyncIterator[Link]:
     await runner.setup()
     try:
         behind = cast("Callable[[], asyncio.Protocol]", runner.server)
-        listener = await asyncio.get_running_loop().create_server(
-            lambda: Door(behind, desk.places, settings.trusted_proxies),
-            settings.host,
-            settings.port,
-            backlog=1024,
-        )
+        listener = await _listen_at(settings, lambda: Door(behind, desk.places, settings.trusted_proxies))
         desk.url = settings.link_url(listener.sockets[0].getsockname()[1])
         try:
             yield desk.link
@@ -169,6 +168,14 @@ async def serving(app: web.Application) -> AsyncIterator[Link]:
             listener.close()
     finally:
         await runner.cleanup()
+
+
+async def _listen_at(settings: Settings, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(protocol, settings.host, settings.port, backlog=1024)
+    except OSError as error:
+        text = f"cannot listen on {settings.host}, port {settings.port}: {error.strerror or error}"
+        raise CannotListen(text) from error
 
 
 async def _hang_up(app: web.Application) -> None:

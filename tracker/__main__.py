@@ -1,0 +1,190 @@
+"""The command `potluck-tracker`. Libraries are imported where a command needs them, so that help comes quickly."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tracker.commands import exits
+
+if TYPE_CHECKING:
+    from protocol.links import Link
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+PLACE = click.Path(exists=True, path_type=Path)
+
+
+def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("potluck")
+        except metadata.PackageNotFoundError:
+            version = "(run from a folder, not installed)"
+        click.echo(f"potluck-tracker {version}")
+        context.exit()
+
+
+@click.group(
+    epilog="\b\nExit codes:\n" + exits.table(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def cli() -> None:
+    """Host a horde: people with a GPU to spare serve people who need one, for free.
+
+    `potluck-tracker init DIR` makes one, `potluck-tracker serve DIR` runs it.
+    """
+
+
+@contextmanager
+def _exits() -> Iterator[None]:
+    """An error of a command becomes its text and its exit code."""
+    try:
+        yield
+    except exits.CommandError as error:
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
+        sys.exit(error.code)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--name", help="The horde's name, as people see it.")
+@click.option("--listen", metavar="HOST:PORT", help="Where to listen; 127.0.0.1:7345 if not given.")
+@click.option(
+    "--url", metavar="URL", help="The address for the link: ws://... or wss://..., made from --listen if not given."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def init(folder: Path, name: str | None, listen: str | None, url: str | None, as_json: bool) -> None:
+    """Make a new horde in DIR: keys, rules and database. Prints the link by which people join."""
+    from tracker.commands.init import init, words
+
+    given = {"horde.name": name, "server.listen": listen, "server.url": url}
+    with _exits():
+        made = init(folder, {key: value for key, value in given.items() if value is not None}, _now())
+    if as_json:
+        from protocol.keys import show_key
+
+        content = {"link": str(made.link), "root": show_key(made.link.root), "folder": str(made.folder)}
+        click.echo(json.dumps(content | {"root_key": str(made.root_key)}))
+    else:
+        click.echo(words(made))
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--listen", metavar="HOST:PORT", help="Listen here instead of where horde.toml says.")
+@click.option("--json-logs", is_flag=True, help="Log JSON lines on a terminal too, and print the link as JSON.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+@click.option(
+    "--log", "log_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all logs to this file too."
+)
+@click.option("--until-stdin-closes", is_flag=True, hidden=True)
+def serve(
+    folder: Path, listen: str | None, json_logs: bool, log_level: str, log_file: Path | None, until_stdin_closes: bool
+) -> None:
+    """Run the horde in DIR until SIGTERM or Ctrl+C. SIGHUP reads the rules again.
+
+    Logs go to standard error: readable on a terminal, JSON lines otherwise. The link goes to standard output.
+    """
+    import os
+
+    from tracker import logs
+    from tracker.commands.serve import serve
+
+    try:
+        logs.set_up(level=log_level, as_json=json_logs or None, colours="NO_COLOR" not in os.environ, file=log_file)
+    except OSError as error:
+        raise click.BadParameter(f"{log_file}: {error.strerror}", param_hint="--log") from error
+    as_json = json_logs or not sys.stdout.isatty()
+    with _exits():
+        code = serve(
+            folder,
+            listen=listen,
+            until_stdin_closes=until_stdin_closes,
+            announce=lambda link: _announce(link, as_json=as_json),
+        )
+    sys.exit(code)
+
+
+def _announce(link: Link, *, as_json: bool) -> None:
+    """Tell people, or the program that started this one, that peers can come."""
+    if as_json:
+        click.echo(json.dumps({"event": "serving", "url": link.url, "link": str(link), "name": link.name}))
+    else:
+        click.echo(f"{link.name} is open at {link.url}\nPeople join by: potluck join '{link}'\nCtrl+C ends it.")
+    sys.stdout.flush()
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(folder: Path, as_json: bool) -> None:
+    """Look whether DIR is fit to be served: settings, keys, database, disk. Changes nothing."""
+    from tracker.commands.check import check
+
+    findings = list(check(folder, _now()))
+    ok = all(finding.grade != "error" for finding in findings)
+    if as_json:
+        rows = [{"grade": f.grade, "what": f.what, "text": f.text} for f in findings]
+        click.echo(json.dumps({"ok": ok, "findings": rows}))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.grade:<8}{finding.what}: {finding.text}")
+    sys.exit(exits.OK if ok else exits.FOUND_FAULTS)
+
+
+@cli.command()
+@click.argument("place", metavar="DIR|DATABASE", type=PLACE)
+@click.option(
+    "--head", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A settlement that somebody kept."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def audit(place: Path, head: Path | None, as_json: bool) -> None:
+    """Compute everything in the ledger again from its evidence. Works while the tracker serves.
+
+    With --head, a settlement that a peer kept must be in the ledger too: so a cut or rewritten tail is found.
+    """
+    from tracker.commands.audit import audit
+
+    with _exits():
+        report = audit(place, head)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(report))
+    else:
+        for line in report.lines():
+            click.echo(line)
+    sys.exit(exits.OK if report.ok else exits.FOUND_FAULTS)
+
+
+def main() -> None:
+    """Carry out the command line."""
+    try:
+        code = cli(standalone_mode=False)
+    except click.Abort:
+        code = exits.INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Sums over the ledger's entries: what the stored balances and counts must agree with."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass, field, fields
+
+from protocol.postings import BURN, MINT, Postings
+from tracker.audit.report import Findings
+from tracker.ledger import DAY_MS
+
+
+@dataclass
+class Sums:
+    """One account, as its entries say."""
+
+    balance: int = 0
+    held: int = 0
+    earned: int = 0
+    spent: int = 0
+    taken_free: int = 0
+    jobs_done: int = 0
+    jobs_received: int = 0
+
+
+COLUMNS = tuple(column.name for column in fields(Sums))
+
+
+@dataclass
+class Books:
+    """All accounts. holds: what is set aside for each job that has not ended. minted: by the day of the lease."""
+
+    accounts: dict[int, Sums] = field(default_factory=dict)
+    holds: dict[bytes, int] = field(default_factory=dict)
+    minted: Counter[int] = field(default_factory=Counter)
+
+    def of(self, account: int) -> Sums:
+        """The sums of an account."""
+        return self.accounts.setdefault(account, Sums())
+
+    def post(self, postings: Postings) -> None:
+        """Move what an entry moves."""
+        for account, amount in postings:
+            self.of(account).balance += amount
+
+    def hold(self, job: bytes, payer: int, amount: int) -> None:
+        """So much is set aside for a job."""
+        self.holds[job] = self.holds.get(job, 0) + amount
+        self.of(payer).held += amount
+
+    def unhold(self, job: bytes, payer: int, amount: int) -> None:
+        """So much of it is not set aside any more."""
+        self.of(payer).held -= amount
+        left = self.holds.get(job, 0) - amount
+        if left:
+            self.holds[job] = left
+        else:
+            self.holds.pop(job, None)
+
+    @property
+    def all_minted(self) -> int:
+        """All kudos ever made."""
+        return -self.of(MINT).balance
+
+    @property
+    def all_burned(self) -> int:
+        """All kudos ever destroyed."""
+        return self.of(BURN).balance
+
+    @property
+    def sum(self) -> int:
+        """Of all balances; zero, or something is wrong."""
+        return sum(account.balance for account in self.accounts.values())
+
+
+def compare_accounts(connection: sqlite3.Connection, books: Books, findings: Findings) -> int:
+    """Stored balances and counts against the sums; how many accounts there are."""
+    seen = set()
+    for account, *stored in connection.execute(
+        "SELECT account, balance, held, earned, spent, taken_free, jobs_done, jobs_received FROM accounts"
+    ):
+        seen.add(account)
+        sums = books.accounts.get(account, Sums())
+        for name, value in zip(COLUMNS, stored, strict=True):
+            findings.expect(f"account {account}: stored {name}", value, getattr(sums, name))
+    for account in sorted(books.accounts.keys() - seen):
+        findings.add(f"account {account}, which entries name", None, "a row")
+    findings.expect("the sum of all balances", books.sum, 0)
+    return len(seen)
+
+
+def compare_mint(connection: sqlite3.Connection, books: Books, findings: Findings) -> None:
+    """What each day's budget bore: minted as the entries say, set aside as the attempts say."""
+    reserved = dict(
+        connection.execute(
+            "SELECT issued / ?, sum(reserved) FROM attempts GROUP BY 1 HAVING sum(reserved) <> 0", (DAY_MS,)
+        )
+    )
+    stored = {
+        day: (aside, minted) for day, aside, minted in connection.execute("SELECT day, reserved, minted FROM mint_days")
+    }
+    for day in sorted(stored.keys() | reserved.keys() | books.minted.keys()):
+        aside, minted = stored.get(day, (0, 0))
+        findings.expect(f"day {day}: stored mint", minted, books.minted[day])
+        findings.expect(f"day {day}: stored mint set aside", aside, reserved.get(day, 0))

@@ -1,0 +1,219 @@
+"""The walk along the ledger, leaf by leaf: evidence opened, tree and sums grown, checkpoints compared on the way."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from protocol import codec, merkle, postings, prices
+from protocol.documents import Cancel, Checkpoint, Denial, Evidence, Leaf, Request
+from protocol.errors import Refusal
+from protocol.merkle import Frontier
+from protocol.postings import ANONYMOUS
+from tracker.audit.books import Books
+from tracker.audit.head import Head
+from tracker.audit.papers import Horde, Papers, Version, check_signed
+from tracker.audit.payments import Entry, Payments
+from tracker.audit.report import Findings
+from tracker.ledger import leaf_of
+from tracker.lifecycle import LIVE, Job, State
+from tracker.store.sqlite import rows
+
+
+@dataclass
+class Walked:
+    """What the walk saw. head_leaf, head_root: what stands where a kept settlement says, None if nothing does."""
+
+    books: Books = field(default_factory=Books)
+    tree: Frontier = field(default_factory=Frontier)
+    checkpoints: int = 0
+    head_leaf: bytes | None = None
+    head_root: bytes | None = None
+
+
+class Walk:
+    """One pass over entries and checkpoints."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        horde: Horde,
+        versions: dict[int, Version],
+        head: Head | None,
+        findings: Findings,
+    ) -> None:
+        self.seen = Walked()
+        self._connection = connection
+        self._horde = horde
+        self._versions = versions
+        self._head = head
+        self._findings = findings
+        self._papers = Papers(connection, findings)
+        self._payments = Payments(connection, horde, versions, self.seen.books, findings)
+        self._checkpoint = b""
+        self._epoch = 0
+        self._roots_differ = False
+
+    def run(self) -> None:
+        """Walk from the first entry to the last."""
+        checkpoints = iter(self._connection.execute("SELECT size, document FROM checkpoints ORDER BY size"))
+        later = self._pass_checkpoints(checkpoints, next(checkpoints, None))
+        for number, leaf, hashed, evidence in self._connection.execute(
+            "SELECT entry, leaf, hash, evidence FROM entries ORDER BY entry"
+        ):
+            index = self.seen.tree.size
+            self._findings.expect("the entry's number", number, index, number)
+            self._entry(index, leaf, hashed, evidence)
+            later = self._pass_checkpoints(checkpoints, later)
+        while later is not None:
+            self._findings.add(
+                "the ledger's tail was cut: a checkpoint covers more", f"{self.seen.tree.size} entries", later[0]
+            )
+            self.seen.checkpoints += 1
+            later = next(checkpoints, None)
+
+    # The tree
+
+    def _pass_checkpoints(
+        self, rest: Iterator[tuple[int, bytes]], checkpoint: tuple[int, bytes] | None
+    ) -> tuple[int, bytes] | None:
+        """Compare the checkpoint of this size, if there is one; returns the next one. Called once for each size."""
+        tree = self.seen.tree
+        if self._head is not None and self._head.checkpoint.size == tree.size:
+            self.seen.head_root = tree.root()
+        if checkpoint is None or checkpoint[0] != tree.size:
+            return checkpoint
+        self.seen.checkpoints += 1
+        size, raw = checkpoint
+        what = f"checkpoint {size}"
+        self._checkpoint = raw
+        try:
+            _, said = check_signed(raw, self._horde, Checkpoint)
+        except Refusal as refusal:
+            self._findings.add(what, refusal, "a document of the serving key")
+            return next(rest, None)
+        self._findings.expect(f"{what}: size", said.size, size)
+        if not self._roots_differ:  # once they do, all later ones do
+            self._roots_differ = not self._findings.expect(
+                f"{what}: root of the tree (nothing after it can be trusted)", said.root, tree.root(), max(0, size - 1)
+            )
+        if not self._epoch <= said.epoch <= self._horde.epoch:
+            self._findings.add(f"{what}: epoch", said.epoch, f"{self._epoch} to {self._horde.epoch}")
+        self._epoch = max(self._epoch, said.epoch)
+        return next(rest, None)
+
+    def _entry(self, index: int, raw: bytes, stored: bytes, evidence_raw: bytes) -> None:
+        hashed = merkle.leaf_hash(raw)
+        self._findings.expect("the stored hash of the leaf", stored, hashed, index)
+        self.seen.tree = self.seen.tree.append(hashed)
+        if self._head is not None and self._head.settlement.entry == index:
+            self.seen.head_leaf = hashed
+        try:
+            leaf = codec.decode(raw, Leaf)
+            evidence = codec.decode(evidence_raw, Evidence)
+        except Refusal as refusal:
+            self._findings.add("leaf or evidence", refusal, "what can be read", index)
+            return
+        self._check_leaf(index, raw, leaf, evidence)
+        try:
+            self._event(leaf.event, Entry(index, hashed, leaf.postings, evidence))
+        except (Refusal, ValueError) as error:  # a row or price that makes no sense
+            self._findings.add(f"what a {leaf.event} speaks of", error, "what can be read", index)
+        self.seen.books.post(leaf.postings)
+
+    def _check_leaf(self, index: int, raw: bytes, leaf: Leaf, evidence: Evidence) -> None:
+        """The leaf is what the evidence makes of it."""
+        self._findings.expect("the sum of the postings", sum(amount for _, amount in leaf.postings), 0, index)
+        right = leaf_of(leaf.event, leaf.postings, evidence)
+        for name in ("day", "hold", "documents"):
+            self._findings.expect(f"the leaf's {name}", getattr(leaf, name), getattr(right, name), index)
+        if leaf == right:
+            self._findings.expect("the leaf's bytes", raw, codec.encode(right), index)
+
+    # Events
+
+    def _event(self, event: str, entry: Entry) -> None:
+        if event not in ("hold", "release", "refund", "settle"):
+            self._findings.add("the event", event, "hold, release, refund or settle", entry.index)
+            return
+        job = rows.job(self._connection, entry.evidence.job) if entry.evidence.job else None
+        if job is None:
+            self._findings.add("the job of the evidence", entry.evidence.job, "a job that is kept", entry.index)
+            return
+        if entry.evidence.rules not in self._versions:
+            self._findings.add("the rules of the evidence", entry.evidence.rules, "a version that is kept", entry.index)
+        match event:
+            case "hold":
+                self._hold(entry, job)
+            case "settle":
+                self._payments.check(entry, job, self._checkpoint)
+            case _:
+                self._release(event, entry, job)
+
+    def _expect(self, entry: Entry, what: str, found: object, wanted: object) -> None:
+        self._findings.expect(what, found, wanted, entry.index)
+
+    def _hold(self, entry: Entry, job: Job) -> None:
+        """What is set aside is what the dearest of the named models costs, as far as the balance goes."""
+        amount = -sum(moved for account, moved in entry.moved if account == job.payer)
+        self._expect(entry, "the postings of a hold", entry.moved, postings.hold(job.payer, amount))
+        self._expect(entry, "the evidence's documents", entry.evidence.documents, (job.request,))
+        self._expect(entry, "the attempt of a hold", entry.evidence.attempt, 0)
+        self._expect(entry, "the time of a hold", entry.evidence.time, job.admitted)
+        self._expect(entry, "what was held for the job before", self.seen.books.holds.get(job.handle, 0), 0)
+        if job.payer == ANONYMOUS:
+            self._findings.add("the payer of a hold", "anonymous", "an account", entry.index)
+        request = self._papers.find(job.request, Request, entry.index)
+        version = self._versions.get(entry.evidence.rules)
+        if request is not None and version is not None:
+            rules, public = version.rules, request.body.public
+            balance = self.seen.books.of(job.payer).balance
+            costs = {prices.price(rules, public.work, model) for model in public.models or (*rules.models, "")}
+            right = {postings.share(cost, prices.tax(rules), balance).held for cost in costs}
+            if amount not in right:
+                wanted = " or ".join(str(held) for held in sorted(right))
+                self._findings.add("the amount of a hold", amount, wanted, entry.index)
+        self.seen.books.hold(job.handle, job.payer, amount)
+
+    def _release(self, event: str, entry: Entry, job: Job) -> None:
+        """All that is still held goes back to who paid it, when the job has ended, for a reason that is kept."""
+        held = self.seen.books.holds.get(job.handle, 0)
+        amount = sum(moved for account, moved in entry.moved if account == job.payer)
+        self._expect(entry, f"the postings of a {event}", entry.moved, postings.release(job.payer, held))
+        self._expect(entry, "the event", event, "refund" if job.state is State.REFUNDED else "release")
+        if job.state in LIVE:
+            self._findings.add("the job's state", job.state, "an end", entry.index)
+        named = entry.evidence.documents
+        match job.state:
+            case State.REFUNDED:
+                self._refunded(entry, job)
+            case State.CANCELLED:
+                self._cancelled(entry, job)
+            case _:
+                self._expect(entry, "the evidence's documents", named, ())
+        self.seen.books.unhold(job.handle, job.payer, amount)
+
+    def _refunded(self, entry: Entry, job: Job) -> None:
+        named = entry.evidence.documents
+        denial = self._papers.find(named[0], Denial, entry.index) if len(named) == 1 else None
+        if denial is None:
+            self._findings.add("the evidence's documents", len(named), "one denial", entry.index)
+            return
+        self._expect(entry, "the denial's signer", denial.envelope.key, job.job_key)
+        spoken_of = job.handle, entry.evidence.attempt
+        self._expect(entry, "the denial's job and attempt", (denial.body.job, denial.body.attempt), spoken_of)
+
+    def _cancelled(self, entry: Entry, job: Job) -> None:
+        """By a cancel that the evidence names; one that came while the job was leased is found by its job key."""
+        named = entry.evidence.documents
+        if len(named) > 1:
+            self._findings.add("the evidence's documents", len(named), "at most one cancel", entry.index)
+        found = self._connection.execute(
+            "SELECT digest FROM documents WHERE signer = ? AND kind = ?", (job.job_key, Cancel.KIND)
+        ).fetchall()
+        for digest in named or [digest for (digest,) in found]:
+            cancel = self._papers.find(digest, Cancel, entry.index)
+            if cancel and cancel.envelope.key == job.job_key and cancel.body.job in (None, job.handle):
+                return
+        self._findings.add("the cancel behind it", None, "one by the request's job key", entry.index)

@@ -1,0 +1,101 @@
+"""A settlement that somebody kept: the witness against a ledger whose tail was cut or rewritten."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol import documents
+from protocol.documents import Checkpoint, Settlement
+from protocol.envelope import Envelope, check_document_context
+from protocol.errors import Refusal
+from protocol.keys import show_key
+from tracker.audit.report import Findings
+
+
+class BadHead(Exception):
+    """A file in which no settlement could be found; the text says what was wanted."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The settlement in a file, and the checkpoint in it. Nothing of it has been checked."""
+
+    envelope: Envelope
+    settlement: Settlement
+    checkpoint_envelope: Envelope
+    checkpoint: Checkpoint
+
+
+def read_head(path: Path) -> Head:
+    """The settlement in a file: the envelope's bytes, or the same in hexadecimal or base64; raises `BadHead`."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadHead(f"{path}: cannot be read: {error.strerror}") from error
+    for raw in _readings(content):
+        try:
+            envelope = documents.parse_document(raw, Settlement)
+            settlement = documents.open_document(envelope, Settlement)
+            inner = documents.parse_document(settlement.checkpoint, Checkpoint)
+            return Head(envelope, settlement, inner, documents.open_document(inner, Checkpoint))
+        except Refusal:
+            continue
+    raise BadHead(f"{path}: no settlement: wanted a settlement's envelope, as bytes, in hexadecimal or in base64")
+
+
+def check_head(head: Head, root: bytes, serving: bytes, findings: Findings) -> None:
+    """Whether the horde signed what was kept."""
+    for envelope in (head.envelope, head.checkpoint_envelope):
+        try:
+            check_document_context(envelope, root)
+            envelope.verify()
+        except Refusal as refusal:
+            findings.add(f"the kept {envelope.kind}", refusal, f"one of horde {show_key(root)}")
+        findings.expect(f"signer of the kept {envelope.kind}", envelope.key, serving)
+
+
+def compare_head(head: Head, size: int, leaf: bytes | None, root_then: bytes | None, findings: Findings) -> None:
+    """Whether the ledger of `size` entries still contains what was kept.
+
+    leaf: hash of the entry that the settlement names; root_then: the tree's root at the size of its checkpoint.
+    """
+    said = head.settlement
+    if leaf is None:
+        findings.add(
+            "the ledger's tail was cut: a settlement that was kept names an entry that is gone",
+            f"{size} entries",
+            f"at least {said.entry + 1}",
+            said.entry,
+        )
+    else:
+        findings.expect("the leaf that the kept settlement names", leaf, said.leaf, said.entry)
+    if root_then is None:
+        findings.add(
+            "the ledger's tail was cut: a checkpoint that was kept covers more", f"{size} entries", head.checkpoint.size
+        )
+    else:
+        findings.expect(
+            f"the tree's root at the {head.checkpoint.size} entries of the kept checkpoint",
+            root_then,
+            head.checkpoint.root,
+        )
+
+
+def _readings(content: bytes) -> list[bytes]:
+    """What the bytes may mean, most direct first."""
+    readings = [content]
+    text = b"".join(content.split())
+    for decode in (bytes.fromhex, _from_base64):
+        try:
+            readings.append(decode(text.decode("ascii")))
+        except (ValueError, binascii.Error):
+            continue
+    return readings
+
+
+def _from_base64(text: str) -> bytes:
+    padded = text + "=" * (-len(text) % 4)
+    return base64.b64decode(padded, altchars=b"-_" if set("-_") & set(padded) else None, validate=True)

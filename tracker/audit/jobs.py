@@ -1,0 +1,119 @@
+"""Requests, jobs and attempts as the tables have them, against the documents and entries that they stand for."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from protocol import codec
+from protocol.documents import Evidence, Lease, Request, Settlement
+from protocol.errors import Refusal
+from protocol.postings import ANONYMOUS
+from protocol.work import PublicPart
+from tracker.audit.books import Books
+from tracker.audit.papers import Horde, check_signed
+from tracker.audit.report import Findings
+from tracker.lifecycle import LIVE, State
+from tracker.store.sqlite.papers import job_identity
+
+
+def check_requests(connection: sqlite3.Connection, horde: Horde, findings: Findings) -> None:
+    """Each request's row says what its document does, has n jobs, and the payer is its signer's account."""
+    for request, signer, nonce, job_key, payer, public, private_digest, raw, jobs, admitted in connection.execute(
+        "SELECT r.request, r.signer, r.nonce, r.job_key, r.payer, r.public, r.private_digest, d.raw,"
+        " (SELECT count(*) FROM jobs j WHERE j.request = r.request),"
+        " (SELECT min(admitted) FROM jobs j WHERE j.request = r.request)"
+        " FROM requests r LEFT JOIN documents d ON d.digest = r.request"
+    ):
+        what = f"request {request[:8].hex()}…"
+        try:
+            envelope, said = check_signed(raw or b"", horde, Request)
+            kept = codec.decode(public, PublicPart)
+        except Refusal as refusal:
+            findings.add(what, refusal, "a request that is kept")
+            continue
+        row = (signer, nonce, job_key, kept, private_digest, jobs)
+        right = (envelope.key, said.nonce, said.job_key, said.public, said.private_digest, said.public.n)
+        for name, found, wanted in zip(
+            ("signer", "nonce", "job key", "public part", "private digest", "number of jobs"), row, right, strict=True
+        ):
+            findings.expect(f"{what}: {name}", found, wanted)
+        _check_payer(connection, what, signer, payer, admitted, findings)
+
+
+def _check_payer(
+    connection: sqlite3.Connection, what: str, signer: bytes, payer: int, admitted: int | None, findings: Findings
+) -> None:
+    """The account of the signer; anonymous only if the key was no account's yet."""
+    row = connection.execute("SELECT account, since FROM keys WHERE key = ?", (signer,)).fetchone()
+    anonymous_then = row is None or (admitted is not None and row[1] >= admitted)
+    if not (payer == ANONYMOUS and anonymous_then):
+        findings.expect(f"{what}: payer", payer, row[0] if row else ANONYMOUS)
+
+
+def check_jobs(connection: sqlite3.Connection, horde: Horde, books: Books, findings: Findings) -> int:
+    """Each job's state is what the entries say; how many jobs there are."""
+    count = 0
+    for job, state, held, attempt, attempts, settled in connection.execute(
+        "SELECT j.job, j.state, j.held, j.attempt, (SELECT max(attempt) FROM attempts a WHERE a.job = j.job), j.settled"
+        " FROM jobs j"
+    ):
+        count += 1
+        what = f"job {job[:8].hex()}…"
+        findings.expect(f"{what}: what its hold contains", held, books.holds.get(job, 0))
+        findings.expect(f"{what}: its latest attempt", attempt, attempts or 0)
+        if state not in LIVE:
+            findings.expect(f"{what}, which is {state}: what is still held", books.holds.get(job, 0), 0)
+        if state == State.SETTLED:
+            _check_paid_once(connection, horde, what, job, settled, findings)
+        else:
+            findings.expect(f"{what}, which is {state}: the attempt that was paid", settled, 0)
+    return count
+
+
+def _check_paid_once(
+    connection: sqlite3.Connection, horde: Horde, what: str, job: bytes, settled: int, findings: Findings
+) -> None:
+    """A settled job has one settlement, whose entry is a settle entry for it.
+
+    The walk has shown the other direction: every settle entry is the one that its attempt's settlement names.
+    """
+    row = connection.execute(
+        "SELECT raw FROM documents WHERE signer = ? AND kind = ? AND identity = ?",
+        (horde.serving, Settlement.KIND, job_identity(job, settled)),
+    ).fetchone()
+    try:
+        _, said = check_signed(row[0] if row else b"", horde, Settlement)
+    except Refusal:
+        findings.add(f"{what}: its settlement", None, f"one of attempt {settled}")
+        return
+    row = connection.execute("SELECT evidence FROM entries WHERE entry = ?", (said.entry,)).fetchone()
+    try:
+        evidence = codec.decode(row[0], Evidence) if row else None
+    except Refusal:
+        evidence = None
+    paid = (evidence.job, evidence.attempt) if evidence else None
+    findings.expect(f"{what}: the entry that its settlement names", paid, (job, settled), said.entry)
+
+
+def check_attempts(connection: sqlite3.Connection, horde: Horde, findings: Findings) -> None:
+    """Each attempt's row says what its signed lease does; leases and settlements belong to attempts."""
+    columns = ("job", "attempt", "worker", "model", "issued", "deadline", "rules", "price", "paid", "free")
+    for raw, *row in connection.execute(
+        "SELECT d.raw, a.job, a.attempt, a.worker, a.model, a.issued, a.deadline, a.rules, a.price, a.paid, a.free"
+        " FROM attempts a LEFT JOIN documents d ON d.digest = a.lease"
+    ):
+        what = f"attempt {row[1]} of job {row[0][:8].hex()}…"
+        try:
+            _, lease = check_signed(raw or b"", horde, Lease)
+        except Refusal as refusal:
+            findings.add(f"{what}: its lease", refusal, "a lease of the serving key")
+            continue
+        for name, found in zip(columns, row, strict=True):
+            findings.expect(f"{what}: {name}", found, getattr(lease, name))
+    stray = connection.execute(
+        "SELECT d.kind, count(*) FROM documents d WHERE d.kind IN ('lease', 'settlement') AND NOT EXISTS (SELECT 1 FROM"
+        " attempts a JOIN jobs j ON j.job = a.job WHERE a.job = substr(d.identity, 1, 16)"
+        " AND (a.lease = d.digest OR (d.kind = 'settlement' AND j.settled = a.attempt))) GROUP BY 1"
+    )
+    for kind, count in stray:
+        findings.add(f"documents of kind {kind} that belong to no attempt", count, 0)

@@ -1,0 +1,198 @@
+"""The signed papers of a horde: who may sign for it, its rules, and every document that is kept as evidence."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+
+from protocol import codec, documents
+from protocol.documents import (
+    DOCUMENTS,
+    Acknowledgement,
+    Cancel,
+    Checkpoint,
+    Denial,
+    Document,
+    Lease,
+    Receipt,
+    Request,
+    RulesDocument,
+    Serving,
+    Settlement,
+)
+from protocol.envelope import Envelope, check_delegation, check_document_context, parse
+from protocol.errors import Refusal
+from protocol.rules import Rules, from_json
+from tracker.audit.report import Findings
+from tracker.store.base import StoreError
+from tracker.store.sqlite.papers import job_identity
+
+#: What the serving key alone may say.
+OF_THE_HORDE = frozenset({Lease.KIND, Settlement.KIND, Checkpoint.KIND, RulesDocument.KIND})
+
+D = TypeVar("D", bound=Document)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the rules. issued: milliseconds."""
+
+    rules: Rules
+    issued: int
+
+
+@dataclass(frozen=True)
+class Horde:
+    """Who may sign. root: the horde's id; serving: the key that it appointed. epoch: raised by each restore."""
+
+    root: bytes
+    serving: bytes
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Paper(Generic[D]):
+    """One document as it is kept. taken: when the tracker took it in."""
+
+    envelope: Envelope
+    body: D
+    taken: int
+
+
+def read_horde(connection: sqlite3.Connection, root: bytes | None, findings: Findings) -> Horde:
+    """Whose ledger this is; raises `StoreError` if nothing can be checked for want of that."""
+    row = connection.execute("SELECT root, delegation, epoch FROM horde").fetchone()
+    if row is None:
+        raise StoreError("the database holds no horde: nothing has been made in it")
+    claimed, delegation, epoch = row
+    findings.expect("the horde's root key", claimed, root or claimed)
+    try:
+        envelope = parse(delegation)
+        check_delegation(envelope, root or claimed)
+        serving = documents.open_document(envelope, Serving).serving
+    except Refusal as refusal:
+        raise StoreError(f"the root's delegation in the database is not one ({refusal}): restore a backup") from refusal
+    return Horde(root or claimed, serving, epoch)
+
+
+def read_rules(connection: sqlite3.Connection, horde: Horde, findings: Findings) -> dict[int, Version]:
+    """Every version of the rules by its number, each signed and naming the one before."""
+    versions: dict[int, Version] = {}
+    previous = b""
+    rows = connection.execute("SELECT version, digest, document FROM rules ORDER BY version")
+    for expected, (version, digest, raw) in enumerate(rows, 1):
+        what = f"rules version {version}"
+        try:
+            envelope = _checked(raw, horde, RulesDocument)
+            body = documents.open_document(envelope, RulesDocument)
+            versions[version] = Version(from_json(body.rules), body.issued)
+        except (Refusal, msgspec.DecodeError) as error:
+            findings.add(what, error, "a document of the serving key")
+            continue
+        findings.expect("the rules' numbers", version, expected)
+        findings.expect(f"{what}: number in the document", body.version, version)
+        findings.expect(f"{what}: digest", digest, envelope.digest)
+        findings.expect(f"{what}: the version before", body.previous, previous)
+        previous = envelope.digest
+    if not versions:
+        findings.add("the rules", None, "at least one version")
+    return versions
+
+
+def check_documents(connection: sqlite3.Connection, horde: Horde, findings: Findings) -> int:
+    """Signature, context, kind, digest and identity of every document; how many there are."""
+    count = 0
+    for digest, signer, kind, identity, raw in connection.execute(
+        "SELECT digest, signer, kind, identity, raw FROM documents"
+    ):
+        count += 1
+        what = f"document {digest[:8].hex()}… ({kind})"
+        try:
+            envelope = _checked(raw, horde, DOCUMENTS.get(kind, Document))
+            body = codec.decode(envelope.body, DOCUMENTS[envelope.kind])
+        except (Refusal, KeyError) as error:
+            findings.add(what, error, "a signed document of its kind")
+            continue
+        findings.expect(f"{what}: digest", digest, envelope.digest)
+        findings.expect(f"{what}: kind", kind, envelope.kind)
+        findings.expect(f"{what}: signer", signer, envelope.key)
+        known = _identity_of(body)
+        if known is not None:
+            findings.expect(f"{what}: identity", identity, known)
+    return count
+
+
+def check_equivocations(connection: sqlite3.Connection, horde: Horde, findings: Findings) -> None:
+    """Each proof is two different documents of one key and kind."""
+    for digest, first, raw in connection.execute("SELECT digest, first, raw FROM equivocations"):
+        what = f"equivocation {digest[:8].hex()}…"
+        row = connection.execute("SELECT signer, kind FROM documents WHERE digest = ?", (first,)).fetchone()
+        try:
+            envelope = _checked(raw, horde, Document)
+        except Refusal as refusal:
+            findings.add(what, refusal, "a signed document")
+            continue
+        findings.expect(f"{what}: digest", digest, envelope.digest)
+        findings.expect(
+            f"{what}: signer and kind of the document that it contradicts", row, (envelope.key, envelope.kind)
+        )
+
+
+class Papers:
+    """Documents by their digest; their signatures are `check_documents`' matter."""
+
+    def __init__(self, connection: sqlite3.Connection, findings: Findings) -> None:
+        self._connection = connection
+        self._findings = findings
+
+    def find(self, digest: bytes, of: type[D], entry: int) -> Paper[D] | None:
+        """The document that an entry's evidence names; a finding if there is none of this kind."""
+        row = self._connection.execute("SELECT raw, taken FROM documents WHERE digest = ?", (digest,)).fetchone()
+        return self._open(row, of, entry, digest)
+
+    def find_by_identity(self, signer: bytes, of: type[D], identity: bytes, entry: int) -> Paper[D] | None:
+        """The document that stands under an identity; a finding if there is none."""
+        row = self._connection.execute(
+            "SELECT raw, taken FROM documents WHERE signer = ? AND kind = ? AND identity = ?",
+            (signer, of.KIND, identity),
+        ).fetchone()
+        return self._open(row, of, entry, identity)
+
+    def _open(self, row: tuple[bytes, int] | None, of: type[D], entry: int, name: bytes) -> Paper[D] | None:
+        if row is None:
+            self._findings.add(f"the {of.KIND} of the evidence", None, f"document {name[:8].hex()}…", entry)
+            return None
+        try:
+            envelope = documents.parse_document(row[0], of)
+            return Paper(envelope, documents.open_document(envelope, of), row[1])
+        except Refusal as refusal:
+            self._findings.add(f"the {of.KIND} of the evidence", refusal, f"a {of.KIND}", entry)
+            return None
+
+
+def check_signed(raw: bytes, horde: Horde, of: type[D]) -> tuple[Envelope, D]:
+    """The document in `raw`, all of it checked; raises a `Refusal`."""
+    envelope = _checked(raw, horde, of)
+    return envelope, documents.open_document(envelope, of)
+
+
+def _checked(raw: bytes, horde: Horde, of: type[Document]) -> Envelope:
+    envelope = parse(raw, limit=max(of.MAX_BYTES, RulesDocument.MAX_BYTES))
+    check_document_context(envelope, horde.root)
+    envelope.verify()
+    if envelope.kind in OF_THE_HORDE and envelope.key != horde.serving:
+        raise Refusal(f"a {envelope.kind} by another key than the serving key")
+    return envelope
+
+
+def _identity_of(body: Document) -> bytes | None:
+    match body:
+        case Request() | Cancel():
+            return body.nonce
+        case Lease() | Receipt() | Acknowledgement() | Denial() | Settlement():
+            return job_identity(body.job, body.attempt)
+        case _:
+            return None

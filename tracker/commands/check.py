@@ -1,0 +1,115 @@
+"""`potluck-tracker check`: whether a horde's folder is fit to be served, without serving it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from protocol import documents
+from protocol.documents import RulesDocument
+from protocol.envelope import parse
+from protocol.keys import show_key
+from protocol.rules import Rules, from_json
+from tracker.audit.database import open_read_only
+from tracker.commands.exits import CommandError
+from tracker.commands.folder import (
+    ROOT_KEY,
+    check_appointment,
+    make_link,
+    read_config,
+    read_delegation,
+    read_serving_key,
+)
+from tracker.config import Config
+from tracker.store.base import StoreError
+from tracker.store.sqlite.database import migrations
+
+#: With less room than this on the database's disk, somebody should look after it.
+FEW_BYTES = 1024**3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. grade: `error` keeps the tracker from serving, `warning` does not."""
+
+    grade: Literal["ok", "warning", "error"]
+    what: str
+    text: str
+
+
+def check(folder: Path, now: int) -> Iterator[Finding]:
+    """Everything that was looked at, as it is found."""
+    try:
+        config = read_config(folder)
+    except CommandError as error:
+        for line in str(error).splitlines():
+            yield Finding("error", "settings", line)
+        return
+    yield Finding("ok", "settings", f"{config.path} is understood")
+    root = None
+    try:
+        delegation = read_delegation(config.settings)
+        root = delegation.key
+        yield Finding("ok", "delegation", f"by root key {show_key(root)}")
+        key = read_serving_key(config.settings)
+        fault = check_appointment(delegation, key, now)
+        yield Finding("error", "serving key", fault) if fault else Finding("ok", "serving key", "appointed")
+        yield Finding("ok", "link", str(make_link(config, root, config.settings.port)))
+    except CommandError as error:
+        yield Finding("error", "keys" if root is None else "serving key or link", str(error))
+    if (folder / ROOT_KEY).exists():
+        yield Finding(
+            "warning",
+            "root key",
+            f"{folder / ROOT_KEY} lies beside the tracker: copy it to a safe place, then delete it here",
+        )
+    yield from _check_database(config, root)
+    yield _check_disk(config)
+
+
+def _check_database(config: Config, root: bytes | None) -> Iterator[Finding]:
+    path = config.settings.database
+    try:
+        with closing(open_read_only(path)) as connection:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            newest = migrations()[-1][0]
+            if version > newest:
+                yield Finding(
+                    "error", "database", f"{path}: has version {version}, this program knows {newest}: update it"
+                )
+                return
+            later = f"; `serve` brings it to {newest}" if version < newest else ""
+            yield Finding("ok", "database", f"{path}: version {version}{later}")
+            (of,) = connection.execute("SELECT root FROM horde").fetchone()
+            if root is not None and of != root:
+                yield Finding(
+                    "error", "database", f"{path}: belongs to horde {show_key(of)}, the delegation to {show_key(root)}"
+                )
+            row = connection.execute("SELECT version, document FROM rules ORDER BY version DESC LIMIT 1").fetchone()
+            yield _check_rules(config.rules, *row)
+    except (StoreError, sqlite3.Error, TypeError) as error:
+        yield Finding("error", "database", str(error))
+
+
+def _check_rules(rules: Rules, version: int, document: bytes) -> Finding:
+    in_force = from_json(documents.open_document(parse(document), RulesDocument).rules)
+    if in_force == rules:
+        return Finding("ok", "rules", f"version {version} is what the file says")
+    return Finding(
+        "ok", "rules", f"the file differs from version {version}: `serve` publishes it as version {version + 1}"
+    )
+
+
+def _check_disk(config: Config) -> Finding:
+    folder = config.settings.database.parent
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Finding("error", "disk", f"{folder}: {error.strerror}")
+    text = f"{free // 1024**2:,} MiB free for the database"
+    return Finding("warning", "disk", f"only {text}") if free < FEW_BYTES else Finding("ok", "disk", text)

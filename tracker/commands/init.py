@@ -1,0 +1,101 @@
+"""`potluck-tracker init`: a new horde in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol import documents
+from protocol.documents import Serving
+from protocol.keyfiles import create_key
+from protocol.keys import show_key
+from protocol.links import Link
+from tracker.commands.exits import BAD_CONFIG, BAD_HORDE, CommandError
+from tracker.commands.folder import ROOT_KEY, make_link
+from tracker.config import FILE_NAME, ConfigError, parse
+from tracker.rulebook import default_toml
+from tracker.store.base import StoreError
+from tracker.store.sqlite import SqliteStore
+
+
+@dataclass(frozen=True)
+class NewHorde:
+    """What `init` made. link: as it will be when the tracker listens on the port of its settings."""
+
+    folder: Path
+    root_key: Path
+    link: Link
+
+
+def init(folder: Path, given: Mapping[str, object], now: int) -> NewHorde:
+    """Make keys, delegation, rules file and database; raises `CommandError` rather than touch a horde that is there.
+
+    given: settings by their key in `horde.toml`.
+    """
+    text = default_toml(given)
+    try:
+        config = parse(text, folder / FILE_NAME)
+    except ConfigError as error:
+        wrong = "\n".join(fault.partition(": ")[2] for fault in error.faults)
+        raise CommandError(wrong, BAD_CONFIG) from error
+    settings = config.settings
+    root_key = folder / ROOT_KEY
+    files = [root_key, settings.serving_key, settings.delegation, settings.database, config.path]
+    with _removed_on_failure(files):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root = create_key(root_key)
+        # Before anything lasting is made of it: the file may say what no link can be made from.
+        link = make_link(config, root.public, settings.port)
+        serving = create_key(settings.serving_key)
+        delegation = documents.sign(Serving(serving=serving.public, version=1), root, root.public)
+        _write_new(settings.delegation, delegation.raw, 0o644)
+        _write_new(settings.database, b"", 0o600)
+        SqliteStore.create(settings.database, delegation, config.rules, serving, now)
+        _write_new(config.path, text.encode(), 0o644)
+    return NewHorde(folder, root_key, link)
+
+
+def words(made: NewHorde) -> str:
+    """What `init` says to people."""
+    return f"""\
+A new horde lies in {made.folder}. Its id is {show_key(made.link.root)}
+
+Two things now:
+  1. {made.root_key} is the root key: who has it is the horde. Copy it to where you keep such things
+     (a stick in a drawer), then delete it here. The tracker runs without it.
+  2. potluck-tracker serve {made.folder}
+
+People join by this link:
+  {made.link}"""
+
+
+@contextmanager
+def _removed_on_failure(files: list[Path]) -> Iterator[None]:
+    """Refuse to begin if one of the files exists; leave none behind if the block fails."""
+    existing = [file for file in files if file.exists()]
+    if existing:
+        raise CommandError(
+            f"{existing[0]}: is there already: a horde is never overwritten; name another folder", BAD_HORDE
+        )
+    try:
+        yield
+    except (OSError, StoreError) as error:
+        for file in files:
+            file.unlink(missing_ok=True)
+        raise CommandError(f"no horde could be made: {error}", BAD_HORDE) from error
+    except CommandError:
+        for file in files:
+            file.unlink(missing_ok=True)
+        raise
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
