@@ -115,7 +115,7 @@ class Private(SessionMessage, frozen=True, kw_only=True):
     KIND = "private"
     MAX_BYTES = MAX_PRIVATE_BYTES + 1024
 
-    private: bytes
+    private: Annotated[bytes, Meta(max_length=MAX_PRIVATE_BYTES)]
 
 
 class Progress(Body, frozen=True, kw_only=True):

@@ -136,9 +136,10 @@ def kind_of(work: Work) -> Kind:
 
 
 def read_private(raw: bytes) -> PrivatePart:
-    """The private part in `raw`, of whichever kind it is; raises `Malformed` or `BadBody`."""
+    """The private part in `raw`, of whichever kind it is; raises `TooLarge`, `Malformed`, `BadBody` or `BadValue`."""
+    _check_size(raw)
     if codec.decode(raw, _Tagged).kind == "text":
-        return codec.decode(raw, TextPrivate)
+        return _read_text(raw)
     return codec.decode(raw, ImagePrivate)
 
 
@@ -155,19 +156,26 @@ def open_private(raw: bytes, digest: bytes, work: Work) -> PrivatePart:
 
 def check_private(raw: bytes, work: Work) -> PrivatePart:
     """The private part in `raw`; raises `PrivatePartMismatch` or `BadValue` if it does not fit the public measures."""
+    _check_size(raw)
+    if not isinstance(work, ImageWork):
+        return _read_text(raw)
+    private = codec.decode(raw, ImagePrivate)
+    if (private.guidance > 1_000) != (work.guidance_passes == 2):
+        raise PrivatePartMismatch(
+            f"guidance {private.guidance} with {work.guidance_passes} guidance passes: above 1000 takes 2, else 1"
+        )
+    return private
+
+
+def _check_size(raw: bytes) -> None:
     if len(raw) > MAX_PRIVATE_BYTES:
         raise TooLarge(f"a private part of {len(raw)} bytes: at most {MAX_PRIVATE_BYTES}")
-    private: PrivatePart
-    if isinstance(work, ImageWork):
-        private = codec.decode(raw, ImagePrivate)
-        if (private.guidance > 1_000) != (work.guidance_passes == 2):
-            raise PrivatePartMismatch(
-                f"guidance {private.guidance} with {work.guidance_passes} guidance passes: above 1000 takes 2, else 1"
-            )
-    else:
-        private = codec.decode(raw, TextPrivate)
-        if bool(private.messages) == bool(private.prompt):
-            raise BadValue("a text request has either messages or a raw prompt, and not both")
+
+
+def _read_text(raw: bytes) -> TextPrivate:
+    private = codec.decode(raw, TextPrivate)
+    if bool(private.messages) == bool(private.prompt):
+        raise BadValue("a text request has either messages or a raw prompt, and not both")
     return private
 
 

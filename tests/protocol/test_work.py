@@ -7,7 +7,9 @@ import pytest
 
 from protocol import codec
 from protocol.digests import Artifact, commitment, new_salt, output_digest, private_digest
+from protocol.envelope import seal, session_context
 from protocol.errors import BadBody, BadValue, PrivatePartMismatch, Refusal, TooLarge
+from protocol.messages import Private
 from protocol.work import (
     MAX_PRIVATE_BYTES,
     ImagePrivate,
@@ -19,10 +21,11 @@ from protocol.work import (
     check_private,
     kind_of,
     open_private,
+    read_private,
     texts_of,
 )
 from tests.protocol.examples import PRIVATE_PARTS
-from tests.support.builders import a_salt, a_text_private, an_image_private, but
+from tests.support.builders import REQUESTER, ROOT, a_nonce, a_salt, a_text_private, an_image_private, but
 
 
 def test_a_private_part_opens_with_its_own_digest_only() -> None:
@@ -60,6 +63,8 @@ def test_a_text_has_messages_or_a_prompt_and_not_both() -> None:
     for wrong in (TextPrivate(salt=a_salt()), but(a_text_private(), prompt="Once")):
         with pytest.raises(BadValue):
             check_private(codec.encode(wrong), TextWork())
+        with pytest.raises(BadValue):
+            read_private(codec.encode(wrong))
 
 
 @pytest.mark.parametrize(("private", "work"), [(an_image_private(), TextWork()), (a_text_private(), ImageWork())])
@@ -71,6 +76,25 @@ def test_a_private_part_of_another_kind_is_refused(private: Any, work: Work) -> 
 def test_a_private_part_larger_than_the_standard_allows_is_refused_unread() -> None:
     with pytest.raises(TooLarge):
         check_private(b"\xc1" * (MAX_PRIVATE_BYTES + 1), ImageWork())
+
+
+def test_a_private_part_of_the_largest_size_fits_its_message_and_a_larger_one_has_none() -> None:
+    largest = Private(private=bytes(MAX_PRIVATE_BYTES))
+    context = session_context(ROOT.public, a_nonce(), 2**64 - 1)
+
+    assert len(seal("private", codec.encode(largest), REQUESTER, context).raw) <= Private.MAX_BYTES
+    assert codec.decode(codec.encode(largest), Private) == largest
+    with pytest.raises(BadBody):
+        codec.decode(codec.encode(Private(private=bytes(MAX_PRIVATE_BYTES + 1))), Private)
+
+
+def test_a_private_part_is_read_as_the_kind_that_it_says() -> None:
+    for private in PRIVATE_PARTS.values():
+        assert read_private(codec.encode(private)) == private
+    wrong: list[Any] = [{}, {"kind": "sound"}, {"kind": "text"}, []]
+    for value in wrong:
+        with pytest.raises(BadBody):
+            read_private(msgpack.packb(value))
 
 
 SALT = bytes(32)
