@@ -202,7 +202,7 @@ class Jobs:
             self._later(now + grace + times.open * 1000, lease, Stage.ACCEPTED, lifecycle.NotOpened())
         if lease.stage is Stage.PUSHED or grace:
             due = max(lease.deadline, now + grace)
-            self._later(due, lease, None, lifecycle.WorkerFailed("deadline"))
+            self._later(due, lease, None, lifecycle.Overdue())
 
     def _later(self, due: int, lease: LiveLease, stage: Stage | None, event: Event) -> None:
         def look() -> None:

@@ -128,9 +128,14 @@ class NotOpened:
 
 @dataclass(frozen=True)
 class WorkerFailed:
-    """The worker's engine failed, the worker is gone (`gone`), or the deadline has passed (`deadline`)."""
+    """The worker's engine failed, or the worker is gone (`gone`)."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Overdue:
+    """The deadline has passed."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,7 @@ class Expired:
     """It waited for as long as the rules give."""
 
 
-Loss = Declined | NotAccepted | NotOpened | WorkerFailed | CannotReach
+Loss = Declined | NotAccepted | NotOpened | WorkerFailed | Overdue | CannotReach
 AttemptEvent = Accepted | Opened | Loss | Received | Acknowledged | Denied | Silence
 Event = AttemptEvent | Cancelled | CancelOver | Expired
 
@@ -256,12 +261,12 @@ def _decide_attempt(job: Job, attempt: Attempt, event: AttemptEvent, rules: Rule
         case Denied():
             return _deny(job, attempt, event, now)
         case Silence():
-            if job.state is not State.DELIVERED or now < job.changed + rules.times.silence * 1000:
+            if not _is_delivered(job, attempt) or now < job.changed + rules.times.silence * 1000:
                 return Outcome(job, attempt, changed=False)
             return _settle(job, attempt, event.receipt, rules, now)
         case Accepted() | Opened():
             return _progress(job, attempt, event)
-        case Declined() | NotAccepted() | NotOpened() | WorkerFailed() | CannotReach():
+        case Declined() | NotAccepted() | NotOpened() | WorkerFailed() | Overdue() | CannotReach():
             return _lose(job, attempt, event, rules, now)
 
 
@@ -316,7 +321,9 @@ def _loss_of(attempt: Attempt, event: Loss) -> _Loss:
         case CannotReach():
             return _Loss("unreachable", "unreachable")
         case WorkerFailed(reason):
-            return _Loss(reason, "deadline" if reason == "deadline" else "replaced")
+            return _Loss(reason, "replaced")
+        case Overdue():
+            return _Loss("deadline", "deadline")
 
 
 def _receive(job: Job, attempt: Attempt, receipt: Received, rules: Rules, now: int) -> Outcome:
@@ -418,7 +425,7 @@ def _is_due(attempt: Attempt, event: Loss, now: int) -> bool:
             return attempt.stage is Stage.PUSHED
         case NotOpened():
             return attempt.stage is Stage.ACCEPTED
-        case WorkerFailed("deadline"):
+        case Overdue():
             return now >= attempt.deadline
         case _:
             return True
@@ -426,6 +433,10 @@ def _is_due(attempt: Attempt, event: Loss, now: int) -> bool:
 
 def _is_current(job: Job, attempt: Attempt) -> bool:
     return job.state is State.LEASED and attempt.attempt == job.attempt
+
+
+def _is_delivered(job: Job, attempt: Attempt) -> bool:
+    return job.state is State.DELIVERED and attempt.attempt == job.attempt
 
 
 def _most(work: Work) -> int:
