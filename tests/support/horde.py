@@ -29,7 +29,7 @@ POLL_S = 0.05
 async def until(condition: Callable[[], Any], what: str) -> Any:
     """Wait until `condition()` is true, and return what it gave."""
     async with asyncio.timeout(PATIENCE_S):
-        while not (found := condition()):
+        while not (found := condition()):  # noqa: ASYNC110 (other processes cannot set an event of ours)
             await asyncio.sleep(POLL_S)
         return found
     raise AssertionError(what)
@@ -117,7 +117,8 @@ class Horde:
         self.folder = folder
         self.tracker: Process | None = None
         self.processes: list[Process] = []
-        self.link: Link | None = None
+        self.door: Link | None = None  # the tracker's own
+        self.link: Link | None = None  # the one that peers are given
 
     @classmethod
     @asynccontextmanager
@@ -166,8 +167,8 @@ class Horde:
     async def serve(self) -> Process:
         """Start the tracker; after the first time it listens where it did before."""
         listen = []
-        if self.link is not None:
-            listen = ["--listen", self.link.url.removeprefix("ws://")]
+        if self.door is not None:
+            listen = ["--listen", self.door.url.removeprefix("ws://")]
         tracker = await Process.start(
             f"tracker-{len(self.processes)}",
             self.folder / "logs",
@@ -182,7 +183,8 @@ class Horde:
         self.processes.append(tracker)
         self.tracker = tracker
         serving = await tracker.line(lambda line: line.get("event") == "serving" and "link" in line)
-        self.link = parse_link(serving["link"])
+        self.door = parse_link(serving["link"])
+        self.link = self.link or self.door
         return tracker
 
     async def worker(self, name: str, *arguments: str, ready: int = 1) -> Process:
@@ -209,8 +211,8 @@ class Horde:
 
     async def scrape(self) -> dict[str, Any]:
         """What the tracker shows to anybody."""
-        assert self.link is not None
-        url = self.link.url.replace("ws", "http", 1) + "/scrape"
+        assert self.door is not None
+        url = self.door.url.replace("ws", "http", 1) + "/scrape"
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             content: dict[str, Any] = await answer.json()
             return content
