@@ -6,16 +6,23 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
+from protocol.errors import Refusal
 from protocol.keys import show_key
 from tracker.audit.books import compare_accounts, compare_mint
-from tracker.audit.database import open_read_only
+from tracker.audit.database import open_read_only, stamp_of
 from tracker.audit.entries import Walk
 from tracker.audit.head import Head, check_head, compare_head
 from tracker.audit.jobs import check_attempts, check_jobs, check_requests
-from tracker.audit.papers import check_documents, check_equivocations, read_horde, read_rules
+from tracker.audit.papers import Horde, check_documents, check_equivocations, read_horde, read_rules
 from tracker.audit.report import Findings, Report
 from tracker.store.base import StoreError
+
+#: What a damaged file brings about: SQLite notices, or a column holds what no step has put there.
+UNREADABLE = (sqlite3.Error, TypeError, ValueError, OverflowError, Refusal)
+
+T = TypeVar("T")
 
 #: The structure of the file is checked until so many faults have been found.
 MAX_STRUCTURE = 20
@@ -26,55 +33,76 @@ def audit(path: Path, *, root: bytes | None = None, head: Head | None = None) ->
 
     root: the horde's id, if it is known from elsewhere. head: a settlement that somebody kept.
     """
-    findings = Findings()
-    with closing(open_read_only(path)) as connection:
-        try:
-            connection.execute("BEGIN")
-            horde = read_horde(connection, root, findings)
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"{path}: cannot be read ({error}): restore it from a backup") from error
-        counts = {"documents": 0, "jobs": 0, "accounts": 0}
+    while True:
+        with closing(open_read_only(path)) as connection:
+            before = stamp_of(path)
+            report = _Audit(connection, path, root, head).run()
+        writing = before[2]
+        if writing or stamp_of(path) == before:
+            return report
+        # A tracker was started meanwhile: read again, now beside it.
 
-        def attempt(what: str, run: Callable[[], object]) -> None:
-            """One pass; a part of the file that cannot be read is a finding, and the other passes go on."""
-            try:
-                counted = run()
-            except sqlite3.DatabaseError as error:
-                findings.add(f"reading {what}", error, "a database that can be read")
-            else:
-                if what in counts and isinstance(counted, int):
-                    counts[what] = counted
 
-        attempt("the file's structure", lambda: _check_structure(connection, findings))
-        versions = read_rules(connection, horde, findings)
-        attempt("documents", lambda: check_documents(connection, horde, findings))
-        attempt("equivocations", lambda: check_equivocations(connection, horde, findings))
-        if head is not None:
-            check_head(head, horde.root, horde.serving, findings)
+class _Audit:
+    """One reading of everything."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, root: bytes | None, head: Head | None) -> None:
+        self._connection = connection
+        self._path = path
+        self._root = root
+        self._head = head
+        self._findings = Findings()
+
+    def run(self) -> Report:
+        """All passes."""
+        connection, findings, head = self._connection, self._findings, self._head
+        horde = self._read_horde()
+        self._attempt("the file's structure", lambda: _check_structure(connection, findings))
+        versions = self._attempt("rules", lambda: read_rules(connection, horde, findings)) or {}
+        documents = self._attempt("documents", lambda: check_documents(connection, horde, findings))
+        self._attempt("equivocations", lambda: check_equivocations(connection, horde, findings))
         walk = Walk(connection, horde, versions, head, findings)
-        attempt("entries", walk.run)
+        self._attempt("entries", walk.run)
         seen = walk.seen
         if head is not None:
+            check_head(head, horde.root, horde.serving, findings)
             compare_head(head, seen.tree.size, seen.head_leaf, seen.head_root, findings)
-        attempt("requests", lambda: check_requests(connection, horde, findings))
-        attempt("jobs", lambda: check_jobs(connection, horde, seen.books, findings))
-        attempt("attempts", lambda: check_attempts(connection, horde, findings))
-        attempt("accounts", lambda: compare_accounts(connection, seen.books, findings))
-        attempt("the day's mint", lambda: compare_mint(connection, seen.books, findings))
-    return Report(
-        ok=not findings.count,
-        root=show_key(horde.root),
-        entries=seen.tree.size,
-        sum=seen.books.sum,
-        minted=seen.books.all_minted,
-        burned=seen.books.all_burned,
-        checkpoints=seen.checkpoints,
-        tree=seen.tree.root().hex(),
-        head=head is not None,
-        findings=tuple(findings.kept),
-        more=findings.count - len(findings.kept),
-        **counts,
-    )
+        self._attempt("requests", lambda: check_requests(connection, horde, findings))
+        jobs = self._attempt("jobs", lambda: check_jobs(connection, horde, seen.books, findings))
+        self._attempt("attempts", lambda: check_attempts(connection, horde, findings))
+        accounts = self._attempt("accounts", lambda: compare_accounts(connection, seen.books, findings))
+        self._attempt("the day's mint", lambda: compare_mint(connection, seen.books, findings))
+        return Report(
+            ok=not findings.count,
+            root=show_key(horde.root),
+            entries=seen.tree.size,
+            sum=seen.books.sum,
+            minted=seen.books.all_minted,
+            burned=seen.books.all_burned,
+            accounts=accounts or 0,
+            jobs=jobs or 0,
+            documents=documents or 0,
+            checkpoints=seen.checkpoints,
+            tree=seen.tree.root().hex(),
+            head=head is not None,
+            findings=tuple(findings.kept),
+            more=findings.count - len(findings.kept),
+        )
+
+    def _read_horde(self) -> Horde:
+        try:
+            self._connection.execute("BEGIN")
+            return read_horde(self._connection, self._root, self._findings)
+        except UNREADABLE as error:
+            raise StoreError(f"{self._path}: cannot be read ({error}): restore it from a backup") from error
+
+    def _attempt(self, what: str, run: Callable[[], T]) -> T | None:
+        """One pass; a part of the file that cannot be read is a finding, and the other passes go on."""
+        try:
+            return run()
+        except UNREADABLE as error:
+            self._findings.add(f"reading {what}", error, "a database that can be read")
+            return None
 
 
 def _check_structure(connection: sqlite3.Connection, findings: Findings) -> None:

@@ -10,7 +10,10 @@ from tracker.store.sqlite.database import APPLICATION_ID
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
-    """A connection that only reads; raises `StoreError` for what is no tracker's database."""
+    """A connection that only reads; raises `StoreError` for what is no tracker's database.
+
+    What it shows is sound as long as `stamp_of` says that nobody began to write meanwhile, or somebody did before.
+    """
     if not path.exists():
         raise StoreError(f"{path}: there is no database: make the horde first (potluck-tracker init)")
     try:
@@ -24,15 +27,18 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def stamp_of(path: Path) -> tuple[int, int, bool]:
+    """What changes when somebody begins to write: size and time of the file, and whether a log lies beside it."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, _log_of(path).exists()
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    address = path.resolve().as_uri()
-    connection = sqlite3.connect(f"{address}?mode=ro", uri=True, isolation_level=None)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except sqlite3.OperationalError:
-        connection.close()
-        if path.with_name(f"{path.name}-wal").exists():
-            raise
-        # A folder in which nothing may be written, and nobody is writing: without a log there is nothing to miss.
-        return sqlite3.connect(f"{address}?mode=ro&immutable=1", uri=True, isolation_level=None)
-    return connection
+    # Without a log nobody writes, and then even a folder that is read-only will do; nor is a log left behind.
+    quiet = "" if _log_of(path).exists() else "&immutable=1"
+    address = f"{path.resolve().as_uri()}?mode=ro{quiet}"
+    return sqlite3.connect(address, uri=True, isolation_level=None)
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
