@@ -18,7 +18,7 @@ Point = tuple[Natural, Natural]
 Points = Annotated[tuple[Point, ...], Meta(min_length=1, max_length=32)]
 
 
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Section(msgspec.Struct, frozen=True, kw_only=True):
     """One table of the rules file."""
 
 
@@ -174,5 +174,5 @@ def to_json(rules: Rules) -> str:
 
 
 def from_json(text: str) -> Rules:
-    """The rules in a published text; raises `msgspec.DecodeError`. Unknown keys of newer trackers are refused."""
+    """The rules in a published text; raises `msgspec.DecodeError`. Keys of a newer version are ignored."""
     return msgspec.json.decode(text, type=Rules)

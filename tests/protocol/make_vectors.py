@@ -538,7 +538,7 @@ def rules() -> Json:
     return {
         "default": to_json(Rules()),
         "valid": [{"text": "{}", "same_as_default": True}, {"text": '{"prices":{"tax":0}}', "same_as_default": False}],
-        "refused": ["", "[]", '{"prizes":{}}', '{"prices":{"tax":-1}}', '{"prices":{"tax":0.5}}'],
+        "refused": ["", "[]", '{"prices":{"tax":"much"}}', '{"prices":{"tax":-1}}', '{"prices":{"tax":0.5}}'],
     }
 
 
