@@ -10,8 +10,8 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from peer.output import Output
 from peer.peer_record import Addresses, RecordKeeper
 from peer.spool import Attempt, Spool, SpoolError, reopen_all
 from peer.stream_server import StreamServer
-from peer.worker_jobs import Discard, Effect, Hand, Job, Jobs, Prepare, Start, Stop, Tell
+from peer.worker_jobs import SETTLED, Discard, Effect, Hand, Job, Jobs, Prepare, Start, Stop, Tell
 from protocol.digests import new_salt
 from protocol.documents import Receipt, Settlement, open_document, sign
 from protocol.envelope import Envelope
@@ -113,11 +113,20 @@ class Worker:
         settings: Settings = SETTINGS,
         insecure: bool = False,
         rules: Envelope | None = None,
+        delegation_seen: int = 0,
         backoff: Backoff = BACKOFF,
         on_news: Callable[[News], None] = lambda news: None,
     ) -> None:
         self.connection = Connection(
-            link, key, self, clock=clock, random=random, insecure=insecure, rules=rules, backoff=backoff
+            link,
+            key,
+            self,
+            clock=clock,
+            random=random,
+            insecure=insecure,
+            rules=rules,
+            delegation_seen=delegation_seen,
+            backoff=backoff,
         )
         self._key = key
         self._engines = engines
@@ -221,6 +230,7 @@ class Worker:
             case Account(number=number) if number and not self._is_announced:
                 await self._announce()
             case Refused(code=code, text=text):
+                log.warning("the tracker refused something: %s: %s", code, text)
                 self._tell_news(News("refused", f"{code}: {text}"))
                 if code == NotRegistered.code:
                     raise CannotJoin(NotRegistered(text))
@@ -317,7 +327,8 @@ class Worker:
             run.task.cancel()  # its spool goes when nobody writes into it any more
         elif output is not None:
             output.spool.remove()
-        self._tell_news(News("dropped", f"{code}: {text}", attempt))
+        if code != SETTLED:
+            self._tell_news(News("dropped", f"{code}: {text}", attempt))
 
     def _post(self, item: Progress | Envelope) -> None:
         self._outbox.append(item)
@@ -376,6 +387,8 @@ class Worker:
         done = await self._run_engine(job, output, self._engines[engine].run(self._task(job), stop))
         if done.finish == "cancelled" and not stop.is_set():
             raise EngineError("failed", "the engine stopped without having been told to")
+        if isinstance(job.lease.public.work, ImageWork) and not output.spool.frames and done.finish != "cancelled":
+            raise EngineError("failed", "the engine ended without a picture")
         work, spool, salt = job.lease.public.work, output.spool, new_salt()
         if isinstance(work, ImageWork):
             used, context_used = min(done.used, work.steps), 0
@@ -410,37 +423,28 @@ class Worker:
             preview_every=previews.every if previews is not None and previews.allowed else 0,
         )
 
-    async def _run_engine(self, job: Job, output: Output, events: AsyncIterator[Event]) -> Done:
-        artifacts = 0
-        try:
+    async def _run_engine(self, job: Job, output: Output, running: AsyncGenerator[Event, None]) -> Done:
+        async with aclosing(running) as events:
             async for event in events:
-                match event:
-                    case StepsDone(done, total):
-                        output.progress = Progressed(done, total)
-                        self._jobs.progressed(job.attempt, done)
-                        self._tell_news(News("progress", attempt=job.attempt, done=done, total=total))
-                    case PreviewMade(jpeg):
-                        if len(jpeg) <= MAX_PREVIEW_BYTES:
-                            output.preview = Preview(jpeg)
-                    case TextMade(text):
-                        output.spool.add_text(text)
-                    case ArtifactMade(media_type, content):
-                        output.spool.add_artifact(media_type, content)
-                        artifacts += 1
-                    case Done():
-                        if (
-                            isinstance(job.lease.public.work, ImageWork)
-                            and not artifacts
-                            and event.finish != "cancelled"
-                        ):
-                            raise EngineError("failed", "the engine ended without a picture")
-                        return event
+                if isinstance(event, Done):
+                    return event
+                self._take_event(job, output, event)
                 output.changed()
-        finally:
-            close = getattr(events, "aclose", None)
-            if close is not None:
-                await close()
         raise EngineError("crashed", "the engine ended without saying so")
+
+    def _take_event(self, job: Job, output: Output, event: StepsDone | PreviewMade | TextMade | ArtifactMade) -> None:
+        match event:
+            case StepsDone(done, total):
+                output.progress = Progressed(done, total)
+                self._jobs.progressed(job.attempt, done)
+                self._tell_news(News("progress", attempt=job.attempt, done=done, total=total))
+            case PreviewMade(jpeg):
+                if len(jpeg) <= MAX_PREVIEW_BYTES:
+                    output.preview = Preview(jpeg)
+            case TextMade(text):
+                output.spool.add_text(text)
+            case ArtifactMade(media_type, content):
+                output.spool.add_artifact(media_type, content)
 
 
 def _offer_for(job: Job, offers: Sequence[Offer]) -> Offer:

@@ -94,6 +94,9 @@ MOVES: dict[State, dict[Step, State]] = {
     State.DROPPED: {},
 }
 
+#: What readers are told when the result of a settled attempt goes.
+SETTLED = "settled"
+
 Word = Literal["accepted", "declined", "opened", "failed"]
 
 #: Live: it takes a slot, or a place ahead, and its deadline counts.
@@ -237,7 +240,7 @@ class Jobs:
         if job is None:
             return []
         self._move(job, Step.SETTLE)
-        return [*self._forget(job, "stream_gone", "settled: the result is not kept any longer"), *self._fill()]
+        return self._forget(job, SETTLED, "settled: the result is not kept any longer")
 
     def taken(self, documents: Iterable[bytes]) -> None:
         """The tracker has stored these documents."""
