@@ -281,7 +281,7 @@ def test_other_rules_than_those_in_force_are_not_used() -> None:
 
 def test_rules_that_this_program_cannot_read_end_the_session_for_good() -> None:
     pair = Pair(until=State.RECONCILING)
-    document = RulesDocument(version=2, issued=NOW, rules='{"hats": {"compulsory": true}}')
+    document = RulesDocument(version=2, issued=NOW, rules='{"horde": {"name": 5}}')
 
     [effect] = pair.receive(pair.horde.sign(document).raw)
 
