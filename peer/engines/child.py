@@ -125,6 +125,8 @@ def _listen(ears: int, jobs: SimpleQueue[Job], say: Callable[[Message], None]) -
                 job.stop()
             elif job is not None and isinstance(message, Drop):
                 job.drop()
+    except BadPipe as error:
+        sys.stderr.write(f"the worker's program wrote no message: {error}\n")
     finally:
         os._exit(0)
 

@@ -190,15 +190,15 @@ class EngineContract:
         assert engine.pid == pid
 
     async def test_a_cancelled_task_leaves_the_engine_usable(self, spec, engine):
-        begun = asyncio.Event()
+        begun = asyncio.get_running_loop().create_future()
 
         async def use():
             async for event in engine.run(self.a_long_task(spec), asyncio.Event()):
-                if isinstance(event, StepsDone):
-                    begun.set()
+                if isinstance(event, StepsDone) and not begun.done():
+                    begun.set_result(None)
 
         using = asyncio.create_task(use())
-        await begun.wait()
+        await asyncio.wait({using, begun}, return_when=asyncio.FIRST_COMPLETED)
         using.cancel()
         await asyncio.wait({using})
 
