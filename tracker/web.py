@@ -41,8 +41,8 @@ HEAD_SECONDS = 10.0
 CLOSE_SECONDS = 3.0
 #: A reason has to fit into a WebSocket's close frame.
 MAX_REASON_BYTES = 120
-#: A scrape is computed at most so often, whoever asks how fast.
-SCRAPE_MS = 1000
+#: What a scrape needs of the database is asked for at most so often.
+LEDGER_MS = 1000
 #: So long the database may take to answer before it counts as broken.
 HEALTH_SECONDS = 5.0
 
@@ -115,8 +115,8 @@ class Desk:
     places: Places
     outlets: set[Outlet] = field(default_factory=set)
     url: str = ""
-    scrape: bytes = b""
-    scraped: int = 0
+    ledger: dict[str, object] = field(default_factory=dict)
+    asked: int = 0
 
     @property
     def link(self) -> Link:
@@ -284,25 +284,26 @@ def _end_if_silent(conversation: Conversation, outlet: Outlet) -> None:
 
 
 def _json(content: object, status: int = 200) -> web.Response:
-    return web.Response(body=_to_json(content), status=status, content_type="application/json")
-
-
-def _to_json(content: object) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+    body = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+    return web.Response(body=body, status=status, content_type="application/json")
 
 
 async def _scrape(request: web.Request) -> web.Response:
     desk = request.app[DESK]
+    ledger = await _ledger(desk)
+    return _json({**desk.coordinator.scrape(), "link": str(desk.link), **ledger})
+
+
+async def _ledger(desk: Desk) -> dict[str, object]:
+    """What the database says of the ledger; asked at most once in `LEDGER_MS`, however often anybody scrapes."""
     coordinator = desk.coordinator
     now = coordinator.clock()
-    if not desk.scrape or not 0 <= now - desk.scraped < SCRAPE_MS:
-        desk.scraped = now
+    if not desk.ledger or not 0 <= now - desk.asked < LEDGER_MS:
+        desk.asked = now
         head = await coordinator.store.ledger_head()
         newest = open_document(parse(head.checkpoint), Checkpoint)
         made, destroyed = [await coordinator.store.account(account, now) for account in (MINT, BURN)]
-        content = {
-            **coordinator.scrape(),
-            "link": str(desk.link),
+        desk.ledger = {
             "kudos": {"minted": -made.balance, "burned": destroyed.balance},
             "ledger": {
                 "entries": head.size,
@@ -314,8 +315,7 @@ async def _scrape(request: web.Request) -> web.Response:
                 },
             },
         }
-        desk.scrape = _to_json(content)
-    return web.Response(body=desk.scrape, content_type="application/json")
+    return desk.ledger
 
 
 async def _rules(request: web.Request) -> web.Response:

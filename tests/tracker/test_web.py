@@ -1,0 +1,438 @@
+"""The sockets: peers over a WebSocket, readers over HTTP, and what is done about those who mean no good."""
+
+import asyncio
+import base64
+import ipaddress
+import json
+import logging
+import random
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from protocol import codec
+from protocol.documents import RulesDocument
+from protocol.envelope import MAX_ENVELOPE_BYTES, Challenge, Outbound, decode_challenge, parse
+from protocol.links import parse_link
+from protocol.messages import Hello, Holding, Refused, Welcome
+from protocol.rules import HordeSection, LimitsSection, Rules, TimesSection, from_json
+from tests.support.builders import ROOT, SERVING, a_delegation, a_key, a_nonce
+from tracker import web
+from tracker.commands.serve import now_ms
+from tracker.config import Settings
+from tracker.conversation import Conversation
+from tracker.coordinator import Coordinator
+from tracker.store.sqlite import SqliteStore
+from tracker.web import CannotListen, Outlet, make_app, serving
+
+SETTINGS = Settings("127.0.0.1", 0, "", Path(), Path(), Path())
+LOOPBACK = (ipaddress.ip_network("127.0.0.1"),)
+
+
+class Tracker:
+    """A tracker that listens, and a client of it."""
+
+    def __init__(self, coordinator, link, client):
+        self.coordinator = coordinator
+        self.link = link
+        self.client = client
+        self.url = link.url.replace("ws://", "http://")
+
+    @property
+    def place(self) -> tuple[str, int]:
+        host, port = self.link.url.removeprefix("ws://").split(":")
+        return host, int(port)
+
+    @asynccontextmanager
+    async def peer(self, **more):
+        async with self.client.ws_connect(f"{self.url}/peer", **more) as socket:
+            yield Peer(socket)
+
+    async def get(self, path):
+        async with self.client.get(f"{self.url}{path}") as answer:
+            return answer, await answer.text()
+
+
+class Peer:
+    """The other end of a WebSocket, as far as these tests need one."""
+
+    def __init__(self, socket):
+        self.socket = socket
+
+    async def challenge(self) -> Challenge:
+        return decode_challenge(await self.socket.receive_bytes())
+
+    async def hello(self, number: int = 70) -> None:
+        challenge = await self.challenge()
+        outbound = Outbound(ROOT.public, challenge.session, a_key(number))
+        hello = Hello(session=a_nonce(9), software="test")
+        await self.socket.send_bytes(outbound.seal("hello", codec.encode(hello)).raw)
+        self.outbound = outbound
+
+    async def hear(self, kind):
+        """The next message of this kind."""
+        while True:
+            envelope = parse(await self.socket.receive_bytes())
+            if envelope.kind == kind.KIND:
+                return codec.decode(envelope.body, kind)
+
+    async def end(self) -> tuple[int, str]:
+        """Read on to the end; the code and reason that were given."""
+        while True:
+            message = await self.socket.receive()
+            if message.type is aiohttp.WSMsgType.CLOSE:
+                return message.data, message.extra
+            if message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
+                return self.socket.close_code, ""
+
+
+@pytest.fixture
+def origins(monkeypatch):
+    """Where the peers that come are said to come from."""
+    found = []
+
+    def open_and_note(self, outlet, origin):
+        found.append(origin)
+        return Conversation(self, outlet, origin)
+
+    monkeypatch.setattr(Coordinator, "open", open_and_note)
+    return found
+
+
+@pytest.fixture
+def start(tmp_path):
+    @asynccontextmanager
+    async def start(rules=None, settings=SETTINGS):
+        path = tmp_path / "horde.db"
+        SqliteStore.create(path, a_delegation(), rules or Rules(), SERVING, now_ms())
+        async with (
+            SqliteStore.open(path, SERVING) as store,
+            Coordinator.start(
+                store,
+                root=ROOT.public,
+                key=SERVING,
+                delegation=a_delegation().raw,
+                clock=now_ms,
+                chance=random.Random(1),
+            ) as coordinator,
+            serving(make_app(coordinator, settings)) as link,
+            aiohttp.ClientSession() as client,
+        ):
+            yield Tracker(coordinator, link, client)
+
+    return start
+
+
+# Peers
+
+
+async def test_a_peer_is_challenged_and_welcomed(start):
+    async with start() as tracker, tracker.peer() as peer:
+        await peer.hello()
+        welcome = await peer.hear(Welcome)
+        rules = await peer.hear(RulesDocument)
+        holding = await peer.hear(Holding)
+
+    assert (welcome.rules_version, rules.version) == (1, 1)
+    assert holding.last
+
+
+async def test_nobody_but_a_proxy_chooses_the_origin_of_a_peer(start, origins):
+    async with start() as tracker, tracker.peer(headers={"X-Forwarded-For": "203.0.113.7"}) as peer:
+        await peer.challenge()
+    assert origins == ["127.0.0.1"]
+
+
+async def test_a_trusted_proxy_names_the_origin(start, origins):
+    settings = replace(SETTINGS, trusted_proxies=LOOPBACK)
+    async with start(settings=settings) as tracker, tracker.peer(headers={"X-Forwarded-For": "203.0.113.7"}) as peer:
+        await peer.challenge()
+    assert origins == ["203.0.113.0/24"]
+
+
+async def test_text_is_refused(start):
+    async with start() as tracker, tracker.peer() as peer:
+        await peer.socket.send_str("hello")
+        code, reason = await peer.end()
+
+    assert code == aiohttp.WSCloseCode.POLICY_VIOLATION
+    assert reason.startswith("malformed: messages are binary")
+
+
+async def test_a_message_that_is_too_large_ends_the_connection(start):
+    async with start() as tracker, tracker.peer() as peer:
+        await peer.challenge()
+        await peer.socket.send_bytes(bytes(MAX_ENVELOPE_BYTES + 1))
+        code, _ = await peer.end()
+
+    assert code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+
+
+async def test_nonsense_before_hello_ends_the_connection_with_the_reason(start):
+    async with start() as tracker, tracker.peer() as peer:
+        await peer.challenge()
+        await peer.socket.send_bytes(b"\xc1")
+        code, reason = await peer.end()
+
+    assert code == aiohttp.WSCloseCode.POLICY_VIOLATION
+    assert reason.startswith("malformed: ")
+
+
+async def test_who_does_not_say_hello_in_time_is_cut_off(start):
+    async with start(Rules(times=TimesSection(hello=1))) as tracker, tracker.peer() as silent, tracker.peer() as peer:
+        await peer.hello()
+        _, reason = await silent.end()
+        await peer.hear(Welcome)
+        assert not peer.socket.closed
+
+    assert reason == "too_slow: hello was not complete in time"
+
+
+async def test_compression_is_not_agreed_to(start):
+    async with start() as tracker, tracker.peer(compress=15) as peer:
+        await peer.challenge()
+        assert not peer.socket.compress
+
+
+async def test_an_address_gets_as_many_connections_as_the_rules_allow(start):
+    async with start(Rules(limits=LimitsSection(connections=2))) as tracker:
+        async with tracker.peer() as first, tracker.peer() as second:
+            await first.challenge()
+            await second.challenge()
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                async with tracker.peer():
+                    pass
+            assert refused.value.status == 429
+        async with asyncio.timeout(30):
+            while not await gets_in(tracker):  # until the tracker has noticed that they are gone
+                pass
+
+
+async def gets_in(tracker) -> bool:
+    try:
+        async with tracker.peer() as peer:
+            await peer.challenge()
+    except aiohttp.WSServerHandshakeError:
+        return False
+    return True
+
+
+async def test_connections_through_a_proxy_are_counted_by_the_address_that_it_names(start):
+    rules = Rules(limits=LimitsSection(connections=1))
+    settings = replace(SETTINGS, trusted_proxies=LOOPBACK)
+    async with start(rules, settings) as tracker, tracker.peer(headers={"X-Forwarded-For": "203.0.113.7"}) as first:
+        await first.challenge()
+        async with tracker.peer(headers={"X-Forwarded-For": "203.0.113.8"}) as second:
+            await second.challenge()
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with tracker.peer(headers={"X-Forwarded-For": "203.0.113.7"}):
+                pass
+    assert refused.value.status == 429
+
+
+async def test_a_fault_of_ours_is_told_with_a_reference_to_the_log(start, monkeypatch, caplog):
+    async with start() as tracker, tracker.peer() as peer:
+        await peer.hello()
+        await peer.hear(Holding)
+
+        async def broken(self, raw):
+            raise RuntimeError("broken")
+
+        monkeypatch.setattr(Conversation, "receive", broken)
+        await peer.socket.send_bytes(b"anything")
+        refused = await peer.hear(Refused)
+        await peer.end()
+
+    assert refused.code == "internal"
+    assert refused.final
+    [record] = [record for record in caplog.records if "reference" in vars(record)]
+    assert record.levelno == logging.ERROR
+    assert vars(record)["reference"] in refused.text
+    assert "RuntimeError: broken" in caplog.text
+
+
+async def test_peers_hear_that_the_tracker_stops(start):
+    async with start() as tracker:
+        async with tracker.peer() as peer:
+            await peer.hello()
+            await peer.hear(Holding)
+            await tracker.coordinator.stop()
+            refused = await peer.hear(Refused)
+            code, _ = await peer.end()
+        answer, text = await tracker.get("/healthz")
+
+    assert (refused.code, refused.final) == ("stopping", True)
+    assert code == aiohttp.WSCloseCode.GOING_AWAY
+    assert answer.status == 503
+    assert json.loads(text) == {"ok": False, "text": "the tracker is stopping"}
+
+
+async def test_a_connection_that_sends_no_request_is_closed(start, monkeypatch):
+    monkeypatch.setattr(web, "HEAD_SECONDS", 0.05)
+    async with start() as tracker:
+        reader, writer = await asyncio.open_connection(*tracker.place)
+        writer.write(b"GET /scrape HTTP/1.1\r\nHost: x\r\n")
+        async with asyncio.timeout(30):
+            assert await reader.read() == b""
+        writer.close()
+
+
+# The queue to a peer
+
+
+class SlowSocket:
+    """Takes nothing until it is told to."""
+
+    def __init__(self):
+        self.sent = []
+        self.ready = asyncio.Event()
+        self.closed_with = None
+
+    async def send_bytes(self, raw):
+        await self.ready.wait()
+        self.sent.append(raw)
+
+    async def close(self, *, code, message):
+        self.closed_with = (code, message)
+
+
+async def test_a_peer_that_takes_too_little_is_cut_off():
+    aborted = []
+    outlet = Outlet(3, lambda: aborted.append(True))
+    for number in range(3):
+        outlet.send(bytes([number]))
+    assert not aborted
+
+    outlet.send(b"one too many")
+
+    assert aborted == [True]
+    assert outlet.is_closing
+    outlet.ended()
+
+
+async def test_what_was_said_is_sent_in_order_before_the_end():
+    socket = SlowSocket()
+    outlet = Outlet(100, lambda: None)
+    writer = asyncio.create_task(outlet.write_to(socket))
+    outlet.send(b"1")
+    outlet.send(b"2")
+    outlet.close("busy: " + "x" * 200)
+    outlet.send(b"after the end")
+    outlet.close("another reason")
+    socket.ready.set()
+    await writer
+
+    assert socket.sent == [b"1", b"2"]
+    code, reason = socket.closed_with
+    assert code == aiohttp.WSCloseCode.POLICY_VIOLATION
+    assert reason == b"busy: " + b"x" * 114
+    outlet.ended()
+
+
+async def test_a_peer_that_does_not_take_the_end_is_cut_off(monkeypatch):
+    monkeypatch.setattr(web, "CLOSE_SECONDS", 0.01)
+    aborted = asyncio.Event()
+    outlet = Outlet(100, aborted.set)
+    outlet.send(b"1")
+    writer = asyncio.create_task(outlet.write_to(SlowSocket()))
+    outlet.close("stopping: soon")
+
+    async with asyncio.timeout(30):
+        await aborted.wait()
+    writer.cancel()
+
+
+# Readers
+
+
+async def test_a_scrape_says_how_it_goes(start):
+    async with start(Rules(horde=HordeSection(name="<b>Ann's</b>"))) as tracker, tracker.peer() as peer:
+        await peer.hello()
+        await peer.hear(Holding)
+        answer, text = await tracker.get("/scrape")
+
+    found = json.loads(text)
+    assert answer.content_type == "application/json"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert found["name"] == "<b>Ann's</b>"
+    assert parse_link(found["link"]) == tracker.link
+    assert (found["peers"], found["workers"], found["waiting"]) == (1, 0, 0)
+    assert found["kudos"] == {"minted": 0, "burned": 0}
+    assert found["ledger"]["entries"] == found["ledger"]["checkpoint"]["size"] == 0
+
+
+async def test_the_rules_are_published_as_signed(start):
+    rules = Rules(limits=LimitsSection(max_n=3))
+    async with start(rules) as tracker:
+        _, text = await tracker.get("/rules")
+
+    found = json.loads(text)
+    envelope = parse(base64.b64decode(found["document"]))
+    envelope.verify()
+    assert envelope.key == SERVING.public
+    assert envelope.digest.hex() == found["digest"]
+    assert from_json(codec.decode(envelope.body, RulesDocument).rules) == rules
+    assert found["rules"]["limits"]["max_n"] == 3
+    assert found["version"] == 1
+
+
+async def test_health_is_said(start):
+    async with start() as tracker:
+        answer, text = await tracker.get("/healthz")
+
+    assert answer.status == 200
+    assert json.loads(text) == {"ok": True}
+
+
+async def test_a_database_that_is_gone_is_said(start):
+    async with start() as tracker:
+        await tracker.coordinator.store._writer.close()
+        answer, text = await tracker.get("/healthz")
+
+    assert answer.status == 503
+    assert not json.loads(text)["ok"]
+
+
+async def test_the_page_shows_name_and_link_and_runs_nothing(start):
+    async with start(Rules(horde=HordeSection(name="<script>x</script>"))) as tracker:
+        answer, text = await tracker.get("/")
+
+    assert "&lt;script&gt;" in text
+    assert "<script>" not in text
+    assert str(tracker.link).replace("&", "&amp;") in text
+    assert answer.headers["Content-Security-Policy"] == "default-src 'none'"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nope", 404), ("POST", "/scrape", 405), ("GET", "/peer", 400)]
+)
+async def test_what_is_not_there_is_said_in_json(start, method, path, status):
+    async with start() as tracker, tracker.client.request(method, tracker.url + path) as answer:
+        assert answer.status == status
+        assert (await answer.json())["code"] == "refused"
+
+
+async def test_a_failing_page_hides_the_fault_behind_a_reference(start, monkeypatch, caplog):
+    async with start() as tracker:
+        monkeypatch.setattr(Coordinator, "scrape", lambda self: 1 / 0)
+        answer, text = await tracker.get("/scrape")
+
+    found = json.loads(text)
+    assert answer.status == 500
+    assert found["code"] == "internal"
+    assert "division" not in text
+    [record] = [record for record in caplog.records if "reference" in vars(record)]
+    assert vars(record)["reference"] in found["text"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_an_address_that_is_taken_is_named(start):
+    async with start() as tracker:
+        taken = replace(SETTINGS, port=tracker.place[1])
+        with pytest.raises(CannotListen, match=f"cannot listen on 127.0.0.1, port {tracker.place[1]}"):
+            async with serving(make_app(tracker.coordinator, taken)):
+                pass
