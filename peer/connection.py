@@ -71,10 +71,13 @@ class InsecureLink(Refusal):
 
 @dataclass(frozen=True)
 class Backoff:
-    """Full jitter: before each try a random wait below a bound, which doubles with every failure."""
+    """Full jitter: before each try a random wait below a bound, which doubles with every failure.
+
+    The bound stays within the grace that trackers give by default to workers that went away.
+    """
 
     first_seconds: float = 0.5
-    most_seconds: float = 30.0
+    most_seconds: float = 10.0
 
     def delay(self, failures: int, random: random.Random) -> float:
         """Seconds to wait after so many failures in a row (from 1)."""

@@ -245,8 +245,9 @@ class Worker:
         elif envelope.kind == "settlement":
             paid = open_document(envelope, Settlement)
             attempt = Attempt(paid.job, paid.attempt)
-            self._tell_news(News("settled", attempt=attempt, earned=paid.paid + paid.minted))
-            self._carry_out(self._jobs.settled(attempt))
+            if effects := self._jobs.settled(attempt):  # it comes again after a loss, and counts once
+                self._tell_news(News("settled", attempt=attempt, earned=paid.paid + paid.minted))
+                self._carry_out(effects)
         elif envelope.kind == "rules":
             self._tell_news(News("rules", f"version {self.connection.rules_version}"))
 

@@ -314,6 +314,9 @@ async def test_a_picture_from_lease_to_settlement(tmp_path: Path) -> None:
         await scene.tracker.hands(a_settlement(IMAGE_LEASE))
         assert (await scene.until("settled")).earned == 7_600
         assert scene.spools() == []
+        await scene.tracker.hands(a_settlement(IMAGE_LEASE))
+        await scene.lease(a_lease(job=a_handle(2)))
+        assert [news.kind for news in scene.news].count("settled") == 1
 
 
 async def test_a_text_comes_as_it_is_made_and_can_be_resumed_by_number(tmp_path: Path) -> None:
