@@ -17,7 +17,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -167,7 +167,7 @@ class Client:
         sampler: str = "",
         n: int = 1,
         max_price: float = 0,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Ask for n pictures; what happens to them, as it happens.
 
         seed: of the first picture, the next one gets the next; random if None. max_price: kudos that one picture may
@@ -203,7 +203,7 @@ class Client:
         seed: int | None = None,
         n: int = 1,
         max_price: float = 0,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Ask for n texts; what happens to them, as it happens.
 
         prompt: a question, or the turns of a conversation as pairs (role, content), roles being `system`, `user` and
@@ -254,11 +254,11 @@ class Client:
             raise BadRequest(f"seed {seed}: wanted 0 to {MAX_SEED}, also for the last of {n} results")
         return seed
 
-    def _ask(self, public: PublicPart, private: PrivatePart) -> AsyncIterator[Event]:
+    def _ask(self, public: PublicPart, private: PrivatePart) -> AsyncGenerator[Event, None]:
         # Made at once and not with the first event, so that a bad value is refused where it was given.
         return self._events(Asking(public, private, self.key, self._desk, self._random, self._finished))
 
-    async def _events(self, asking: Asking) -> AsyncIterator[Event]:
+    async def _events(self, asking: Asking) -> AsyncGenerator[Event, None]:
         self._askings[asking.nonce] = asking
         try:
             if self._running.done():

@@ -210,7 +210,7 @@ class Demo:
         pictures = await self._ask_pictures(texts_owner, pictures_needed(rules))
         balances.append(await _balances(pictures_owner, texts_owner))
         self._show.step(
-            f"{len(pictures)} pictures came. By them the owner of the picture worker has {_kudos(balances[1][0])} kudos."
+            f"{len(pictures)} pictures came, and their worker's owner has earned {_kudos(balances[1][0])} kudos by them."
         )
         text = await self._ask_text(pictures_owner)
         balances.append(await _balances(pictures_owner, texts_owner))
