@@ -22,7 +22,6 @@ from protocol.messages import (
     Announce,
     AskAccount,
     AskWhy,
-    Held,
     Hello,
     Holding,
     Private,
@@ -74,7 +73,7 @@ class Conversation:
         self.origin = origin
         self.account = 0
         self.requests: set[bytes] = set()
-        self.held: dict[tuple[bytes, int], Held] = {}
+        self.held: set[tuple[bytes, int]] = set()  # attempts, by lease or receipt
         self.record: PeerRecord | None = None
         self.visits: dict[bytes, Visit] = {}
         self._outlet = outlet
