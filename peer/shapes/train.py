@@ -51,7 +51,7 @@ class Plan:
     latent_noise: float = 0.15
     decoder_steps: int = 6_000
     decoder_rate: float = 1e-3
-    denoiser_steps: int = 12_000
+    denoiser_steps: int = 10_000
     denoiser_rate: float = 1.2e-3
     batch: int = 64
     caption_dropout: float = 0.1  # so that there is an unconditional answer for guidance to move away from
@@ -384,10 +384,13 @@ class Training:
     def train_denoiser(self, pictures: Pictures, latents: Tensor) -> None:
         began, plan = time.monotonic(), self.plan
         schedule = make_scheduler().alphas_cumprod
+        emphasis = [2 if shown.size == "small" else 1 for shown in pictures.shown]
         while self.denoiser_step < plan.denoiser_steps and not self.out_of_time():
             step = self.denoiser_step
             chance = draw.chance_of(f"{plan.seed} denoiser {step}")
-            chosen = chance.choices(range(plan.pictures), k=plan.batch)
+            # Large shapes are mostly right after a quarter of the steps; from then on the small ones come up more.
+            weights = emphasis if step >= plan.denoiser_steps // 4 else None
+            chosen = chance.choices(range(plan.pictures), weights, k=plan.batch)
             captions = [
                 "" if chance.random() < plan.caption_dropout else draw.phrase(pictures.shown[number], chance)
                 for number in chosen
