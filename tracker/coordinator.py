@@ -356,9 +356,9 @@ class Coordinator:
         else:
             receipt = self._open_receipt(said.receipt) if said.receipt else None
             happened = await self.store.deny(envelope, said, receipt, sender=conversation.key, rules=rules, now=now)
-        if happened.outcome.changed:
-            self._jobs.follow(happened, now)
-        else:
+        self._jobs.follow(happened, now)
+        follower = self._presence.requester(happened.outcome.job.request)
+        if not happened.outcome.changed or follower is not conversation:
             self._jobs.tell_end(conversation, happened)
 
     def _open_receipt(self, raw: bytes) -> tuple[Envelope, Receipt]:

@@ -201,6 +201,14 @@ class Horde:
             await self.workers(before + ready)
         return worker
 
+    def join(self, name: str) -> Home:
+        """A peer's folder that has a key and has joined, without a command."""
+        assert self.link is not None
+        home = self.home(name)
+        home.key()
+        home.join(self.link)
+        return home
+
     async def workers(self, count: int) -> None:
         """Wait until the tracker counts so many workers."""
         async with asyncio.timeout(PATIENCE_S):
