@@ -209,9 +209,8 @@ class Demo:
         balances = [await _balances(pictures_owner, texts_owner)]
         pictures = await self._ask_pictures(texts_owner, pictures_needed(rules))
         balances.append(await _balances(pictures_owner, texts_owner))
-        self._show.step(
-            f"{len(pictures)} pictures came, and their worker's owner has earned {_kudos(balances[1][0])} kudos by them."
-        )
+        earned = _kudos(balances[1][0])
+        self._show.step(f"{len(pictures)} pictures came, and their worker's owner has earned {earned} kudos by them.")
         text = await self._ask_text(pictures_owner)
         balances.append(await _balances(pictures_owner, texts_owner))
         outcome = Outcome(

@@ -28,6 +28,7 @@ from tests.support.horde import Horde, Process, until
 HEAVY = ("aiohttp", "torch", "numpy", "rich", "cryptography")
 COMMANDS = sorted(main.commands)
 SMALL = ("--width", "64", "--height", "64", "--steps", "4")
+DRY = ("--model", "dry-run-image")
 
 
 def potluck(*words: str, stdin: str = "") -> Result:
@@ -286,7 +287,7 @@ shared = pytest.mark.asyncio(loop_scope="module")
 async def test_a_picture_is_saved_and_verified(bob: Bob) -> None:
     file = bob.folder / "red.png"
 
-    lines = await bob.lines("image", "a red circle", "-o", str(file), *SMALL, "--seed", "4")
+    lines = await bob.lines("image", "a red circle", "-o", str(file), *SMALL, *DRY, "--seed", "4")
 
     [result] = lines[-1]["results"]
     assert [line["event"] for line in lines[:-1] if line["event"] not in ("progress", "preview", "position")] == [
@@ -309,7 +310,7 @@ async def test_a_picture_is_saved_and_verified(bob: Bob) -> None:
 
 @shared
 async def test_several_pictures_go_to_numbered_files_and_replace_others_when_told_to(bob: Bob) -> None:
-    words = ("image", "circles", "-o", str(bob.folder / "c.png"), "-n", "2", *SMALL, "--seed", "1")
+    words = ("image", "circles", "-o", str(bob.folder / "c.png"), "-n", "2", *SMALL, *DRY, "--seed", "1")
 
     await bob(*words)
     await bob(*words, code=Exit.USAGE)
@@ -322,7 +323,7 @@ async def test_several_pictures_go_to_numbered_files_and_replace_others_when_tol
 async def test_the_latest_preview_is_kept_where_that_was_asked_for(bob: Bob) -> None:
     preview = bob.folder / "preview.jpg"
 
-    await bob("image", "x", "-o", str(bob.folder / "x.png"), "--preview", str(preview), *SMALL[:-1], "12")
+    await bob("image", "x", "-o", str(bob.folder / "x.png"), "--preview", str(preview), *DRY, *SMALL[:-1], "12")
 
     assert preview.read_bytes().startswith(b"\xff\xd8")
 
@@ -331,7 +332,9 @@ async def test_the_latest_preview_is_kept_where_that_was_asked_for(bob: Bob) -> 
 async def test_standard_output_gets_the_answer_and_nothing_else(bob: Bob) -> None:
     file = bob.folder / "answer.txt"
 
-    answer = await bob("text", "-", "--max-tokens", "12", "-o", str(file), stdin=b"tell me\n")
+    answer = await bob(
+        "text", "-", "--model", "dry-run-text", "--max-tokens", "12", "-o", str(file), stdin=b"tell me\n"
+    )
 
     assert answer
     assert answer.encode() == file.read_bytes()
@@ -340,7 +343,9 @@ async def test_standard_output_gets_the_answer_and_nothing_else(bob: Bob) -> Non
 
 @shared
 async def test_texts_for_scripts_end_with_all_of_them(bob: Bob) -> None:
-    lines = await bob.lines("text", "tell me", "--max-tokens", "12", "-n", "2", "--temperature", "0")
+    lines = await bob.lines(
+        "text", "tell me", "--model", "dry-run-text", "--max-tokens", "12", "-n", "2", "--temperature", "0"
+    )
 
     results = lines[-1]["results"]
     assert [result["settled"] for result in results] == [True, True]
@@ -374,9 +379,7 @@ async def test_the_ways_to_fail_have_their_exit_codes(bob: Bob) -> None:
     out = ("-o", str(bob.folder / "x.png"))
 
     [*_, failed] = await bob.lines("image", "x", *out, "--model", "bad", *SMALL, code=Exit.NO_RESULT)
-    [refused] = await bob.lines(
-        *("image", "x", *out, "--model", "dry-run-image", "--max-price", "0.001", *SMALL), code=Exit.REFUSED
-    )
+    [refused] = await bob.lines(*("image", "x", *out, *DRY, "--max-price", "0.001", *SMALL), code=Exit.REFUSED)
     [usage] = await bob.lines("image", "x", *out, "--width", "63", code=Exit.USAGE)
 
     assert failed["error"]
