@@ -7,7 +7,8 @@ unknown fields are ignored. Past `decode` nobody holds a dict.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -50,16 +51,16 @@ def decode(raw: bytes, of: type[T]) -> T:
 def check_strict(raw: bytes) -> None:
     """Raise `Malformed` or `UnknownCriticalField` unless `raw` is one value in the form that the standard allows."""
     try:
-        _depth_of(
-            msgpack.unpackb(
-                raw,
-                raw=False,
-                strict_map_key=True,
-                ext_hook=_no_ext,
-                object_pairs_hook=_check_map,
-                list_hook=_check_list,
-            )
+        value = msgpack.unpackb(
+            raw,
+            raw=False,
+            strict_map_key=True,
+            ext_hook=_no_ext,
+            object_pairs_hook=_check_map,
+            list_hook=_check_list,
         )
+        if type(value) is not _Depth:
+            _check_values((value,))
     except (ValueError, RecursionError) as error:  # every error of msgpack is a ValueError, also of bad UTF-8
         reason = str(error) or type(error).__name__
         raise Malformed(f"not the strict msgpack that the protocol wants: {reason}") from error
@@ -73,44 +74,46 @@ def _decoder(of: Hashable) -> Any:
     return msgspec.msgpack.Decoder(cast("type", of))
 
 
-def _check_map(pairs: list[tuple[object, object]]) -> int:
-    """Check one map; what comes back stands for its depth, so that nothing is built."""
-    names = set()
-    depth = 0
-    for name, value in pairs:
+class _Depth(int):
+    """How deep a map or list is nested; stands for it while it is checked, so that nothing is built."""
+
+
+def _check_map(pairs: list[tuple[object, object]]) -> _Depth:
+    fields = dict(pairs)
+    for name in fields:
         if not isinstance(name, str):
             raise ValueError("a map key that is not text")  # noqa: TRY004 (one error type for all that is malformed)
-        if name in names:
-            raise ValueError(f"field {name[:40]!r} twice")
         if name.startswith("!") and name not in CRITICAL_FIELDS:
             raise UnknownCriticalField(f"field {name[:40]!r} must be understood and is not: update this program")
-        names.add(name)
-        depth = max(depth, _depth_of(value))
-    return _Depth(_deeper(depth))
+    if len(fields) != len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"field {str(twice)[:40]!r} twice")
+    return _check_values(fields.values())
 
 
-def _check_list(items: list[object]) -> int:
-    return _Depth(_deeper(max((_depth_of(item) for item in items), default=0)))
+def _check_list(items: list[object]) -> _Depth:
+    return _check_values(items)
 
 
-class _Depth(int):
-    """How deep a map or list is nested; told apart from the integers of a message by its type."""
-
-
-def _deeper(depth: int) -> int:
-    if depth + 1 > MAX_DEPTH:
+def _check_values(values: Collection[object]) -> _Depth:
+    """Refuse what no message holds; the types are gathered first, since nearly all values need no further look."""
+    kinds = set(map(type, values))
+    if not kinds <= _PLAIN:
+        kind = next(iter(kinds - _PLAIN))
+        raise ValueError("a number that is no integer" if kind is float else "extension type -1")
+    if int in kinds and any(value > MAX_INTEGER for value in values if type(value) is int):
+        raise ValueError(f"an integer above {MAX_INTEGER}")
+    if _Depth not in kinds:
+        return _FLAT
+    depth = 1 + max(value for value in values if type(value) is _Depth)
+    if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
-    return depth + 1
+    return _Depth(depth)
 
 
-def _depth_of(value: object) -> int:
-    if isinstance(value, int) and value > MAX_INTEGER:
-        raise ValueError(f"the integer {value}: at most {MAX_INTEGER}")
-    if isinstance(value, float):
-        raise ValueError("a number that is no integer")  # noqa: TRY004
-    if isinstance(value, msgpack.Timestamp):  # the one extension that the library takes without asking the hook
-        raise ValueError("extension type -1")  # noqa: TRY004
-    return value if isinstance(value, _Depth) else 0
+_FLAT = _Depth(1)
+#: What may stand in a map or list. A timestamp is the one extension that the library takes without asking the hook.
+_PLAIN = frozenset({int, str, bytes, bool, type(None), _Depth})
 
 
 def _no_ext(code: int, data: bytes) -> object:
