@@ -16,17 +16,25 @@ def connect(path: Path) -> sqlite3.Connection:
     """A connection that may write: WAL, every commit synced, foreign keys on; the schema brought up to date."""
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-        _check_ours(connection, path)
-        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA busy_timeout = 5000")
-        if mode != "wal":
-            raise StoreError(f"{path}: journal mode is {mode}, wanted wal: put the database on a local disk")
-        migrate(connection, path)
+        try:
+            _set_up(connection, path)
+        except BaseException:
+            connection.close()
+            raise
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path}: not a database that can be used ({error}): restore it from a backup") from error
     return connection
+
+
+def _set_up(connection: sqlite3.Connection, path: Path) -> None:
+    _check_ours(connection, path)
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA busy_timeout = 5000")
+    if mode != "wal":
+        raise StoreError(f"{path}: journal mode is {mode}, wanted wal: put the database on a local disk")
+    migrate(connection, path)
 
 
 def migrations() -> list[tuple[int, str]]:

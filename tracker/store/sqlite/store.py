@@ -93,16 +93,11 @@ class SqliteStore(Store):
         if not path.exists():
             raise StoreError(f"{path}: there is no database: make the horde first (potluck-tracker init)")
         connection = connect(path)
-        row = connection.execute("SELECT root, delegation, epoch FROM horde").fetchone()
-        if row is None:
-            raise StoreError(f"{path}: holds no horde: make it first (potluck-tracker init)")
-        root, delegation, epoch = row
-        envelope = parse(delegation)
-        check_delegation(envelope, root)
-        if documents.open_document(envelope, Serving).serving != key.public:
-            raise StoreError(f"{path}: its horde has appointed another serving key than {show_key(key.public)}")
-        ledger = Ledger(key, root, epoch)
-        ledger.load(connection)
+        try:
+            root, ledger = _load(connection, path, key)
+        except BaseException:
+            connection.close()
+            raise
         writer = Writer(connection, ledger)
         try:
             yield cls(writer, ledger, key, root)
@@ -618,6 +613,21 @@ class SqliteStore(Store):
         lease = papers.find(connection, attempt.lease) if attempt else b""
         settlement = self._settlement(connection, job) if job.state is State.SETTLED else b""
         return Standing(job, attempt, lease, settlement)
+
+
+def _load(connection: sqlite3.Connection, path: Path, key: SigningKey) -> tuple[bytes, Ledger]:
+    """Whose horde this is, and its ledger."""
+    row = connection.execute("SELECT root, delegation, epoch FROM horde").fetchone()
+    if row is None:
+        raise StoreError(f"{path}: holds no horde: make it first (potluck-tracker init)")
+    root, delegation, epoch = row
+    envelope = parse(delegation)
+    check_delegation(envelope, root)
+    if documents.open_document(envelope, Serving).serving != key.public:
+        raise StoreError(f"{path}: its horde has appointed another serving key than {show_key(key.public)}")
+    ledger = Ledger(key, root, epoch)
+    ledger.load(connection)
+    return root, ledger
 
 
 _PAYING = (lifecycle.Acknowledged, lifecycle.Received, lifecycle.Silence)

@@ -1,0 +1,358 @@
+"""The store on SQLite: the contract, and what is particular to a file."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from protocol import codec
+from protocol.documents import Serving
+from protocol.errors import BadSignature, Equivocation
+from protocol.rules import Rules
+from tests.support.books import check_books
+from tests.support.builders import (
+    NOW,
+    REQUESTER,
+    ROOT,
+    SERVING,
+    a_delegation,
+    a_digest,
+    a_key,
+    a_public_part,
+    an_acknowledgement,
+    but,
+    signed,
+)
+from tests.support.clerk import Clerk
+from tests.tracker.store.contract import StoreContract, everything
+from tracker.lifecycle import State
+from tracker.store.base import StoreError, StoreFull
+from tracker.store.sqlite import SqliteStore, database, rows
+from tracker.store.sqlite.database import APPLICATION_ID, connect, migrations
+
+
+class SqliteBackend:
+    """A file that is not there yet."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def create(self, rules: Rules) -> None:
+        SqliteStore.create(self.path, a_delegation(), rules, SERVING, NOW)
+
+    def open(self):
+        return SqliteStore.open(self.path, SERVING)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "horde.db"
+
+
+@pytest.fixture
+def backend(path):
+    return SqliteBackend(path)
+
+
+class TestSqliteStore(StoreContract):
+    """Every promise of the contract; and after each test the books in the file are right."""
+
+    @pytest.fixture
+    def backend(self, path):
+        yield SqliteBackend(path)
+        check_books(path)
+
+
+@pytest.fixture
+async def store(backend):
+    backend.create(Rules())
+    async with backend.open() as store:
+        yield store
+
+
+@pytest.fixture
+async def clerk(store):
+    return await Clerk.at(store)
+
+
+def read(path, sql):
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def write(path, *statements):
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+async def on_the_writer(store, run):
+    return await store._writer.step(run)
+
+
+# Durable
+
+
+@pytest.mark.parametrize(
+    ("pragma", "wanted"),
+    [("synchronous", 2), ("journal_mode", "wal"), ("foreign_keys", 1), ("ignore_check_constraints", 0)],
+)
+async def test_the_connection_that_writes_syncs_every_commit(store, pragma, wanted):
+    def run(connection):
+        return connection.execute(f"PRAGMA {pragma}").fetchone()[0]
+
+    assert await on_the_writer(store, run) == wanted
+
+
+async def test_what_was_confirmed_is_in_the_file_for_others_to_read(store, clerk, path):
+    job = await clerk.ask_one()
+    assert read(path, "SELECT job, state FROM jobs") == [(job.handle, "waiting")]
+
+
+async def test_steps_that_come_together_share_a_commit(store, clerk):
+    commits = []
+    started, go_on = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold(connection):
+        connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+        loop.call_soon_threadsafe(started.set)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
+
+    holding = asyncio.create_task(on_the_writer(store, hold))
+    await started.wait()
+    steps = [asyncio.create_task(clerk.account(a_key(number))) for number in range(50)]
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(holding, *steps)
+    await on_the_writer(store, lambda connection: connection.set_trace_callback(None))
+    assert len(commits) == 2, "one for the step that held the others up, one for all of those"
+
+
+async def test_a_full_disk_fails_the_step_and_changes_nothing(store, clerk, path):
+    job = await clerk.ask_one()
+    before = await everything(store)
+
+    def fill(connection):
+        [pages] = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    await on_the_writer(store, fill)
+
+    async def go_on() -> None:
+        for number in range(1_000, 2_000):
+            await clerk.account(a_key(number))
+
+    with pytest.raises(StoreFull, match="make room"):
+        await go_on()
+    accounts = read(path, "SELECT max(account) FROM accounts")
+    await on_the_writer(store, lambda connection: connection.execute("PRAGMA max_page_count = 1000000"))
+    check_books(path)
+    assert (await everything(store))[3] == before[3]
+    number = await clerk.account(a_key(5_000))
+    assert [(number - 1,)] == accounts, "what is kept in memory went back as well"
+    await clerk.acknowledge(clerk.receipt(await clerk.lease(job)))
+
+
+async def test_a_step_of_a_closed_store_is_refused(backend):
+    backend.create(Rules())
+    async with backend.open() as store:
+        pass
+    with pytest.raises(StoreError, match="closed"):
+        await store.ledger_head()
+
+
+async def test_steps_that_were_asked_for_before_the_end_are_carried_out(backend, path):
+    backend.create(Rules())
+    async with backend.open() as store:
+        clerk = await Clerk.at(store)
+        steps = [asyncio.create_task(clerk.account(a_key(number))) for number in range(20)]
+        await asyncio.sleep(0)
+    assert len(await asyncio.gather(*steps)) == 20
+    assert len(read(path, "SELECT key FROM keys")) == 20
+
+
+async def test_a_step_that_nobody_waits_for_any_more_hurts_nobody(store, clerk):
+    step = asyncio.create_task(clerk.account(a_key(1)))
+    await asyncio.sleep(0)
+    step.cancel()
+    assert await clerk.account(a_key(2))
+
+
+# The control of the contract
+
+
+class NaiveStore(SqliteStore):
+    """Looks whether a job waits, and leases it in a second step: what the contract must find."""
+
+    async def lease(self, handle, attempt, choice, rules, now):
+        job = await self._step(lambda connection: rows.job(connection, handle))
+        if job is None or job.state is not State.WAITING or job.attempt != attempt:
+            return None
+
+        def run(connection):
+            again = rows.job(connection, handle)
+            assert again is not None
+            return self._lease(connection, replace(again, state=State.WAITING), choice, rules, now)
+
+        return await self._step(run)
+
+
+async def test_the_contract_finds_a_store_that_selects_and_then_updates(path):
+    SqliteBackend(path).create(Rules())
+    async with NaiveStore.open(path, SERVING) as store:
+        clerk = await Clerk.at(store)
+        with pytest.raises(AssertionError):
+            await TestSqliteStore().test_a_job_is_leased_to_one_worker_only(clerk)
+
+
+# Whose file it is
+
+
+async def test_a_file_that_holds_a_horde_is_not_overwritten(backend, path):
+    backend.create(Rules())
+    before = read(path, "SELECT * FROM horde")
+    with pytest.raises(StoreError, match="holds a horde already"):
+        backend.create(Rules())
+    assert read(path, "SELECT * FROM horde") == before
+
+
+async def test_a_file_that_is_not_there_is_not_made_by_opening_it(backend, path):
+    with pytest.raises(StoreError, match="init"):
+        async with backend.open():
+            pass
+    assert not path.exists()
+
+
+async def test_an_empty_database_is_no_horde(backend, path):
+    connect(path).close()
+    with pytest.raises(StoreError, match="holds no horde"):
+        async with backend.open():
+            pass
+
+
+async def test_another_programs_database_is_refused_and_left_alone(backend, path):
+    write(path, "CREATE TABLE bookmarks (url TEXT)", "INSERT INTO bookmarks VALUES ('a')")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        backend.create(Rules())
+    with pytest.raises(StoreError, match="another program"):
+        async with backend.open():
+            pass
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"this is no database at all" * 200, b"SQLite format 3\0" + bytes(100)])
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(backend, path, content):
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="restore it from a backup"):
+        async with backend.open():
+            pass
+    assert path.read_bytes() == content
+
+
+async def test_another_serving_key_does_not_open_it(backend, path):
+    backend.create(Rules())
+    with pytest.raises(StoreError, match="another serving key"):
+        async with SqliteStore.open(path, a_key(50)):
+            pass
+
+
+async def test_a_delegation_that_somebody_tampered_with_is_found(backend, path):
+    backend.create(Rules())
+    forged = signed(Serving(serving=a_key(50).public, version=2), a_key(50))
+    raw = codec.encode([1, "serving", ROOT.public, ROOT.public, forged.body, forged.signature])
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE horde SET delegation = ?", (raw,))
+        connection.commit()
+    with pytest.raises(BadSignature):
+        async with SqliteStore.open(path, a_key(50)):
+            pass
+
+
+# Migrations
+
+
+def test_a_fresh_database_has_the_newest_version_and_our_mark(path):
+    connect(path).close()
+    assert read(path, "PRAGMA user_version") == [(migrations()[-1][0],)]
+    assert read(path, "PRAGMA application_id") == [(APPLICATION_ID,)]
+
+
+def test_migrations_are_numbered_from_one_without_a_gap():
+    assert [number for number, _ in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+async def test_a_database_of_a_newer_program_is_refused(backend, path):
+    backend.create(Rules())
+    write(path, f"PRAGMA user_version = {migrations()[-1][0] + 1}")
+    with pytest.raises(StoreError, match="update it"):
+        async with backend.open():
+            pass
+
+
+async def test_a_missing_migration_is_applied_and_all_data_is_kept(backend, path, monkeypatch):
+    backend.create(Rules())
+    async with backend.open() as store:
+        clerk = await Clerk.at(store)
+        await clerk.earn(REQUESTER, 1)
+        before = await everything(store)
+    known = migrations()
+    number = known[-1][0] + 1
+    monkeypatch.setattr(database, "migrations", lambda: [*known, (number, "CREATE TABLE more (one INTEGER) STRICT;")])
+    async with backend.open() as store:
+        assert await everything(store) == before
+    assert read(path, "PRAGMA user_version") == [(number,)]
+    assert read(path, "SELECT * FROM more") == []
+
+
+async def test_a_migration_that_fails_leaves_the_database_as_it_was(backend, path, monkeypatch):
+    backend.create(Rules())
+    known = migrations()
+    broken = "CREATE TABLE more (one INTEGER) STRICT; INSERT INTO nowhere VALUES (1);"
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "migrations", lambda: [*known, (known[-1][0] + 1, broken)])
+        with pytest.raises(StoreError, match="the database is as it was"):
+            async with backend.open():
+                pass
+    assert read(path, "PRAGMA user_version") == [(known[-1][0],)]
+    assert read(path, "SELECT name FROM sqlite_schema WHERE name = 'more'") == []
+    async with backend.open() as store:
+        assert (await store.rules_in_force()).version == 1
+
+
+# Evidence
+
+
+async def test_two_documents_that_contradict_each_other_are_both_kept(store, clerk, path):
+    receipt = clerk.receipt(await clerk.lease(await clerk.ask_one()))
+    await clerk.acknowledge(receipt)
+    other = an_acknowledgement(receipt, a_digest("something else"))
+    for _ in range(2):
+        with pytest.raises(Equivocation):
+            await clerk.acknowledge(receipt, said=other)
+    [(first, raw)] = read(path, "SELECT first, raw FROM equivocations")
+    kept = dict(read(path, "SELECT digest, kind FROM documents"))
+    assert kept[first] == "acknowledgement"
+    key = clerk.keys[(await store.standing(other.job, 1)).job.job_key]
+    assert raw == signed(other, key).raw
+
+
+async def test_a_different_request_is_kept_as_proof(clerk, path):
+    request = clerk.request()
+    await clerk.ask(request=request)
+    other = but(request, public=a_public_part(n=2))
+    with pytest.raises(Equivocation):
+        await clerk.ask(request=other)
+    assert read(path, "SELECT first, raw FROM equivocations") == [(signed(request).digest, signed(other).raw)]
+
+
+async def test_what_is_refused_is_not_kept(clerk, path):
+    leased = await clerk.lease(await clerk.ask_one())
+    before = read(path, "SELECT count(*) FROM documents")
+    with pytest.raises(Exception, match="the lease allows"):
+        await clerk.receive(clerk.receipt(leased, used=31))
+    assert read(path, "SELECT count(*) FROM documents") == before
