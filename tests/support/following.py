@@ -7,28 +7,28 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from peer import events
 from peer.client import Client
+from peer.events import Event, Picture, Received, Restarted, TextPiece
 from peer.evidence import Evidence
 from peer.home import Home
 from peer.verify import Verified, verify_content
 
-E = TypeVar("E", bound=events.Event)
+E = TypeVar("E", bound=Event)
 
 
 @dataclass
 class Following:
     """One job's events as they come; `shown` is what its user has before the eyes."""
 
-    events: list[events.Event] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     shown: bytes = b""
 
-    async def until_done(self, coming: AsyncIterator[events.Event]) -> None:
+    async def until_done(self, coming: AsyncIterator[Event]) -> None:
         """Take everything."""
         async for event in coming:
             self.take(event)
 
-    async def until(self, coming: AsyncIterator[events.Event], number: int, of: type[E]) -> E:
+    async def until(self, coming: AsyncIterator[Event], number: int, of: type[E]) -> E:
         """Take events until so many of this type have come; the last one."""
         async for event in coming:
             self.take(event)
@@ -37,15 +37,15 @@ class Following:
                 return found[-1]
         raise AssertionError(f"the job ended before {number} of {of.__name__}: {self.events}")
 
-    def take(self, event: events.Event) -> None:
+    def take(self, event: Event) -> None:
         """One event."""
         self.events.append(event)
         match event:
-            case events.TextPiece(text=text):
+            case TextPiece(text=text):
                 self.shown += text.encode()
-            case events.Restarted():
+            case Restarted():
                 self.shown = b""
-            case events.Picture(content=content):
+            case Picture(content=content):
                 self.shown = content
             case _:
                 pass
@@ -61,7 +61,7 @@ class Following:
 
     def check_acknowledged(self) -> None:
         """What was shown is what was signed for and acknowledged."""
-        received = self.one(events.Received)
+        received = self.one(Received)
         assert received.acknowledged_digest == received.receipt_digest
         assert [artifact.sha256 for artifact in received.artifacts] == [hashlib.sha256(self.shown).digest()]
 
@@ -73,7 +73,7 @@ class Following:
         return verified
 
 
-async def followed(coming: AsyncIterator[events.Event]) -> Following:
+async def followed(coming: AsyncIterator[Event]) -> Following:
     """A whole job."""
     following = Following()
     await following.until_done(coming)

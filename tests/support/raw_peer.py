@@ -180,7 +180,7 @@ class RawPeer:
         progress = Progress(job=lease.job, attempt=lease.attempt, state=state, reason=reason)  # type: ignore[arg-type]
         await self.say(Report(leases=(progress,)))
 
-    def receipt(self, lease: Lease, **fields: object) -> Envelope:
+    def receipt(self, lease: Lease, /, **fields: object) -> Envelope:
         """This worker's receipt for a lease, done in full unless `fields` say otherwise."""
         work = lease.public.work
         whole = work.steps if isinstance(work, ImageWork) else work.max_tokens
@@ -230,7 +230,7 @@ class Asked:
     job_key: SigningKey
     jobs: tuple[bytes, ...]
 
-    def acknowledgement(self, root: bytes, receipt: Envelope, **fields: object) -> Envelope:
+    def acknowledgement(self, root: bytes, receipt: Envelope, /, **fields: object) -> Envelope:
         """The acknowledgement of a receipt."""
         said = receipt.open(Receipt)
         body: dict[str, object] = {

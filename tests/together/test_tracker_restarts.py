@@ -15,7 +15,7 @@ from protocol.documents import Settlement
 from protocol.messages import Held
 from protocol.prices import price, tax
 from protocol.work import ImageWork, TextWork
-from tests.support.following import Following, balance, followed
+from tests.support.following import Following, balance
 from tests.support.horde import Horde
 from tests.support.raw_peer import RawPeer, a_picture, fund
 

@@ -173,11 +173,11 @@ async def test_an_engine_in_the_middle_of_a_job_ends_with_its_worker(horde: Hord
     assert children
     await worker.kill()
     await until(lambda: not any(map(alive, children)), "engines outlive their worker")
-    await coming.aclose()  # type: ignore[attr-defined]
+    await coming.aclose()
 
 
 def alive(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
