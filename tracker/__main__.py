@@ -78,8 +78,13 @@ def init(folder: Path, name: str | None, listen: str | None, url: str | None, as
     if as_json:
         from protocol.keys import show_key
 
-        content = {"link": str(made.link), "root": show_key(made.link.root), "folder": str(made.folder)}
-        click.echo(json.dumps(content | {"root_key": str(made.root_key)}))
+        content = {
+            "link": str(made.link) if made.link else None,
+            "root": show_key(made.root),
+            "folder": str(made.folder),
+            "root_key": str(made.root_key),
+        }
+        click.echo(json.dumps(content))
     else:
         click.echo(words(made))
 

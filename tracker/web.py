@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -49,6 +49,16 @@ HEALTH_SECONDS = 5.0
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class Socket(Protocol):
+    """The sending half of a WebSocket."""
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a message; waits while the other side does not take it."""
+
+    async def close(self, *, code: int, message: bytes) -> object:
+        """End the connection and wait for the other side to agree, but not for long."""
+
+
 class Outlet:
     """Messages on their way to one peer, and whether the connection is to end. The coordinator's end of a socket."""
 
@@ -79,7 +89,7 @@ class Outlet:
             self._wake.set()
             self._last_resort = asyncio.get_running_loop().call_later(2 * CLOSE_SECONDS, self._abort)
 
-    async def write_to(self, socket: web.WebSocketResponse) -> None:
+    async def write_to(self, socket: Socket) -> None:
         """Send what comes until the connection ends."""
         with suppress(ConnectionError):
             while self._waiting or self._reason is None:

@@ -287,15 +287,15 @@ class SlowSocket:
     """Takes nothing until it is told to."""
 
     def __init__(self):
-        self.sent = []
+        self.sent: list[bytes] = []
         self.ready = asyncio.Event()
-        self.closed_with = None
+        self.closed_with = (0, b"")
 
-    async def send_bytes(self, raw):
+    async def send_bytes(self, data: bytes) -> None:
         await self.ready.wait()
-        self.sent.append(raw)
+        self.sent.append(data)
 
-    async def close(self, *, code, message):
+    async def close(self, *, code: int, message: bytes) -> None:
         self.closed_with = (code, message)
 
 

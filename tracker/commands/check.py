@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from protocol import documents
 from protocol.documents import RulesDocument
 from protocol.envelope import parse
+from protocol.errors import Refusal
 from protocol.keys import show_key
 from protocol.rules import Rules, from_json
 from tracker.audit.database import open_read_only
@@ -20,6 +23,7 @@ from tracker.commands.exits import CommandError
 from tracker.commands.folder import (
     ROOT_KEY,
     check_appointment,
+    check_link,
     make_link,
     read_config,
     read_delegation,
@@ -59,7 +63,10 @@ def check(folder: Path, now: int) -> Iterator[Finding]:
         key = read_serving_key(config.settings)
         fault = check_appointment(delegation, key, now)
         yield Finding("error", "serving key", fault) if fault else Finding("ok", "serving key", "appointed")
-        yield Finding("ok", "link", str(make_link(config, root, config.settings.port)))
+        check_link(config)
+        known = bool(config.settings.url or config.settings.port)
+        link = str(make_link(config, root, config.settings.port)) if known else "`serve` prints it with its port"
+        yield Finding("ok", "link", link)
     except CommandError as error:
         yield Finding("error", "keys" if root is None else "serving key or link", str(error))
     if (folder / ROOT_KEY).exists():
@@ -85,24 +92,28 @@ def _check_database(config: Config, root: bytes | None) -> Iterator[Finding]:
                 return
             later = f"; `serve` brings it to {newest}" if version < newest else ""
             yield Finding("ok", "database", f"{path}: version {version}{later}")
-            (of,) = connection.execute("SELECT root FROM horde").fetchone()
-            if root is not None and of != root:
-                yield Finding(
-                    "error", "database", f"{path}: belongs to horde {show_key(of)}, the delegation to {show_key(root)}"
-                )
-            row = connection.execute("SELECT version, document FROM rules ORDER BY version DESC LIMIT 1").fetchone()
-            yield _check_rules(config.rules, *row)
-    except (StoreError, sqlite3.Error, TypeError) as error:
+            horde = connection.execute("SELECT root FROM horde").fetchone()
+            rules = connection.execute("SELECT version, document FROM rules ORDER BY version DESC LIMIT 1").fetchone()
+            if horde is None or rules is None:
+                missing = "horde" if horde is None else "rules"
+                yield Finding("error", "database", f"{path}: holds no {missing}: restore it from a backup")
+                return
+            if root is not None and horde[0] != root:
+                text = f"belongs to horde {show_key(horde[0])}, the delegation to {show_key(root)}"
+                yield Finding("error", "database", f"{path}: {text}")
+            yield _check_rules(config.rules, *rules)
+    except (StoreError, sqlite3.Error) as error:
         yield Finding("error", "database", str(error))
 
 
 def _check_rules(rules: Rules, version: int, document: bytes) -> Finding:
-    in_force = from_json(documents.open_document(parse(document), RulesDocument).rules)
+    try:
+        in_force = from_json(documents.open_document(parse(document), RulesDocument).rules)
+    except (Refusal, msgspec.DecodeError) as error:
+        return Finding("error", "rules", f"version {version} in the database cannot be read: {error}")
     if in_force == rules:
         return Finding("ok", "rules", f"version {version} is what the file says")
-    return Finding(
-        "ok", "rules", f"the file differs from version {version}: `serve` publishes it as version {version + 1}"
-    )
+    return Finding("ok", "rules", f"the file differs from version {version}: `serve` publishes version {version + 1}")
 
 
 def _check_disk(config: Config) -> Finding:

@@ -13,9 +13,9 @@ from protocol.documents import Serving
 from protocol.keyfiles import create_key
 from protocol.keys import show_key
 from protocol.links import Link
-from tracker.commands.exits import BAD_CONFIG, BAD_HORDE, CommandError
+from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CommandError
 from tracker.commands.folder import ROOT_KEY, make_link
-from tracker.config import FILE_NAME, ConfigError, parse
+from tracker.config import FILE_NAME, ConfigError, check_link_url, parse
 from tracker.rulebook import default_toml
 from tracker.store.base import StoreError
 from tracker.store.sqlite import SqliteStore
@@ -23,11 +23,12 @@ from tracker.store.sqlite import SqliteStore
 
 @dataclass(frozen=True)
 class NewHorde:
-    """What `init` made. link: as it will be when the tracker listens on the port of its settings."""
+    """What `init` made. root: the horde's id. link: None where the system is to choose the port."""
 
     folder: Path
     root_key: Path
-    link: Link
+    root: bytes
+    link: Link | None
 
 
 def init(folder: Path, given: Mapping[str, object], now: int) -> NewHorde:
@@ -40,62 +41,63 @@ def init(folder: Path, given: Mapping[str, object], now: int) -> NewHorde:
         config = parse(text, folder / FILE_NAME)
     except ConfigError as error:
         wrong = "\n".join(fault.partition(": ")[2] for fault in error.faults)
-        raise CommandError(wrong, BAD_CONFIG) from error
+        raise CommandError(wrong, BAD_COMMAND_LINE) from error
+    if fault := check_link_url(config.settings):
+        raise CommandError(f"--url: {fault}", BAD_COMMAND_LINE)
     settings = config.settings
     root_key = folder / ROOT_KEY
     files = [root_key, settings.serving_key, settings.delegation, settings.database, config.path]
-    with _removed_on_failure(files):
+    with _all_or_nothing(files) as made:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         root = create_key(root_key)
-        # Before anything lasting is made of it: the file may say what no link can be made from.
-        link = make_link(config, root.public, settings.port)
+        made.append(root_key)
         serving = create_key(settings.serving_key)
+        made.append(settings.serving_key)
         delegation = documents.sign(Serving(serving=serving.public, version=1), root, root.public)
-        _write_new(settings.delegation, delegation.raw, 0o644)
-        _write_new(settings.database, b"", 0o600)
+        _write_new(settings.delegation, delegation.raw, 0o644, made)
+        _write_new(settings.database, b"", 0o600, made)
         SqliteStore.create(settings.database, delegation, config.rules, serving, now)
-        _write_new(config.path, text.encode(), 0o644)
-    return NewHorde(folder, root_key, link)
+        _write_new(config.path, text.encode(), 0o644, made)
+    known = bool(settings.url or settings.port)
+    return NewHorde(folder, root_key, root.public, make_link(config, root.public, settings.port) if known else None)
 
 
 def words(made: NewHorde) -> str:
     """What `init` says to people."""
+    link = f"People join by this link:\n  {made.link}" if made.link else "`serve` prints the link by which people join."
     return f"""\
-A new horde lies in {made.folder}. Its id is {show_key(made.link.root)}
+A new horde lies in {made.folder}. Its id is {show_key(made.root)}
 
 Two things now:
   1. {made.root_key} is the root key: who has it is the horde. Copy it to where you keep such things
      (a stick in a drawer), then delete it here. The tracker runs without it.
   2. potluck-tracker serve {made.folder}
 
-People join by this link:
-  {made.link}"""
+{link}"""
 
 
 @contextmanager
-def _removed_on_failure(files: list[Path]) -> Iterator[None]:
-    """Refuse to begin if one of the files exists; leave none behind if the block fails."""
+def _all_or_nothing(files: list[Path]) -> Iterator[list[Path]]:
+    """Refuse to begin if one of the files exists; if the block fails, remove those that it has noted as made."""
     existing = [file for file in files if file.exists()]
     if existing:
         raise CommandError(
             f"{existing[0]}: is there already: a horde is never overwritten; name another folder", BAD_HORDE
         )
+    made: list[Path] = []
     try:
-        yield
+        yield made
     except (OSError, StoreError) as error:
-        for file in files:
+        for file in made:
             file.unlink(missing_ok=True)
         raise CommandError(f"no horde could be made: {error}", BAD_HORDE) from error
-    except CommandError:
-        for file in files:
-            file.unlink(missing_ok=True)
-        raise
 
 
-def _write_new(path: Path, content: bytes, mode: int) -> None:
+def _write_new(path: Path, content: bytes, mode: int, made: list[Path]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags, mode), "wb") as file:
+        made.append(path)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
