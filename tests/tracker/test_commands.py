@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -28,6 +29,7 @@ from tracker.commands import exits
 from tracker.commands.init import init
 from tracker.commands.serve import now_ms
 from tracker.config import load
+from tracker.config import parse as parse_toml
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and file modes of POSIX")
 TIME = 1_767_225_600_000
@@ -456,3 +458,22 @@ def test_another_hordes_database_does_not_pass_under_this_ones_delegation(horde,
     (tmp_path / "other" / "horde.db").replace(horde / "horde.db")
 
     assert "delegation" in run("audit", horde, code=exits.BAD_HORDE).stderr
+
+
+# Documents
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_table_of_exit_codes_is_documented():
+    rows = (DOCS / "commands.md").read_text("utf-8").splitlines()
+
+    assert [row for code, meaning in exits.MEANINGS.items() if (row := f"| {code} | {meaning} |") not in rows] == []
+
+
+def test_the_settings_in_the_operators_guide_are_understood():
+    [block] = re.findall(r"```toml\n(.*?)```", (DOCS / "operators.md").read_text("utf-8"), re.DOTALL)
+
+    settings = parse_toml(block, Path("horde.toml")).settings
+    assert settings.link_url(1) == "wss://horde.example.org"
+    assert [str(network) for network in settings.trusted_proxies] == ["127.0.0.1/32"]
