@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Sequence
 from io import BytesIO
 
+import msgspec
+
 from peer.engines.base import ArtifactMade, Done, EngineError, PreviewMade, StepsDone, Task, TextMade
 from peer.engines.maker import Job, Maker
 from peer.engines.spec import DryRunOptions, EngineSpec, options_of
@@ -132,7 +134,11 @@ class _Chance:
     """Whatever looks random in a result: a function of the seed, the private part and a place, and of nothing else."""
 
     def __init__(self, task: Task) -> None:
-        parts = [str(task.seed), task.model, *texts_of(task.private)]
+        # Not by the stop texts: they end an answer and do not make it another one.
+        private = (
+            msgspec.structs.replace(task.private, stop=()) if isinstance(task.private, TextPrivate) else task.private
+        )
+        parts = [str(task.seed), task.model, *texts_of(private)]
         self._key = hashlib.sha256(b"".join(_behind_length(part.encode()) for part in parts)).digest()
 
     def _draw(self, what: str) -> bytes:

@@ -14,6 +14,7 @@ import msgspec
 import psutil
 import pytest
 
+from peer.engines import process
 from peer.engines.base import ArtifactMade, Done, EngineError, Event, StepsDone, Task, TextMade
 from peer.engines.process import ProcessEngine
 from peer.engines.spec import EngineSpec
@@ -274,13 +275,20 @@ class EngineContract:
 
         assert SECRET not in log.read_text("utf-8")
 
-    async def test_nothing_is_left_after_closing(self, spec):
-        async with ProcessEngine(spec) as engine:
-            pid = engine.pid
-            assert not is_gone(pid)
+    async def test_closing_in_mid_job_leaves_no_process(self, spec, monkeypatch):
+        # The child ends because its pipe does, as it would if this program had died; it is not killed.
+        monkeypatch.setattr(process, "CLOSE_S", 3600)
+        engine = ProcessEngine(spec)
+        await engine.open()
+        pid = engine.pid
+        running = engine.run(self.a_long_task(spec), asyncio.Event())
+        await anext(running)
+        await engine.close()
 
         assert is_gone(pid)
         assert engine.pid is None
+        with pytest.raises(EngineError):
+            await to_the_end(running)
 
     async def test_the_child_ends_when_its_parent_is_killed_in_mid_job(self, spec, tmp_path):
         script = tmp_path / "parent.py"

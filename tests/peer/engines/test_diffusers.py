@@ -159,6 +159,7 @@ class TestTinyPipeline(EngineContract):
         assert pixels(file)[0] == (64, 64)
 
 
+@pytest.mark.slow  # it loads a pipeline of its own
 async def test_another_data_type_and_number_of_threads_are_another_class(folder, tmp_path):
     async with ProcessEngine(tiny_spec(folder, dtype="bfloat16", threads=2)) as engine:
         assert " bfloat16 " in engine.offers[0].engine
@@ -166,6 +167,7 @@ async def test_another_data_type_and_number_of_threads_are_another_class(folder,
         assert await result_of(engine, picture("tiny", steps=2))
 
 
+@pytest.mark.slow  # it loads a pipeline of its own
 async def test_files_that_can_hold_code_are_not_read(folder, tmp_path):
     for path in folder.rglob("*"):
         if path.is_file() and path.suffix != ".safetensors":
@@ -178,6 +180,7 @@ async def test_files_that_can_hold_code_are_not_read(folder, tmp_path):
         await ProcessEngine(tiny_spec(tmp_path / "pickled")).open()
 
 
+@pytest.mark.slow  # it loads a pipeline of its own
 async def test_a_pipeline_that_wants_more_than_words_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "inpaint")
     path = tmp_path / "inpaint" / "model_index.json"
@@ -189,6 +192,7 @@ async def test_a_pipeline_that_wants_more_than_words_is_refused(folder, tmp_path
     assert refused.value.code == "unsupported"
 
 
+@pytest.mark.slow  # it loads a pipeline of its own
 async def test_the_model_that_comes_with_the_package_is_drawn():
     async with ProcessEngine(shapes_spec()) as engine:
         task = picture(shapes.NAME, steps=shapes.STEPS, side=shapes.SIDE, prompt="a large red circle on blue")

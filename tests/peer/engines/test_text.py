@@ -72,9 +72,9 @@ class TestText(EngineContract):
         assert (await result_of(engine, text(spec.model, messages=messages, temperature=0))).startswith(b" four")
 
     async def test_a_continued_chat_gives_the_same_whole(self, spec, engine):
-        task = text(spec.model, messages=chat("Tell me about the sea."), tokens=40, temperature=0)
+        task = text(spec.model, messages=chat("Tell me about the sea."), tokens=24, temperature=0)
         whole = (await result_of(engine, task)).decode()
-        for cut in (1, len(whole) // 3, len(whole) // 2):
+        for cut in (1, len(whole) // 2):
             at = whole.index(" ", cut)
             assert whole[:at] + (await result_of(engine, replace(task, prefix=whole[:at]))).decode() == whole
 
@@ -107,17 +107,17 @@ class TestText(EngineContract):
 
         assert one == two != warm
 
-    @pytest.mark.parametrize("field", [{"top_k": 1}, {"top_p": 0}, {"min_p": 1000}])
-    async def test_each_way_of_leaving_one_token_to_draw_is_obeyed(self, spec, engine, field):
-        others: dict[str, Any] = {"top_k": 0, "top_p": 1000, "min_p": 0, "temperature": 1500}
-        greedy = await result_of(engine, text(spec.model, temperature=0))
+    async def test_each_way_of_leaving_one_token_to_draw_is_obeyed(self, spec, engine):
+        open_: dict[str, Any] = {"tokens": 8, "top_k": 0, "top_p": 1000, "min_p": 0, "temperature": 1500}
+        greedy = await result_of(engine, text(spec.model, tokens=8, temperature=0))
 
-        assert await result_of(engine, text(spec.model, **others)) != greedy
-        assert await result_of(engine, text(spec.model, **others | field)) == greedy
+        assert await result_of(engine, text(spec.model, **open_)) != greedy
+        for field in ({"top_k": 1}, {"top_p": 0}, {"min_p": 1000}):
+            assert await result_of(engine, text(spec.model, **open_ | field)) == greedy
 
     async def test_a_repeat_penalty_is_obeyed(self, spec, engine):
-        freely = await result_of(engine, text(spec.model, tokens=60, temperature=0))
-        penalised = await result_of(engine, text(spec.model, tokens=60, temperature=0, repeat_penalty=2000))
+        freely = await result_of(engine, text(spec.model, tokens=40, temperature=0))
+        penalised = await result_of(engine, text(spec.model, tokens=40, temperature=0, repeat_penalty=2000))
 
         assert distinct(penalised) > distinct(freely)
         with pytest.raises(EngineError, match="1000 for none"):
@@ -125,14 +125,14 @@ class TestText(EngineContract):
 
     async def test_large_seeds_differ(self, spec, engine):
         high = 2**53 - 1
-        results = {await result_of(engine, text(spec.model, seed=seed)) for seed in (high, high - 1, 2**32 - 1, 2**32)}
+        results = {await result_of(engine, text(spec.model, seed=seed)) for seed in (high, high - 1, 2**32)}
 
-        assert len(results) >= 3
+        assert len(results) == 3
 
     async def test_what_was_made_before_changes_nothing(self, spec, engine):
         task = text(spec.model, messages=chat("Tell me about the sea."), temperature=1000)
         before = await result_of(engine, task)
-        await result_of(engine, text(spec.model, messages=chat("Tell me about the sea and the land."), tokens=60))
+        await result_of(engine, text(spec.model, messages=chat("Tell me about the land."), tokens=12))
 
         assert await result_of(engine, task) == before
 
@@ -162,7 +162,7 @@ class TestText(EngineContract):
         assert "\ufffd" not in "".join(pieces)
 
     async def test_signs_of_life_come_while_a_long_prompt_is_read(self, spec, engine):
-        events = await events_of(engine, text(spec.model, prompt="sea " * 600, tokens=2, context=1024))
+        events = await events_of(engine, text(spec.model, prompt="sea " * 300, tokens=2, context=1024))
 
         assert sum(isinstance(event, StepsDone) and event.done == 0 for event in events) >= 3
 
