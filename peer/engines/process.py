@@ -142,7 +142,7 @@ class ProcessEngine(Engine):
             await child.kill()
             if child.disobeyed:
                 raise EngineError("hung", f"the engine did not stop within {self._grace_s:g} s") from None
-            raise EngineError("crashed", f"the engine's process ended with code {child.code}: {error}") from error
+            raise EngineError("crashed", _epitaph(child, error)) from error
 
     async def _pass_on(self, stop: asyncio.Event, child: _Child) -> None:
         """Tell the child to stop when it is time, and see to it that it does."""
@@ -208,8 +208,7 @@ class ProcessEngine(Engine):
             raise EngineError("hung", f"{self.spec.model!r} was not loaded within {self._load_s:g} s") from None
         except (EOFError, BadPipe) as error:
             await child.kill()
-            text = f"the engine's process ended with code {child.code} while it loaded {self.spec.model!r}: {error}"
-            raise EngineError("crashed", text) from error
+            raise EngineError("crashed", f"{_epitaph(child, error)}, loading {self.spec.model!r}") from error
         except BaseException:
             await child.kill()
             raise
@@ -299,6 +298,11 @@ class _Child:
         await self._process.wait()
         with contextlib.suppress(OSError, RuntimeError):
             self._mouth.close()
+
+
+def _epitaph(child: _Child, error: Exception) -> str:
+    what = f" ({error})" if isinstance(error, BadPipe) else ""
+    return f"the engine's process ended with code {child.code}{what}; its log may say why"
 
 
 def _open_log(log: Path | None) -> int:
