@@ -1,0 +1,264 @@
+/** One request for one text, from asking to settlement (sections 6, 9 and 12). */
+import { randomBytes, randomInt } from "node:crypto";
+import { EventEmitter, on } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import { checkDocument, outputDigest, privateDigest, readEnvelope, seal, digestOf } from "./envelope.mjs";
+import { keyPair, keyToText } from "./keys.mjs";
+import { encode } from "./msgpack.mjs";
+import { need, Refusal, shown } from "./refusal.mjs";
+import { Session } from "./session.mjs";
+import { follow } from "./stream.mjs";
+import { ConnectionLost } from "./websocket.mjs";
+
+const MEDIA_TYPE = "text/plain; charset=utf-8";
+const VALID_MS = 600_000;
+const BYTES_PER_TOKEN = 1024;
+const NO_RETURN = ["wrong_horde", "bad_delegation", "bad_key", "unknown_version"];
+
+export class Job {
+  /** `ask` is {prompt, model, maxTokens, contextTokens}; `print` gets text as it comes, `tell` what happens. */
+  constructor(link, ask, print, tell) {
+    Object.assign(this, { link, print, tell });
+    this.key = keyPair(); // nobody has an account for a fresh key: so this is what being anonymous is
+    this.jobKey = keyPair();
+    this.work = { kind: "text", max_tokens: ask.maxTokens, context_tokens: ask.contextTokens };
+    this.models = ask.model ? [ask.model] : [];
+    this.privatePart = encode({ kind: "text", messages: [{ role: "user", content: ask.prompt }],
+      seed: randomInt(2 ** 48 - 1), salt: randomBytes(32) });
+    this.privateDigest = privateDigest(this.privatePart);
+    this.records = new Map(); // newest peer record by worker
+    this.listed = []; // what the tracker says it holds of ours
+    this.content = "";
+    this.inbox = new EventEmitter(); // everything that happens, in one order: the tracker, the stream, the user
+  }
+
+  /** Ask, follow, verify and acknowledge. Returns the content and what proves it; throws a Refusal otherwise. */
+  async run() {
+    const events = on(this.inbox, "event"); // before the first one can be emitted
+    this.#stayConnected();
+    try {
+      for await (const [{ from, event }] of events) {
+        const result = from === "tracker" ? this.#heard(event) : from === "stream" ? this.#came(event) : this.#stop();
+        if (result) return result;
+      }
+    } finally {
+      this.stream?.abort();
+      this.over = true;
+      this.session?.close();
+    }
+  }
+
+  /** The user wants it no more. */
+  cancel = () => this.inbox.emit("event", { from: "user" });
+
+  async #stayConnected() {
+    for (let failures = 0; !this.over; failures++) {
+      try {
+        const session = await Session.open(this.link, this.key, this.delegation);
+        failures = 0;
+        this.session = session;
+        this.delegation = session.delegation; // the newest counts, and an older one does not any more
+        this.tell(`joined "${this.link.name}" (${keyToText(this.link.root)})`);
+        session.say("holding", { entries: this.#holding(), last: true });
+        for (;;) this.inbox.emit("event", { from: "tracker", event: await session.next() });
+      } catch (error) {
+        if (this.over) return;
+        this.session?.close();
+        this.session = null;
+        this.listed = [];
+        // A peer has no message by which to refuse; it comes back, unless somebody has to do something first.
+        const code = /^(\w+):/.exec(error.message)?.[1];
+        if (!(error instanceof ConnectionLost) || NO_RETURN.includes(code)) return void this.inbox.emit("error", error);
+        if (!this.request && failures === 4) return void this.inbox.emit("error", error);
+        this.tell(error.message);
+        await sleep(Math.random() * Math.min(30_000, 500 * 2 ** failures));
+      }
+    }
+  }
+
+  /** What we hold that has not ended. */
+  #holding() {
+    const entries = [];
+    if (this.request) entries.push({ kind: "request", job: this.nonce, digest: digestOf(readEnvelope(this.request)) });
+    if (this.ending) {
+      const { kind, body, digest } = this.ending;
+      entries.push({ kind, job: body.job, attempt: body.attempt, digest });
+    }
+    return entries;
+  }
+
+  /** Each side has said what it holds: send what the tracker lacks, the same bytes as before. */
+  #reconcile() {
+    const has = (bytes) => this.listed.some((entry) => entry.digest.equals(digestOf(readEnvelope(bytes))));
+    if (!this.request) this.#ask();
+    if (!has(this.request)) {
+      this.session.say("private", { private: this.privatePart });
+      this.session.send(this.request);
+    }
+    if (this.ending) this.session.send(this.ending.bytes);
+    if (this.cancelled) this.session.send(this.cancelled);
+  }
+
+  #ask() {
+    this.nonce = randomBytes(16);
+    this.request = seal("request", this.key, this.link.root, {
+      nonce: this.nonce,
+      valid_until: this.session.now() + VALID_MS,
+      public: { work: this.work, models: this.models },
+      private_digest: this.privateDigest,
+      job_key: this.jobKey.public,
+    });
+  }
+
+  /** Something of the tracker's, whose signature and form are right. */
+  #heard({ kind, key, body, digest, bytes }) {
+    if (body.job && this.job && !body.job.equals(this.job)) throw new Refusal("unknown_job", `${kind} of another job`);
+    switch (kind) {
+      case "rules":
+        need(digest.equals(this.session.welcome.rules), "digest_mismatch", "not the rules that the welcome names");
+        return void this.tell(`rules ${body.version} are in force`);
+      case "holding":
+        this.listed.push(...body.entries);
+        return void (body.last && this.#reconcile());
+      case "queued":
+        need(body.jobs.length === 1, "bad_body", `asked for one text, and got ${body.jobs.length} jobs`);
+        if (!this.job) this.tell(`queued as job ${body.jobs[0].toString("hex")}`);
+        return void (this.job = body.jobs[0]);
+      case "position":
+        return void this.tell(`${body.ahead} go first; ${body.workers} workers could serve it`);
+      case "peer_record":
+        if (body.version >= (this.records.get(key.toString("hex"))?.version ?? 0))
+          this.records.set(key.toString("hex"), body);
+        return undefined;
+      case "lease": return void this.#leased({ body, digest, bytes });
+      case "requeued": return void this.#requeued(body);
+      case "refused":
+        if (body.code === "unknown_job" && this.cancelled) return undefined;
+        throw new Refusal(body.code, body.text);
+      case "ended":
+        throw new Refusal(body.state, [body.reason, body.text].filter(Boolean).join(": "));
+      case "settlement": return this.#settled(body);
+      default: throw new Refusal("out_of_turn", `the tracker said ${kind}, which nobody asked for`);
+    }
+  }
+
+  #leased(lease) {
+    const { body } = lease;
+    need(this.job, "out_of_turn", "a lease before the request was queued");
+    if (this.ending || body.attempt < (this.lease?.body.attempt ?? 0)) return;
+    if (body.attempt === this.lease?.body.attempt) {
+      need(lease.digest.equals(this.lease.digest), "equivocation", `two leases of attempt ${body.attempt}`);
+      return;
+    }
+    const { work, models, n } = body.public;
+    const same = Object.entries(this.work).every(([name, value]) => work[name] === value);
+    const fits = models.length === 1 && models[0] === body.model && (!this.models.length || models[0] === this.models[0]);
+    need(same && fits && n === 1 && body.index === 0, "wrong_lease", "the lease is for other work than was asked for");
+    need(body.job_key.equals(this.jobKey.public), "wrong_lease", "the lease is for another job key");
+    need(body.private_digest.equals(this.privateDigest), "wrong_lease", "the lease is for another private part");
+    need(body.deadline > this.session.now(), "wrong_lease", "the lease has ended already");
+    const record = this.records.get(body.worker.toString("hex"));
+    need(record, "out_of_turn", "a lease came without its worker's peer record");
+    this.tell(`attempt ${body.attempt}: leased to ${keyToText(body.worker)}, model ${shown(body.model)}`);
+    this.stream?.abort();
+    this.stream = new AbortController();
+    this.lease = lease;
+    this.#follow(lease, record, this.stream.signal);
+  }
+
+  async #follow(lease, record, signal) {
+    const { link, jobKey, privatePart, content } = this;
+    const attempt = { record, near: link.near, root: link.root, jobKey, lease, signal };
+    const put = (event) => signal.aborted || this.inbox.emit("event", { from: "stream", event });
+    try {
+      for await (const frame of follow(attempt, privatePart, content)) put(frame);
+    } catch (error) {
+      put({ kind: "lost", error });
+    }
+  }
+
+  /** A frame of the current attempt. */
+  #came(frame) {
+    switch (frame.kind) {
+      case "text":
+        this.content += frame.text;
+        need(Buffer.byteLength(this.content) <= this.work.max_tokens * BYTES_PER_TOKEN, "too_large",
+          "the worker sends more text than was asked for");
+        return void this.print(frame.text);
+      case "anew":
+        this.tell("this worker cannot go on from what is there, and begins anew");
+        this.content = "";
+        return void this.print("\n");
+      case "final": return void this.#final(frame);
+      case "failed": // the worker tells the tracker, and another attempt follows
+        return void this.tell(`the worker failed (${shown(frame.code)}): ${shown(frame.text)}`);
+      case "lost":
+        this.tell(`cannot get it from this worker (${frame.error.code}): ${shown(frame.error.message)}`);
+        return void this.session?.say("unreachable", { job: this.job, attempt: this.lease.body.attempt,
+          reason: frame.error.code, text: frame.error.message.slice(0, 2000) });
+      default: return undefined; // progress, alive: it is there
+    }
+  }
+
+  /** The end of an attempt: acknowledge what came as signed, deny anything else. */
+  #final(frame) {
+    const { body: lease } = this.lease;
+    const output = outputDigest(frame.salt, [[MEDIA_TYPE, Buffer.from(this.content)]]);
+    const shared = { job: lease.job, attempt: lease.attempt };
+    let receipt;
+    try {
+      receipt = checkDocument(readEnvelope(frame.receipt), this.link.root, lease.worker);
+      const { body } = receipt;
+      need(receipt.kind === "receipt" && body.job.equals(lease.job) && body.attempt === lease.attempt, "bad_receipt",
+        "the receipt is for something else");
+    } catch (error) {
+      return this.#end("denial", { ...shared, reason: "bad_receipt" }, error.message);
+    }
+    const { body } = receipt;
+    const wrong =
+      (!body.output_digest.equals(output) && "digest_mismatch") ||
+      ((body.used > this.work.max_tokens || body.context_used > this.work.context_tokens) && "over_lease") ||
+      (body.partial && !this.cancelled && "partial");
+    if (wrong) return this.#end("denial", { ...shared, reason: wrong, receipt: frame.receipt }, wrong);
+    this.receipt = receipt;
+    this.tell(`the receipt is right: ${body.used} tokens by ${shown(body.engine)}, finished by ${shown(frame.finish)}`);
+    return this.#end("acknowledgement", { ...shared, output_digest: output, receipt: frame.receipt });
+  }
+
+  #end(kind, fields, why) {
+    if (why) this.tell(`denied: ${why}`);
+    const bytes = seal(kind, this.jobKey, this.link.root, fields);
+    this.ending = { kind, bytes, body: fields, digest: digestOf(readEnvelope(bytes)) };
+    this.session?.send(bytes);
+  }
+
+  #requeued(body) {
+    if (this.ending || body.attempt !== this.lease?.body.attempt) return; // what came whole is being acknowledged
+    this.stream.abort();
+    this.tell(`attempt ${body.attempt} ended (${shown(body.reason)}); waiting for another worker`);
+  }
+
+  #settled({ job, attempt, paid, minted, burned, partial, entry, leaf, checkpoint }) {
+    const expected = this.ending?.body.attempt ?? this.lease?.body.attempt;
+    need(attempt === expected, "wrong_lease", `attempt ${attempt} was settled, and not ${expected}`);
+    const tree = checkDocument(readEnvelope(checkpoint), this.link.root);
+    need(tree.kind === "checkpoint" && tree.body.size <= entry, "bad_body", "a settlement without a right checkpoint");
+    need(this.receipt, "cancelled", `settled before the text was whole: ${paid + minted} thousandths for the worker`);
+    const hex = (bytes) => bytes.toString("hex");
+    return {
+      content: this.content,
+      receipt_digest: hex(this.receipt.digest),
+      acknowledged_digest: hex(this.ending.digest),
+      settled: { job: hex(job), attempt, paid, minted, burned, partial, entry, leaf: hex(leaf) },
+    };
+  }
+
+  #stop() {
+    need(this.job, "cancelled", "before it was queued");
+    if (this.cancelled) return;
+    this.tell("cancelling; what was made is paid for");
+    this.cancelled = seal("cancel", this.jobKey, this.link.root,
+      { nonce: randomBytes(16), valid_until: (this.session?.now() ?? Date.now()) + VALID_MS, job: this.job });
+    this.session?.send(this.cancelled);
+  }
+}
