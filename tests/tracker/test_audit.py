@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import random
 import shutil
 import sqlite3
@@ -197,7 +198,7 @@ def test_a_flipped_byte_is_found_wherever_it_is(database, table, column, found):
         ("DELETE FROM documents WHERE kind = 'request'", "a request that is kept"),
         ("DELETE FROM documents WHERE kind = 'denial'", "one denial"),
         ("DELETE FROM documents WHERE kind = 'cancel'", "the cancel behind it"),
-        ("DELETE FROM documents WHERE kind = 'lease'", "a lease of the serving key"),
+        ("DELETE FROM documents WHERE kind = 'lease'", "a lease that is kept"),
         ("DELETE FROM documents WHERE kind = 'settlement'", "the settlement of the evidence: found nothing"),
         ("DELETE FROM rules", "the rules: found nothing"),
         ("DELETE FROM attempts WHERE attempt = 1", "the attempt: found nothing"),
@@ -410,6 +411,7 @@ def write(path: Path, content: bytes) -> Path:
         base64.b64encode,
         base64.encodebytes,
         lambda raw: base64.urlsafe_b64encode(raw).rstrip(b"="),
+        lambda raw: json.dumps({"attempt": 1, "settlement": base64.b64encode(raw).decode()}).encode(),
     ],
 )
 def test_every_settlement_that_was_given_is_still_in_the_ledger(database, settlements, tmp_path, form):
@@ -471,7 +473,16 @@ def test_a_settlement_by_another_key_is_named(database, settlements, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"hello", b"00ff", b"aGVsbG8=", signed(Checkpoint(size=0, root=bytes(32), time=NOW)).raw]
+    "content",
+    [
+        b"",
+        b"{}",
+        b'{"settlement": ""}',
+        b"hello",
+        b"00ff",
+        b"aGVsbG8=",
+        signed(Checkpoint(size=0, root=bytes(32), time=NOW)).raw,
+    ],
 )
 def test_what_is_no_settlement_is_refused(tmp_path, content):
     with pytest.raises(BadHead, match="no settlement"):

@@ -67,9 +67,9 @@ class _Audit:
         if head is not None:
             check_head(head, horde.root, horde.serving, findings)
             compare_head(head, seen.tree.size, seen.head_leaf, seen.head_root, findings)
-        self._attempt("requests", lambda: check_requests(connection, horde, findings))
+        self._attempt("requests", lambda: check_requests(connection, findings))
         jobs = self._attempt("jobs", lambda: check_jobs(connection, horde, seen.books, findings))
-        self._attempt("attempts", lambda: check_attempts(connection, horde, findings))
+        self._attempt("attempts", lambda: check_attempts(connection, findings))
         accounts = self._attempt("accounts", lambda: compare_accounts(connection, seen.books, findings))
         self._attempt("the day's mint", lambda: compare_mint(connection, seen.books, findings))
         return Report(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from protocol import documents
 from protocol.documents import Checkpoint, Settlement
@@ -30,7 +33,8 @@ class Head:
 
 
 def read_head(path: Path) -> Head:
-    """The settlement in a file: the envelope's bytes, or the same in hexadecimal or base64; raises `BadHead`."""
+    """The settlement in a file: its envelope's bytes, the same in hexadecimal or base64, or the JSON in which a peer
+    keeps what shows where a result came from; raises `BadHead`."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -43,7 +47,8 @@ def read_head(path: Path) -> Head:
             return Head(envelope, settlement, inner, documents.open_document(inner, Checkpoint))
         except Refusal:
             continue
-    raise BadHead(f"{path}: no settlement: wanted a settlement's envelope, as bytes, in hexadecimal or in base64")
+    wanted = "its envelope as bytes, in hexadecimal or in base64, or the JSON file in which a peer keeps it"
+    raise BadHead(f"{path}: no settlement: wanted {wanted}")
 
 
 def check_head(head: Head, root: bytes, serving: bytes, findings: Findings) -> None:
@@ -84,9 +89,17 @@ def compare_head(head: Head, size: int, leaf: bytes | None, root_then: bytes | N
         )
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """What of a peer's file matters here; bytes are base64 in JSON."""
+
+    settlement: bytes
+
+
 def _readings(content: bytes) -> list[bytes]:
     """What the bytes may mean, most direct first."""
     readings = [content]
+    with suppress(msgspec.DecodeError):
+        readings.append(msgspec.json.decode(content, type=_Kept).settlement)
     text = b"".join(content.split())
     for decode in (bytes.fromhex, _from_base64):
         try:

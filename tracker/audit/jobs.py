@@ -10,13 +10,13 @@ from protocol.errors import Refusal
 from protocol.postings import ANONYMOUS
 from protocol.work import PublicPart
 from tracker.audit.books import Books
-from tracker.audit.papers import Horde, check_signed
+from tracker.audit.papers import Horde, open_kept
 from tracker.audit.report import Findings
 from tracker.lifecycle import LIVE, State
 from tracker.store.sqlite.papers import job_identity
 
 
-def check_requests(connection: sqlite3.Connection, horde: Horde, findings: Findings) -> None:
+def check_requests(connection: sqlite3.Connection, findings: Findings) -> None:
     """Each request's row says what its document does, has n jobs, and the payer is its signer's account."""
     for request, signer, nonce, job_key, payer, public, private_digest, raw, jobs, admitted in connection.execute(
         "SELECT r.request, r.signer, r.nonce, r.job_key, r.payer, r.public, r.private_digest, d.raw,"
@@ -26,7 +26,7 @@ def check_requests(connection: sqlite3.Connection, horde: Horde, findings: Findi
     ):
         what = f"request {request[:8].hex()}…"
         try:
-            envelope, said = check_signed(raw or b"", horde, Request)
+            envelope, said = open_kept(raw, Request)
             kept = codec.decode(public, PublicPart)
         except Refusal as refusal:
             findings.add(what, refusal, "a request that is kept")
@@ -82,7 +82,7 @@ def _check_paid_once(
         (horde.serving, Settlement.KIND, job_identity(job, settled)),
     ).fetchone()
     try:
-        _, said = check_signed(row[0] if row else b"", horde, Settlement)
+        _, said = open_kept(row and row[0], Settlement)
     except Refusal:
         findings.add(f"{what}: its settlement", None, f"one of attempt {settled}")
         return
@@ -95,7 +95,7 @@ def _check_paid_once(
     findings.expect(f"{what}: the entry that its settlement names", paid, (job, settled), said.entry)
 
 
-def check_attempts(connection: sqlite3.Connection, horde: Horde, findings: Findings) -> None:
+def check_attempts(connection: sqlite3.Connection, findings: Findings) -> None:
     """Each attempt's row says what its signed lease does; leases and settlements belong to attempts."""
     columns = ("job", "attempt", "worker", "model", "issued", "deadline", "rules", "price", "paid", "free")
     for raw, *row in connection.execute(
@@ -104,9 +104,9 @@ def check_attempts(connection: sqlite3.Connection, horde: Horde, findings: Findi
     ):
         what = f"attempt {row[1]} of job {row[0][:8].hex()}…"
         try:
-            _, lease = check_signed(raw or b"", horde, Lease)
+            _, lease = open_kept(raw, Lease)
         except Refusal as refusal:
-            findings.add(f"{what}: its lease", refusal, "a lease of the serving key")
+            findings.add(f"{what}: its lease", refusal, "a lease that is kept")
             continue
         for name, found in zip(columns, row, strict=True):
             findings.expect(f"{what}: {name}", found, getattr(lease, name))

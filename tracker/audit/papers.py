@@ -166,8 +166,7 @@ class Papers:
             self._findings.add(f"the {of.KIND} of the evidence", None, f"document {name[:8].hex()}…", entry)
             return None
         try:
-            envelope = documents.parse_document(row[0], of)
-            return Paper(envelope, documents.open_document(envelope, of), row[1])
+            return Paper(*open_kept(row[0], of), row[1])
         except Refusal as refusal:
             self._findings.add(f"the {of.KIND} of the evidence", refusal, f"a {of.KIND}", entry)
             return None
@@ -176,6 +175,12 @@ class Papers:
 def check_signed(raw: bytes, horde: Horde, of: type[D]) -> tuple[Envelope, D]:
     """The document in `raw`, all of it checked; raises a `Refusal`."""
     envelope = _checked(raw, horde, of)
+    return envelope, documents.open_document(envelope, of)
+
+
+def open_kept(raw: bytes | None, of: type[D]) -> tuple[Envelope, D]:
+    """The document in `raw`, whose signature is `check_documents`' matter; raises a `Refusal`."""
+    envelope = documents.parse_document(raw or b"", of)
     return envelope, documents.open_document(envelope, of)
 
 
