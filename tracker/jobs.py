@@ -261,6 +261,9 @@ class Jobs:
             self.queue.remove(job.handle, job.request)
         if before.state is State.LEASED and newest is not None:
             self._follow_lease(happened, newest)
+        if newest is not None and happened.outcome.withdraw:
+            withdrawn = Withdrawn(job=job.handle, attempt=newest.attempt, reason=happened.outcome.withdraw)
+            self._presence.tell_worker(newest.worker, withdrawn)
         if job.state is State.DELIVERED and attempt is not None:
             self._remember(job, attempt)
             self._await_answer(job)
@@ -294,10 +297,6 @@ class Jobs:
         if withdraw == "cancelled":
             due = job.cancelled + self.rules.rules.times.cancel * 1000
             self._timers.at(due, lambda: self.happen(job.handle, 0, lifecycle.CancelOver()))
-        if withdraw:
-            self._presence.tell_worker(
-                newest.worker, Withdrawn(job=job.handle, attempt=newest.attempt, reason=withdraw)
-            )
 
     def _release(self, worker: bytes, name: tuple[bytes, int]) -> None:
         if worker in self.pool.workers:
