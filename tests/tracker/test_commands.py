@@ -34,6 +34,9 @@ from tracker.config import parse as parse_toml
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and file modes of POSIX")
 TIME = 1_767_225_600_000
 
+#: Windows has none.
+HANG_UP: int = getattr(signal, "SIGHUP", 0)
+
 
 @dataclass
 class Result:
@@ -247,17 +250,17 @@ def test_serve_ends_cleanly(horde, number, code):
 def test_sighup_puts_new_rules_in_force_and_a_wrong_file_changes_nothing(horde):
     with serving(horde) as tracker:
         write_rules(horde, "[limits]\nmax_n = 3\n")
-        tracker.process.send_signal(signal.SIGHUP)
+        tracker.process.send_signal(HANG_UP)
         assert tracker.log("new rules are in force")["version"] == 2
         assert tracker.get("/rules")["version"] == 2
         write_rules(horde, "[limits]\nmax_n = 0\n")
-        tracker.process.send_signal(signal.SIGHUP)
+        tracker.process.send_signal(HANG_UP)
         wrong = f"{horde / 'horde.toml'}:4: limits.max_n: wanted an integer of at least 1, found 0"
         assert tracker.log(wrong)["level"] == "error"
         assert tracker.log("the rules stay as they are")
         assert tracker.get("/rules")["version"] == 2
         write_rules(horde, "[limits]\nmax_n = 3\n")
-        tracker.process.send_signal(signal.SIGHUP)
+        tracker.process.send_signal(HANG_UP)
         assert tracker.log("the rules have not changed")
 
 
