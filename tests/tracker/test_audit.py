@@ -19,7 +19,7 @@ from protocol.documents import Checkpoint, Evidence, Leaf, Receipt, Settlement, 
 from protocol.envelope import parse
 from protocol.keys import show_key
 from protocol.postings import BURN, MINT
-from tests.support.builders import NOW, ROOT, SERVING, a_key, a_public_part, a_settlement, a_text_work, signed
+from tests.support.builders import NOW, ROOT, SERVING, a_key, a_public_part, a_settlement, a_text_work, but, signed
 from tests.support.history import ANN, BEN, CARL, NOBODY, History, live_through_everything
 from tracker import lifecycle
 from tracker.audit import Report, audit, read_head
@@ -380,6 +380,17 @@ async def test_a_tracker_with_prices_of_its_own_is_found_out(tmp_path, dishonest
 
     assert "the amount of a hold" in told(report)
     assert "the lease's price" in told(report)
+
+
+async def test_a_tracker_that_goes_beyond_the_highest_price_that_was_offered_is_found_out(tmp_path):
+    path = tmp_path / "horde.db"
+    async with History.open(path) as history:
+        for _ in range(3):
+            await history.serve(NOBODY, ANN)
+        await history.serve(ANN, BEN, but(a_public_part(), max_price=1_000))
+
+    assert "the amount of a hold" in told(audit(path))
+    assert "the lease's price: found" in told(audit(path))
 
 
 async def test_a_tracker_that_pays_before_the_silence_is_over_is_found_out(tmp_path):

@@ -155,7 +155,8 @@ class Walk:
         self._findings.expect(what, found, wanted, entry.index)
 
     def _hold(self, entry: Entry, job: Job) -> None:
-        """What is set aside is what the dearest of the named models costs, as far as the balance goes."""
+        """What is set aside is what one of the named models costs, as far as the balance goes: the dearest that was
+        served then, and which one that was nothing proves."""
         amount = -sum(moved for account, moved in entry.moved if account == job.payer)
         self._expect(entry, "the postings of a hold", entry.moved, postings.hold(job.payer, amount))
         self._expect(entry, "the evidence's documents", entry.evidence.documents, (job.request,))
@@ -170,7 +171,8 @@ class Walk:
             rules, public = version.rules, request.body.public
             balance = self.seen.books.of(job.payer).balance
             costs = {prices.price(rules, public.work, model) for model in public.models or (*rules.models, "")}
-            right = {postings.share(cost, prices.tax(rules), balance).held for cost in costs}
+            bearable = {cost for cost in costs if not public.max_price or cost <= public.max_price}
+            right = {postings.share(cost, prices.tax(rules), balance).held for cost in bearable}
             if amount not in right:
                 wanted = " or ".join(str(held) for held in sorted(right))
                 self._findings.add("the amount of a hold", amount, wanted, entry.index)

@@ -171,6 +171,8 @@ class Payments:
         held = self._books.holds.get(job.handle, 0)
         share = postings.share(price, 0 if own else prices.tax(rules), held)
         self._expect(entry, "the lease's price", lease.price, price)
+        if 0 < job.public.max_price < lease.price:
+            self._findings.add("the lease's price", lease.price, f"at most {job.public.max_price}", entry.index)
         self._expect(entry, "the lease's paid part", lease.paid, share.paid)
         self._expect(
             entry, "the attempt's free part and tax", (attempt.uncovered, attempt.tax), (share.free, share.tax_paid)
