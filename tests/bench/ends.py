@@ -1,0 +1,209 @@
+"""The two ends of a stream, one in each process: the worker's server or the requester's reader, told what to do.
+
+Everything is the peer program's own but the engine: openings are signed and checked, the spool is on disk, the
+requester puts the result together and holds its digest against the receipt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from peer.assembly import Assembly
+from peer.certificate import Certificate, fresh_certificate
+from peer.opening import check_opening
+from peer.output import Output
+from peer.spool import Spool
+from peer.stream_reader import READ_BYTES, Address, StreamReader, Worker
+from peer.stream_server import StreamServer
+from protocol import codec
+from protocol.digests import Artifact, output_digest
+from protocol.documents import Lease, Opening, open_document, parse_document
+from protocol.frames import CHUNK_BYTES, OpenBody
+from tests.bench.control import obey, run
+from tests.support.builders import (
+    JOB_KEY,
+    ROOT,
+    SERVING,
+    WORKER,
+    a_lease,
+    a_public_part,
+    a_receipt,
+    a_request,
+    a_salt,
+    an_image_work,
+    but,
+    signed,
+)
+
+HOST = "127.0.0.1"
+#: A picture of which every pixel takes so many bytes.
+PIXEL_BYTES = 4
+MEDIA_TYPE = "image/png"
+
+
+class Ends:
+    """What this process serves or fetches."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.AsyncExitStack()
+        self._certificate: Certificate | None = None
+        self._outputs: dict[bytes, Output] = {}
+        self._leases: dict[str, bytes] = {}
+        self._ports: dict[str, int] = {}
+        self._handshakes = 0
+        self._content = b""
+        self._reader: StreamReader | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def answer(self, what: str, about: dict[str, Any]) -> dict[str, Any] | None:
+        """Do what is asked for."""
+        found: dict[str, Any] | None = await getattr(self, f"do_{what}")(**about)
+        return found
+
+    async def close(self) -> None:
+        """End it all."""
+        await self._stack.aclose()
+
+    # The worker's end
+
+    async def do_serve(self, folder: str, side: int, small: int) -> None:
+        """Serve a large and a small result, and the bytes of the large one without anything around."""
+        certificate = self._certificate = fresh_certificate(Path(folder))
+        certificate.context.sni_callback = self._count_handshake
+        self._content = os.urandom(side * side * PIXEL_BYTES)
+        for what, content in (("large", self._content), ("small", os.urandom(small))):
+            self._spool(Path(folder), what, side, content)
+        server = StreamServer(self, certificate.context, host=HOST, port=0)
+        await self._stack.enter_async_context(server)
+        app = web.Application()
+        app.router.add_post("/stream", self._bare)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, HOST, 0, ssl_context=certificate.context)
+        await site.start()
+        self._ports = {"large": server.port, "small": server.port, "bare": runner.addresses[0][1]}
+
+    def _count_handshake(self, *_: object) -> None:
+        self._handshakes += 1
+
+    def _spool(self, folder: Path, what: str, side: int, content: bytes) -> None:
+        request = a_request(a_public_part(an_image_work(side, side)))
+        lease = but(a_lease(request), job=what.encode().ljust(16, b"."))
+        envelope = signed(lease)
+        spool = Spool.create(folder / "spool", envelope)
+        spool.add_artifact(MEDIA_TYPE, content)
+        digest = output_digest(a_salt(), [Artifact.of(MEDIA_TYPE, content)])
+        receipt = signed(but(a_receipt(), job=lease.job, attempt=lease.attempt, output_digest=digest))
+        spool.sync()
+        spool.keep_receipt(receipt, a_salt(), "stop")
+        spool.finish(receipt, a_salt(), "stop")
+        self._outputs[lease.job] = Output(spool)
+        self._leases[what] = envelope.raw
+
+    def open_stream(self, body: bytes) -> Output:
+        """For the stream server."""
+        assert self._certificate is not None
+        opened = check_opening(
+            body,
+            root=ROOT.public,
+            serving=SERVING.public,
+            worker=WORKER.public,
+            certificate=self._certificate.digest,
+            known_lease=lambda _: None,
+        )
+        return self._outputs[opened.attempt.job]
+
+    async def _bare(self, request: web.Request) -> web.StreamResponse:
+        """The bytes of the large result, in chunks as large as the stream's."""
+        await request.read()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        whole = memoryview(self._content)
+        for at in range(0, len(whole), CHUNK_BYTES):
+            await response.write(whole[at : at + CHUNK_BYTES])
+        return response
+
+    async def do_where(self, what: str) -> dict[str, Any]:
+        """All that a requester needs, and how many handshakes there were."""
+        assert self._certificate is not None
+        return {
+            "port": self._ports[what],
+            "certificate": self._certificate.digest.hex(),
+            "lease": self._leases.get(what, b"").hex(),
+            "handshakes": self._handshakes,
+        }
+
+    # The requester's end
+
+    async def do_fetch(self, what: str, where: dict[str, Any], count: int = 1, at_once: int = 1) -> dict[str, Any]:
+        """Fetch it so many times; the bytes that came and the seconds that it took."""
+        certificate = bytes.fromhex(where["certificate"])
+        if self._reader is None or self._session is None:
+            self._reader = await self._stack.enter_async_context(StreamReader(private_too=True))
+            self._session = await self._stack.enter_async_context(
+                aiohttp.ClientSession(read_bufsize=READ_BYTES, auto_decompress=False)
+            )
+        fetch = self._bare_download if what == "bare" else self._download
+        left = iter(range(count))
+        pin = aiohttp.Fingerprint(certificate)
+
+        async def some() -> int:
+            total = 0
+            for _ in left:
+                total += await fetch(where, certificate, pin)
+            return total
+
+        began = time.perf_counter()
+        totals = await asyncio.gather(*(some() for _ in range(at_once)))
+        return {"bytes": sum(totals), "seconds": time.perf_counter() - began}
+
+    async def _bare_download(self, where: dict[str, Any], certificate: bytes, pin: aiohttp.Fingerprint) -> int:
+        assert self._session is not None
+        total = 0
+        async with self._session.post(f"https://{HOST}:{where['port']}/stream", data=b"", ssl=pin) as response:
+            async for piece in response.content.iter_any():
+                total += len(piece)
+        return total
+
+    async def _download(self, where: dict[str, Any], certificate: bytes, pin: aiohttp.Fingerprint) -> int:
+        """One result as a requester takes it; raises if it is not what the receipt says."""
+        assert self._reader is not None
+        envelope = parse_document(bytes.fromhex(where["lease"]), Lease)
+        lease = open_document(envelope, Lease)
+        opening = signed(
+            Opening(job=lease.job, attempt=lease.attempt, certificate=certificate, lease=envelope.raw), JOB_KEY
+        )
+        assembly = Assembly(lease, ROOT.public)
+        worker = Worker(WORKER.public, 1, certificate, (Address(HOST, where["port"]),))
+        size = 0
+        async with contextlib.aclosing(self._reader.read(worker, codec.encode(OpenBody(opening.raw)), -1)) as frames:
+            async for frame in frames:
+                complete = None if frame is None else assembly.take(frame)
+                if complete is not None:
+                    fault = complete.fault(lease, ROOT.public, cancelled=False)
+                    if fault is not None:
+                        raise ValueError(fault.text)
+                    size = sum(artifact.size for artifact in complete.artifacts)
+        return size
+
+
+async def main() -> None:
+    """Obey until standard input ends."""
+    ends = Ends()
+    try:
+        await obey(ends.answer)
+    finally:
+        await ends.close()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,20 @@
+"""The parts of the bench: each sets up what it needs, measures, and takes it down again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from tests.bench.figures import Figure
+from tests.bench.parts import jobs, memory, pictures, queues, streams, texts
+from tests.bench.scale import Bench
+
+Part = Callable[[Bench], Awaitable[list[Figure]]]
+
+PARTS: dict[str, Part] = {
+    "jobs": jobs.measure,
+    "queues": queues.measure,
+    "memory": memory.measure,
+    "streams": streams.measure,
+    "pictures": pictures.measure,
+    "texts": texts.measure,
+}
