@@ -100,6 +100,11 @@ class Asking:
         )
         self.envelope = sign(document, key, desk.line.root)
 
+    @property
+    def n(self) -> int:
+        """How many results were asked for."""
+        return self._public.n
+
     def held(self) -> list[Held]:
         """What of this request is to be listed after a reconnect."""
         request = Held(kind="request", job=self.nonce, digest=self.envelope.digest)
@@ -117,7 +122,7 @@ class Asking:
 
     def queued(self, queued: Queued) -> Sequence[Job]:
         """The tracker took the request in; the jobs that are new by this. Said again after a reconnect."""
-        if self.jobs or len(queued.jobs) != self._public.n:
+        if self.jobs or len(queued.jobs) != self.n:
             return []
         self.jobs = [self._job(index, handle) for index, handle in enumerate(queued.jobs)]
         for index, handle in enumerate(queued.jobs):

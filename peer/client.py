@@ -101,7 +101,7 @@ class Client:
         self._resumable = home is not None and key is None
         self._workers: dict[bytes, Worker] = {}
         self._askings: dict[bytes, Asking] = {}
-        self._jobs: dict[bytes, tuple[Asking, Job]] = {}
+        self._jobs: dict[bytes, Job] = {}
         self._left_over: dict[bytes, Unsettled] = {}
         self._answers: dict[str, list[tuple[bytes, asyncio.Future[Any]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -255,6 +255,8 @@ class Client:
         return seed
 
     def _ask(self, public: PublicPart, private: PrivatePart) -> AsyncGenerator[Event, None]:
+        if not hasattr(self, "_desk"):
+            raise RuntimeError("this client is not open: ask inside of `async with Client(link) as horde:`")
         # Made at once and not with the first event, so that a bad value is refused where it was given.
         return self._events(Asking(public, private, self.key, self._desk, self._random, self._finished))
 
@@ -366,16 +368,20 @@ class Client:
         self._idle.set()
 
     def _queued(self, queued: messages.Queued) -> None:
-        for asking in self._askings.values():
-            if asking.envelope.digest == queued.request:
-                for job in asking.queued(queued):
-                    self._jobs[job.handle] = (asking, job)
+        for asking in list(self._askings.values()):
+            if asking.envelope.digest != queued.request:
+                continue
+            if len(queued.jobs) != asking.n:
+                text = f"the tracker made {len(queued.jobs)} jobs of a request for {asking.n}"
+                asking.fail(Refused("bad_body", text))
+            for job in asking.queued(queued):
+                self._jobs[job.handle] = job
 
     def _tell(
         self, handle: bytes, said: LeaseCame | SettlementCame | messages.Position | messages.Requeued | messages.Ended
     ) -> None:
         if handle in self._jobs:
-            self._jobs[handle][1].tell(said)
+            self._jobs[handle].tell(said)
 
     def _learn(self, envelope: Envelope) -> None:
         try:

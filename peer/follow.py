@@ -25,6 +25,10 @@ MAX_FIRST_TRIES = 2
 FIRST_DELAY_MS = 250
 MAX_DELAY_MS = 4_000
 
+#: So long the tracker may take to answer that a worker failed or cannot be reached. It takes the job back at once,
+#: unless the worker has delivered a receipt: then only a denial keeps silence from paying for what never came.
+PATIENCE_MS = 5_000
+
 #: Answers of a worker that stay the same however often one asks.
 LASTING = frozenset({"stream_gone", "wrong_lease", "fenced", "wrong_signer", "wrong_horde", "private_part_mismatch"})
 
@@ -91,8 +95,15 @@ class StreamEnded:
     text: str
 
 
+@dataclass(frozen=True)
+class PatienceOver:
+    """The tracker had its time to answer. given_up: the how-manieth time it was that we gave a worker up."""
+
+    given_up: int
+
+
 Said = messages.Position | messages.Requeued | messages.Ended
-Input = LeaseCame | SettlementCame | StatementRefused | Said | Opened | FrameCame | StreamEnded
+Input = LeaseCame | SettlementCame | StatementRefused | Said | Opened | FrameCame | StreamEnded | PatienceOver
 
 
 # What comes out
@@ -151,13 +162,21 @@ class TellUnreachable:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """Tell us (`PatienceOver`) when there has been a connection to the tracker for so long."""
+
+    given_up: int
+    delay_ms: int = PATIENCE_MS
+
+
+@dataclass(frozen=True)
 class End:
     """Nothing more comes of this job. error: why there is no result, None if there is one."""
 
     error: events.PotluckError | None
 
 
-Effect = Open | Close | Emit | Acknowledge | Deny | TellUnreachable | End
+Effect = Open | Close | Emit | Acknowledge | Deny | TellUnreachable | Wait | End
 
 #: Every move that is allowed. Inputs that are missing for a state change nothing there: messages cross each other on
 #: their ways, and after a reconnect the tracker repeats what it said.
@@ -181,6 +200,7 @@ MOVES: dict[State, dict[type[Input], frozenset[State]]] = {
         # Also the same lease again: the tracker repeats it after a reconnect, so it has not heard that we gave up.
         LeaseCame: frozenset({State.GIVEN_UP, State.READING, State.ENDED}),
         messages.Requeued: frozenset({State.WAITING, State.GIVEN_UP}),
+        PatienceOver: frozenset({State.GIVEN_UP, State.DENIED}),
         messages.Ended: frozenset({State.ENDED}),
         SettlementCame: frozenset({State.ENDED}),
     },
@@ -236,6 +256,8 @@ class Follow:
         self._attempt: _Attempt | None = None
         self._shown: list[str] = []
         self._denied = ""
+        self._given_up = 0
+        self._trouble = ("failed", "")
 
     @property
     def attempt(self) -> int:
@@ -263,6 +285,8 @@ class Follow:
                 return self._settled(said)
             case StatementRefused():
                 return self._statement_refused(said)
+            case PatienceOver():
+                return self._patience_over(said)
             case Opened() | FrameCame() | StreamEnded():
                 if said.attempt != self.attempt:
                     return []
@@ -344,6 +368,14 @@ class Follow:
             return [End(events.Denied(said.code, f"{self._denied}; and the denial was refused: {said.text}"))]
         return [End(events.Refused(said.code, said.text))]
 
+    def _patience_over(self, said: PatienceOver) -> list[Effect]:
+        if said.given_up != self._given_up:
+            return []
+        self._move(State.DENIED, said)
+        reason, text = self._trouble
+        self._denied = f"the worker says that it is done, and its result could not be read: {text or reason}"
+        return [Deny(self.attempt, reason, b"")]
+
     # The worker's stream
 
     def _stream(self, said: Opened | FrameCame | StreamEnded, now: int) -> list[Effect]:
@@ -406,9 +438,11 @@ class Follow:
     def _worker_failed(self, attempt: _Attempt, said: Input, code: str, text: str) -> list[Effect]:
         if code == "prefix_unsupported" and attempt.prefix and not attempt.assembly.begun:
             return [Close(), *self._restart(attempt, text)]
+        if attempt.over:
+            self._move(State.WAITING, said)
+            return [Close()]
         # The worker tells the tracker the same, which then looks for another one.
-        self._move(State.WAITING if attempt.over else State.GIVEN_UP, said)
-        return [Close()]
+        return [Close(), self._give_up(said, code or "failed", text)]
 
     def _cut(self, attempt: _Attempt, said: Input, reason: str, text: str, now: int) -> list[Effect]:
         if attempt.over:
@@ -422,8 +456,14 @@ class Follow:
         most = MAX_TRIES if attempt.known else MAX_FIRST_TRIES
         if attempt.tries < most and reason not in LASTING and now < attempt.lease.deadline:
             return [self._open(attempt, self._delay(attempt.tries))]
+        wait = self._give_up(said, reason, text)
+        return [TellUnreachable(attempt.lease.attempt, reason[:40], text[:2000]), wait]
+
+    def _give_up(self, said: Input, reason: str, text: str) -> Wait:
         self._move(State.GIVEN_UP, said)
-        return [TellUnreachable(attempt.lease.attempt, reason[:40], text[:2000])]
+        self._given_up += 1
+        self._trouble = (reason[:40], text)
+        return Wait(self._given_up)
 
     def _restart(self, attempt: _Attempt, text: str) -> list[Effect]:
         self._shown.clear()

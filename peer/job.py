@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from peer import follow
 from peer.events import Event, PotluckError
 from peer.evidence import Evidence, Proof, Unsettled
-from peer.follow import Follow, FrameCame, Input, Opened, SettlementCame, State, StreamEnded
+from peer.follow import Follow, FrameCame, Input, Opened, PatienceOver, SettlementCame, State, StreamEnded
 from peer.stream_reader import StreamBroken, StreamReader, Worker
 from protocol import codec, frames
 from protocol.documents import Acknowledgement, Denial, Opening, sign
@@ -24,6 +24,13 @@ class Line(Protocol):
     """What a job needs of the connection to the tracker."""
 
     root: bytes
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the connection stands."""
+
+    async def wait_ready(self) -> None:
+        """Return once it stands."""
 
     def now(self) -> int:
         """The tracker's time in milliseconds."""
@@ -132,9 +139,19 @@ class Job:
             case follow.TellUnreachable(attempt, reason, text):
                 message = Unreachable(job=self.handle, attempt=attempt, reason=reason or "unknown", text=text)
                 await self._desk.line.say(message)
+            case follow.Wait():
+                _ = self._desk.spawn(self._wait(effect))
             case follow.End(error):
                 await self._forget()
                 self._ended(error)
+
+    async def _wait(self, effect: follow.Wait) -> None:
+        await asyncio.sleep(effect.delay_ms / 1000)
+        while not self._desk.line.is_ready:
+            # What we said may be lost; on its return the tracker says how the job stands, and has its time for that.
+            await self._desk.line.wait_ready()
+            await asyncio.sleep(effect.delay_ms / 1000)
+        await self._handle(PatienceOver(effect.given_up))
 
     async def _read(self, opening: follow.Open) -> None:
         """Read one stream until it ends, is closed, or breaks."""

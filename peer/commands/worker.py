@@ -94,6 +94,7 @@ def _serve(
     link, key = settings.link(), home.key()
     engines = open_engines(specs, home.worker_folder)
     news = NewsLines(as_json=settings.json)
+    news.say("loading", ", ".join(dict.fromkeys(spec.model for spec in specs)))
 
     async def work() -> None:
         def heard(one: News) -> None:
@@ -167,7 +168,14 @@ class NewsLines:
             print_json({"event": news.kind, "text": news.text, **attempt, **more, **earned})
         elif news.kind != "progress":
             job = f" {news.attempt.job.hex()[:8]}" if news.attempt else ""
-            click.echo(plain(f"{time.strftime('%H:%M:%S')} {news.kind}{job} {self._more(news)}".rstrip()))
+            self.say(f"{news.kind}{job}", self._more(news))
+
+    def say(self, kind: str, text: str) -> None:
+        """Something that is not about an attempt."""
+        if self._as_json:
+            print_json({"event": kind, "text": text})
+        else:
+            click.echo(plain(f"{time.strftime('%H:%M:%S')} {kind} {text}".rstrip()))
 
     def _more(self, news: News) -> str:
         if news.kind != "settled":

@@ -230,7 +230,7 @@ def test_a_worker_that_cannot_be_reached_is_told_of_in_time() -> None:
 
     for _ in range(MAX_FIRST_TRIES - 1):
         assert only(scene.cut("no_connection"), follow.Open)
-    [told] = scene.cut("no_connection")
+    [told, _] = scene.cut("no_connection")
 
     assert told == follow.TellUnreachable(1, "no_connection", "the line broke")
     assert scene.job.state is State.GIVEN_UP
@@ -304,6 +304,39 @@ def test_a_lease_that_comes_again_after_we_gave_up_is_opened_again() -> None:
 
     assert only(scene.leased(), follow.Open)
     assert scene.job.state is State.READING
+
+
+def test_a_result_that_cannot_be_read_is_denied_if_the_tracker_does_not_take_the_job_back() -> None:
+    scene = Scene()
+    scene.leased()
+    [_, wait] = scene.cut("stream_gone")
+
+    [denial] = scene.happens(follow.PatienceOver(wait.given_up))
+    [end] = only(scene.ended("refunded"), follow.End)
+
+    assert denial == follow.Deny(1, "stream_gone", b"")
+    assert isinstance(end.error, events.Denied)
+
+
+def test_a_worker_that_failed_is_denied_if_it_told_the_tracker_otherwise() -> None:
+    scene = Scene()
+    scene.leased()
+
+    [_, wait] = scene.frame(frames.Failed("crashed", "out of memory"))
+
+    assert only(scene.happens(follow.PatienceOver(wait.given_up)), follow.Deny)
+
+
+def test_patience_with_an_earlier_attempt_says_nothing_about_a_later_one() -> None:
+    scene = Scene()
+    scene.leased()
+    [_, wait] = scene.cut("stream_gone")
+    scene.requeued()
+    assert scene.happens(follow.PatienceOver(wait.given_up)) == []
+    scene.leased(2)
+    scene.cut("stream_gone", attempt=2)
+
+    assert scene.happens(follow.PatienceOver(wait.given_up)) == []
 
 
 def test_a_lease_that_comes_again_while_it_is_read_changes_nothing() -> None:
@@ -479,6 +512,7 @@ EVERY_INPUT: list[follow.Input] = [
     LeaseCame(a_lease(IMAGE), signed(a_lease(IMAGE))),
     follow.SettlementCame(a_settlement(), signed(a_settlement())),
     follow.StatementRefused("fenced", "too late"),
+    follow.PatienceOver(1),
     Opened(1),
     FrameCame(1, frames.Alive()),
     StreamEnded(1, "cut", "it broke"),
