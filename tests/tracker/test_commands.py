@@ -235,9 +235,10 @@ def test_serve_says_where_and_ends_with_its_parent(horde):
 
 
 @POSIX
+@pytest.mark.parametrize("arguments", [[], ["--until-stdin-closes"]])
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", exits.OK), ("SIGINT", exits.INTERRUPTED)])
-def test_serve_ends_cleanly(horde, number, code):
-    with serving(horde) as tracker:
+def test_serve_ends_cleanly(horde, number, code, arguments):
+    with serving(horde, *arguments) as tracker:
         tracker.process.send_signal(getattr(signal, number))
         assert tracker.process.wait(60) == code
         assert tracker.log("ended")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import signal
 import sys
@@ -160,7 +161,8 @@ def _watch_stdin(end: End) -> None:
     loop = asyncio.get_running_loop()
 
     def wait() -> None:
-        while sys.stdin.buffer.read(4096):
+        # Not through sys.stdin: its lock, held by a thread that waits, would break the interpreter's end.
+        while os.read(sys.stdin.fileno(), 4096):
             pass
         if not loop.is_closed():
             loop.call_soon_threadsafe(end.ask, OK, "standard input was closed")
