@@ -29,8 +29,10 @@ MAX_DELAY_MS = 4_000
 #: unless the worker has delivered a receipt: then only a denial keeps silence from paying for what never came.
 PATIENCE_MS = 5_000
 
-#: Answers of a worker that stay the same however often one asks.
-LASTING = frozenset({"stream_gone", "wrong_lease", "fenced", "wrong_signer", "wrong_horde", "private_part_mismatch"})
+#: What stays the same however often one asks. TLS keeps the bytes whole, so a malformed stream is the worker's own.
+LASTING = frozenset(
+    {"stream_gone", "wrong_lease", "fenced", "wrong_signer", "wrong_horde", "private_part_mismatch", "malformed"}
+)
 
 
 class State(enum.Enum):
