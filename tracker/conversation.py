@@ -103,6 +103,11 @@ class Conversation:
         """Send the challenge."""
         self._outlet.send(self._session.challenge(self.coordinator.clock()))
 
+    async def finish(self) -> None:
+        """Wait for what is being carried out."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
     def closed(self) -> None:
         """The socket is gone."""
         if not self.is_closed:

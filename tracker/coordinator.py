@@ -142,6 +142,7 @@ class Coordinator:
         self.is_stopping = True
         for conversation in list(self._conversations):
             conversation.hang_up(Stopping("the tracker is stopping: come back in a moment"))
+            await conversation.finish()
         await self._jobs.finish()
         await self._seal(self.clock())
 
