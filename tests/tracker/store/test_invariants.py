@@ -1,12 +1,13 @@
 """Whatever happens in whatever order, the books stay right: random events over the real store."""
 
 import asyncio
+import random
 import shutil
 import sqlite3
 from contextlib import closing, suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 
 from protocol import prices
@@ -45,7 +46,7 @@ PUBLIC = a_public_part()
 PRICE = prices.price(Rules(), PUBLIC.work, IMAGE_MODEL)
 RULES = Rules(
     # so little that some attempts find nothing left to be minted
-    mint=MintSection(daily=PRICE * 4 + 7, steps=((400, 1_000), (1_000, 300))),
+    mint=MintSection(daily=PRICE * 6 + 7, steps=((400, 1_000), (1_000, 300))),
     matching=MatchingSection(failed_attempts=2),
 )
 HAPPENINGS = {
@@ -60,23 +61,14 @@ HAPPENINGS = {
     "cancel over": CancelOver(),
     "expired": Expired(),
 }
-STEPS = (
-    "ask",
-    "ask",
-    "lease",
-    "lease",
-    "lease",
-    "receive",
-    "receive",
-    "acknowledge",
-    "acknowledge",
-    "deny",
-    "cancel",
-    "silence",
-    *HAPPENINGS,
-)
-TIMES = (0, 0, 0, 1, 11 * SECOND, 601 * SECOND, 1_300 * SECOND, DAY)
-STEP = st.tuples(st.sampled_from(STEPS), st.integers(0, 30), st.integers(0, 30), st.sampled_from(TIMES))
+#: So often is each drawn, for jobs to come to every end.
+WEIGHTS = {"ask": 5, "lease": 14, "receive": 4, "acknowledge": 3, "deny": 1, "cancel": 1, "silence": 1, "failed": 6}
+STEPS = [what for what, weight in (dict.fromkeys(HAPPENINGS, 1) | WEIGHTS).items() for _ in range(weight)]
+TIMES = [0] * 30 + [1, 11 * SECOND, 601 * SECOND, 1_300 * SECOND, DAY, DAY]
+
+
+def a_step(chance):
+    return chance.choice(STEPS), chance.randrange(3), chance.randrange(3), chance.randrange(12), chance.choice(TIMES)
 
 
 class Life:
@@ -91,39 +83,38 @@ class Life:
         self.ended = {}
         self.settlements = {}
 
-    async def step(self, what, one, two, passes):
+    async def step(self, what, which, attempt, variant, passes):
+        """One step with one of the newest jobs, about one of its newest attempts."""
         clerk = self.clerk
         clerk.now += passes
-        if what == "ask":
-            requester, payer = self.payers[one % len(self.payers)]
-            admitted = await clerk.ask(a_public_part(n=1 + two % 3), requester=requester, payer=payer)
+        if what == "ask" or not self.jobs:
+            requester, payer = self.payers[variant % len(self.payers)]
+            admitted = await clerk.ask(a_public_part(n=1 + which % 2), requester=requester, payer=payer)
             self.jobs += admitted.jobs
             return
-        if not self.jobs:
-            return
-        job = self.jobs[one % len(self.jobs)]
+        job = self.jobs[-1 - which % len(self.jobs)]
         attempts = [leased for leased in self.leases if leased.job.handle == job.handle]
-        leased = attempts[two % len(attempts)] if attempts else None
+        leased = attempts[-1 - attempt % len(attempts)] if attempts else None
         if what == "lease":
             standings = {standing.job.handle: standing.job for standing in await clerk.store.live()}
-            if (found := await clerk.try_lease(standings.get(job.handle, job), two % 3)) is not None:
+            if (found := await clerk.try_lease(standings.get(job.handle, job), variant % 3)) is not None:
                 self.leases.append(found)
         elif what == "cancel":
-            await clerk.cancel(job, whole=two % 2 == 0, nonce=one * 31 + two)
+            await clerk.cancel(job, whole=variant == 0, nonce=len(self.jobs))
         elif what == "silence":
             await self.heard(await clerk.silence(job))
         elif what in HAPPENINGS:
-            await clerk.happen(job, HAPPENINGS[what], two % (len(attempts) + 1))
+            await clerk.happen(job, HAPPENINGS[what], leased.attempt.attempt if leased else 0)
         elif leased is not None:
-            await self.say(what, leased, one + two)
+            await self.say(what, leased, variant)
 
     async def say(self, what, leased, variant):
-        """Some say the right thing, some claim too much, some contradict themselves."""
+        """Most say the right thing, some claim too much, some contradict themselves."""
         receipt = self.clerk.receipt(
             leased,
-            used=(30, 30, 30, 12, 0, 31)[variant % 6],
-            partial=variant % 6 == 3,
-            output=a_digest("something else") if variant % 7 == 6 else None,
+            used={9: 12, 10: 31}.get(variant, 30),
+            partial=variant == 9,
+            output=a_digest("something else") if variant == 11 else None,
         )
         if what == "receive":
             await self.heard(await self.clerk.receive(receipt))
@@ -165,22 +156,28 @@ def begun(tmp_path_factory):
     return path
 
 
-@settings(max_examples=60)
-@given(steps=st.lists(STEP, min_size=5, max_size=50))
-def test_the_books_are_right_after_every_step(begun, tmp_path_factory, steps):
+# Drawn from a seed, for Hypothesis' own lists stay too short for a job to fail twice.
+@settings(max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(seed=st.integers(0, 2**32))
+def test_the_books_are_right_whatever_happens(begun, tmp_path_factory, seed):
     path = tmp_path_factory.mktemp("life") / "horde.db"
     shutil.copy(begun, path)
+    chance = random.Random(seed)
 
     async def live():
         async with SqliteStore.open(path, SERVING) as store:
             clerk = await Clerk.at(store)
+            clerk.asked = 1_000  # after those of `begun`
             funded, owner = await clerk.account(REQUESTER), await clerk.account(worker_key(0))
+            store._writer._connection.execute("PRAGMA synchronous = OFF")  # nothing crashes here, and disks are slow
             life = Life(clerk, path, [(REQUESTER, funded), (worker_key(0), owner), (worker_key(40), ANONYMOUS)])
-            for step in steps:
+            for number in range(120):
                 with suppress(Refusal):
-                    await life.step(*step)
-                life.check()
+                    await life.step(*a_step(chance))
+                if number % 4 == 3:
+                    life.check()
+        for state, _, _, settled, _ in life.ended.values():
+            event(state if settled < 2 else f"{state} in a later attempt")
 
     asyncio.run(live())
-    check_books(path)
     shutil.rmtree(path.parent)
