@@ -35,6 +35,23 @@ async def until(condition: Callable[[], Any], what: str) -> Any:
     raise AssertionError(what)
 
 
+async def run(*arguments: str, code: int = 0, stdin: bytes = b"") -> str:
+    """Run `python -m ...` to its end, which has to be with this code; its standard output."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+    async with asyncio.timeout(PATIENCE_S):
+        out, err = await process.communicate(stdin)
+    assert process.returncode == code, f"{arguments} ended with {process.returncode}:\n{out!r}\n{err.decode()}"
+    return out.decode()
+
+
 class Process:
     """One process of ours, its output in a file."""
 
@@ -150,19 +167,7 @@ class Horde:
 
     async def run(self, *arguments: str, code: int = 0, stdin: bytes = b"") -> str:
         """Run a command to its end; its standard output."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "NO_COLOR": "1"},
-        )
-        async with asyncio.timeout(PATIENCE_S):
-            out, err = await process.communicate(stdin)
-        assert process.returncode == code, f"{arguments} ended with {process.returncode}:\n{out!r}\n{err.decode()}"
-        return out.decode()
+        return await run(*arguments, code=code, stdin=stdin)
 
     async def serve(self) -> Process:
         """Start the tracker; after the first time it listens where it did before."""
