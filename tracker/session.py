@@ -187,9 +187,9 @@ class Session:
                 return [Heard(message, envelope.digest)]
 
     def _hold(self, message: Holding) -> list[Effect]:
-        self._held += message.entries
-        if len(self._held) > MAX_HELD:
+        if len(self._held) + len(message.entries) > MAX_HELD:
             raise TooLarge(f"more than {MAX_HELD} things held at once (in parts of {MAX_HOLDING_ENTRIES})")
+        self._held += message.entries
         if not message.last:
             return []
         self.state = State.OPEN
@@ -207,4 +207,3 @@ class Session:
         check_document_context(envelope, self._root)
         envelope.verify()
         return [Presented(envelope, envelope.open(kind))]
-
