@@ -199,7 +199,7 @@ MOVES: dict[State, dict[type[Input], frozenset[State]]] = {
         SettlementCame: frozenset({State.ENDED}),
     },
     State.GIVEN_UP: {
-        # Also the same lease again: the tracker repeats it after a reconnect, so it has not heard that we gave up.
+        # Also the same lease again: after a reconnect the tracker repeats it if it has not heard that we gave up.
         LeaseCame: frozenset({State.GIVEN_UP, State.READING, State.ENDED}),
         messages.Requeued: frozenset({State.WAITING, State.GIVEN_UP}),
         PatienceOver: frozenset({State.GIVEN_UP, State.DENIED}),
@@ -318,10 +318,12 @@ class Follow:
         return [*before, Emit(leased), self._open(self._attempt)]
 
     def _lease_again(self, attempt: _Attempt, said: LeaseCame) -> list[Effect]:
-        if self.state is State.READING or attempt.over:
+        if self.state is State.READING:
+            attempt.over = False
             return []
+        # Also one that was taken back: a receipt that came before the next lease has made it count again.
         self._move(State.READING, said)
-        attempt.tries = 0
+        attempt.tries, attempt.over = 0, False
         return [self._open(attempt)]
 
     def _requeued(self, said: messages.Requeued) -> list[Effect]:

@@ -72,9 +72,13 @@ def numbers_left_out(frame: frames.Frame) -> frames.Frame:
     return frames.Text(frame.number + 1, frame.text) if isinstance(frame, frames.Text) else frame
 
 
+def no_end(frame: frames.Frame) -> frames.Frame:
+    return frames.Alive() if isinstance(frame, frames.Final) else frame
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def horde(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Horde]:
-    rules = "matching.failed_attempts = 1\nmatching.every = 0"
+    rules = "matching.failed_attempts = 2"
     async with Horde.open(tmp_path_factory.mktemp("horde"), rules) as horde:
         yield horde
 
@@ -142,7 +146,8 @@ async def test_it_is_denied_refunded_and_unpaid(
 
 
 async def put_into(found: list[events.Event], asked: AsyncIterator[events.Event]) -> None:
-    found += [event async for event in asked]
+    async for event in asked:
+        found.append(event)  # noqa: PERF401 (what came before an error counts too)
 
 
 async def test_a_stream_that_breaks_the_standard_is_given_up_and_the_job_goes_to_another_worker(
@@ -162,10 +167,10 @@ async def test_a_stream_that_breaks_the_standard_is_given_up_and_the_job_goes_to
     assert isinstance(found[-1], events.Settled)
 
 
-async def test_a_stream_that_breaks_the_standard_is_denied_if_its_worker_says_that_it_is_done(
-    horde: Horde, tmp_path: Path
-) -> None:
+async def test_a_worker_that_says_it_is_done_and_withholds_the_end_is_denied(horde: Horde, tmp_path: Path) -> None:
     found: list[events.Event] = []
-    async with lying(horde, tmp_path, a_key(75), "text", numbers_left_out, "lies"), horde.client("ann") as ann:
-        with pytest.raises(events.Denied, match="frame number 1"):
+    async with lying(horde, tmp_path, a_key(75), "text", no_end, "lies"), horde.client("ann") as ann:
+        with pytest.raises(events.Denied, match="before the result was whole"):
             await put_into(found, ann.text("tell me", models=["lies"], max_tokens=16, context=256))
+
+    assert [event for event in found if isinstance(event, events.TextPiece)]

@@ -417,6 +417,17 @@ def test_a_stream_that_breaks_after_its_attempt_was_taken_back_is_let_go() -> No
     assert scene.job.state is State.WAITING
 
 
+def test_an_attempt_that_was_taken_back_counts_again_if_its_lease_comes_again() -> None:
+    scene = Scene()
+    scene.leased()
+    scene.happens(Opened(1))
+    scene.requeued()
+    scene.cut()
+
+    assert only(scene.leased(), follow.Open)
+    assert only(scene.picture(), follow.Acknowledge)
+
+
 def test_a_newer_lease_closes_the_stream_of_the_older_one() -> None:
     scene = Scene()
     scene.leased()
