@@ -138,8 +138,14 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 
 
-def _own_group() -> dict[str, Any]:
-    """Ctrl+C reaches this process only, which then ends its children in order."""
-    if sys.platform == "win32":
+if sys.platform == "win32":
+
+    def _own_group() -> dict[str, Any]:
+        """Ctrl+C reaches this process only, which then ends its children in order."""
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}
+
+else:
+
+    def _own_group() -> dict[str, Any]:
+        """Ctrl+C reaches this process only, which then ends its children in order."""
+        return {"start_new_session": True}

@@ -210,10 +210,10 @@ def _when_told_to_end(loop: Any, end: Callable[[], object], *, stdin_too: bool) 
 
 
 def _loop_factory() -> Any:
-    if sys.platform == "win32":
+    try:
+        import uvloop
+    except ModuleNotFoundError:  # it does not exist for Windows
         return None
-    import uvloop
-
     return uvloop.new_event_loop
 
 

@@ -389,7 +389,7 @@ async def test_the_ways_to_fail_have_their_exit_codes(bob: Bob) -> None:
 
 
 @shared
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and file modes of POSIX")
 async def test_ctrl_c_cancels_the_job_and_ends_with_130(bob: Bob, horde: Horde) -> None:
     asking = await Process.start(
         "asking", bob.folder, "peer", "text", "much", "--model", "slow", "--max-tokens", "400", "--json", *bob.home

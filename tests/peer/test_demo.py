@@ -1,12 +1,6 @@
-"""The demo: what it computes, what it insists on, and that it leaves nothing behind."""
+"""The demo's parts: what it computes, and the processes that it starts. tests/together runs the whole of it."""
 
-import asyncio
-import json
-import os
-import signal
-import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +11,6 @@ from peer.demo import PICTURE, TEXT, pictures_needed
 from peer.engines.spec import SMOLLM2_MODEL
 from protocol import prices
 from protocol.rules import PricesSection, Rules
-from tests.support.horde import PATIENCE_S, Process
 
 
 @pytest.mark.parametrize("tax", [0, 3_000, 50_000])
@@ -60,67 +53,6 @@ async def test_a_command_that_fails_gives_its_code_and_its_words() -> None:
     assert code != 0
     assert out == ""
     assert "no-such-folder" in errors
-
-
-async def started(folder: Path) -> Process:
-    return await Process.start("demo", folder, "peer", "demo", "--json", "--home", str(folder / "state"))
-
-
-def check(outcome: dict[str, Any]) -> None:
-    image, text, balances = outcome["image"], outcome["text"], outcome["balances"]
-    for part in (image, text):
-        assert part["settled"]
-        assert part["receipt_digest"] == part["acknowledged_digest"]
-    assert (image["paid"], image["burned"]) == (0, 0)
-    assert image["minted"] > 0
-    assert (text["minted"], text["burned"]) == (0, 3_000)
-    assert text["content"]
-    assert balances["between"]["pictures"] == image["count"] * image["minted"]
-    assert balances["after"]["pictures"] == balances["between"]["pictures"] - text["paid"] - text["burned"]
-    assert balances["after"]["texts"] == text["paid"]
-    assert outcome["audit"]["ok"]
-    assert outcome["audit"]["sum"] == 0
-    assert outcome["audit"]["entries"] >= image["count"] + 2
-
-
-@pytest.mark.ci_slow
-async def test_the_demo_shows_what_it_promises_and_leaves_no_process(tmp_path: Path) -> None:
-    process = await started(tmp_path)
-    began = psutil.Process(process.process.pid)
-    await process.line(lambda line: line.get("event") == "leased")
-    family = began.children(recursive=True)
-
-    assert await process.process.wait() == 0
-
-    outcome = process.lines()[-1]
-    check(outcome)
-    assert Path(outcome["image"]["path"]).is_file()
-    assert Path(outcome["image"]["enlarged"]).stat().st_size > 0
-    assert len(family) >= 3
-    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-    code, out, _ = await run(
-        ["peer", "verify", outcome["image"]["path"], "--json", "--home", str(Path(outcome["folder"]) / "texts")]
-    )
-    assert code == 0
-    assert json.loads(out)["output_digest"] == outcome["image"]["receipt_digest"]
-
-
-@pytest.mark.ci_slow
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
-@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
-async def test_the_demo_leaves_no_process_when_it_is_ended_half_way(tmp_path: Path, how: str) -> None:
-    process = await started(tmp_path)
-    began = psutil.Process(process.process.pid)
-    await process.line(lambda line: line.get("event") == "leased")
-    family = began.children(recursive=True)
-
-    os.kill(process.process.pid, signal.Signals[how])
-    code = await process.process.wait()
-    gone, alive = await asyncio.to_thread(psutil.wait_procs, family, PATIENCE_S)
-
-    assert code == (130 if how == "SIGINT" else -signal.SIGKILL)
-    assert len(gone) >= 3
-    assert not alive
 
 
 def test_the_demo_asks_for_what_the_shipped_model_was_made_for() -> None:
