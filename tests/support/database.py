@@ -30,6 +30,15 @@ def count(path: Path, table: str) -> int:
         connection.close()
 
 
+def job_states(folder: Path) -> dict[str, str]:
+    """The state of each job of the tracker in `folder`, by its handle in hexadecimal."""
+    connection = _open(folder / "horde.db")
+    try:
+        return {job.hex(): state for job, state in connection.execute("SELECT job, state FROM jobs")}
+    finally:
+        connection.close()
+
+
 def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
 
