@@ -26,13 +26,15 @@ PATIENCE_S = 60.0
 POLL_S = 0.05
 
 
-async def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait until `condition()` is true, and return what it gave."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not (found := condition()):  # noqa: ASYNC110 (other processes cannot set an event of ours)
-            await asyncio.sleep(POLL_S)
-        return found
-    raise AssertionError(what)
+async def until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
+    """Wait until `condition()` is true, and return what it gave; `what` is the complaint if that takes too long."""
+    try:
+        async with asyncio.timeout(patience_s):
+            while not (found := condition()):  # noqa: ASYNC110 (other processes cannot set an event of ours)
+                await asyncio.sleep(POLL_S)
+            return found
+    except TimeoutError:
+        raise AssertionError(what) from None
 
 
 async def run(*arguments: str, code: int = 0, stdin: bytes = b"") -> str:
@@ -94,7 +96,7 @@ class Process:
                 found.append(value)
         return found
 
-    async def line(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    async def line(self, wanted: Callable[[dict[str, Any]], bool], patience_s: float = PATIENCE_S) -> dict[str, Any]:
         """The first JSON line that is wanted, when it is there; fails if the process ends before."""
 
         def look() -> dict[str, Any] | None:
@@ -103,7 +105,7 @@ class Process:
                 raise AssertionError(f"{self.name} ended with {self.process.returncode}:\n{self.text()[-4000:]}")
             return found
 
-        result: dict[str, Any] = await until(look, f"{self.name} did not say it")
+        result: dict[str, Any] = await until(look, f"{self.name} did not say it", patience_s)
         return result
 
     async def kill(self) -> None:

@@ -21,6 +21,8 @@ from tests.support.horde import Horde
 # The first of these tests waits until the engines' libraries and the models are loaded.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
+LOADING_S = 250.0
+
 PICTURE: dict[str, Any] = {
     "models": [shapes.NAME],
     "width": shapes.SIDE,
@@ -38,7 +40,7 @@ async def horde(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Horde
     async with Horde.open(folder, "times.worker_grace = 1") as horde:
         horde.join("ann")
         ann = await horde.worker("ann", ready=0)
-        await ann.line(lambda line: line.get("event") == "joined")
+        await ann.line(lambda line: line.get("event") == "joined", patience_s=LOADING_S)
         yield horde
         assert (await horde.audit())["ok"]
 
