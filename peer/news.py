@@ -12,13 +12,15 @@ from peer.spool import Attempt
 class News:
     """Something that an operator may want to see.
 
-    kind: what happened; of the tracker `listening`, `joined`, `lost`, `rules`, `refused`; of an attempt `accepted`,
+    kind: what happened; of the tracker `listening`, `account` (with its notice),
+    `joined`, `lost`, `rules`, `refused`; of an attempt `accepted`,
     `declined`, `opened`, `started`, `progress` (with done and total), `made`, `failed`, `dropped`, `settled` (with
     earned, in thousandths). text: for people, never a prompt.
     """
 
     kind: Literal[
         "listening",
+        "account",
         "joined",
         "lost",
         "rules",

@@ -227,7 +227,8 @@ class Worker:
                 self._carry_out(self._jobs.withdrawn(message))
             case Taken(documents=documents):
                 self._jobs.taken(documents)
-            case Account(number=number) if number and not self._is_announced:
+            case Account(number=number, notice=notice) if number and not self._is_announced:
+                self._tell_news(News("account", f"{number}. {notice}"))
                 await self._announce()
             case Refused(code=code, text=text):
                 log.warning("the tracker refused something: %s: %s", code, text)

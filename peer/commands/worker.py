@@ -100,6 +100,8 @@ def _serve(
         def heard(one: News) -> None:
             if one.kind == "rules" and (document := served.connection.rules_document) is not None:
                 home.keep_rules(link.root, document)
+            if one.kind == "joined":
+                home.keep_delegation(link.root, served.connection.delegation_version)
             news.tell(one)
 
         served = Worker(
@@ -112,6 +114,7 @@ def _serve(
             settings=serving,
             insecure=settings.insecure,
             rules=home.rules(link.root),
+            delegation_seen=home.delegation(link.root),
             on_news=heard,
         )
         running = asyncio.create_task(served.run())
