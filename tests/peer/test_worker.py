@@ -254,7 +254,7 @@ async def test_it_registers_then_says_where_it_is_and_what_it_serves(tmp_path: P
         assert scene.announced == Announce(offers=(IMAGES, TEXTS), slots=2, ahead=3, anonymous=False, min_free_rate=5)
         assert scene.reader.record is not None
         assert scene.reader.record.addresses[0].startswith("127.0.0.1:")
-        assert [news.kind for news in scene.news] == ["listening", "rules", "joined"]
+        assert [news.kind for news in scene.news] == ["listening", "rules", "account", "joined"]
 
 
 async def test_listening_everywhere_it_names_the_address_from_which_it_reaches_the_tracker(tmp_path: Path) -> None:
