@@ -321,7 +321,7 @@ class Coordinator:
         finally:
             for pair in drawn:
                 if pair is not None:
-                    pair[0].promised -= 1
+                    self._jobs.pool.promise_over(pair[0])
         conversation.visits.pop(request.private_digest, None)
         if admitted.again:
             self._jobs.open_jobs[origin] -= request.public.n

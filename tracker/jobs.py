@@ -21,7 +21,8 @@ from tracker.leases import Leases, LiveLease
 from tracker.ledger import day_of
 from tracker.lifecycle import Attempt, Event, Job, Stage, State
 from tracker.limits import affordable
-from tracker.matching import Pool, Queue, Terms, Waiting, Worker
+from tracker.matching import Queue, Terms, Waiting, Worker
+from tracker.pool import Pool
 from tracker.presence import Listener, Presence
 from tracker.store.base import Admitted, Choice, Happened, Leased, RulesInForce, Standing, Store, StoreError
 from tracker.timers import Timers
@@ -88,7 +89,7 @@ class Jobs:
         for _ in range(public.n):
             pair = self.pool.draw(probe, self.terms(now), self._chance)
             if pair is not None:
-                pair[0].promised += 1
+                self.pool.promise(pair[0])
             drawn.append(pair)
         return drawn
 
@@ -153,7 +154,7 @@ class Jobs:
         now = self._clock()
         self.queue.leased(waiting, offer.model, now)
         self.queue.remove(waiting.handle, waiting.request)
-        worker.promised += 1
+        self.pool.promise(worker)
         choice = Choice(worker.key, worker.owner, offer.model)
 
         async def commit() -> None:
@@ -164,7 +165,7 @@ class Jobs:
                 self._starved = True
                 raise
             finally:
-                worker.promised -= 1
+                self.pool.promise_over(worker)
             if leased is not None:
                 self._push(leased)
             else:
@@ -187,8 +188,8 @@ class Jobs:
 
     def _remember(self, job: Job, attempt: Attempt) -> LiveLease:
         lease = self.leases.remember(job, attempt)
-        if not lease.receipt and attempt.worker in self.pool.workers:
-            self.pool.workers[attempt.worker].leases.add(lease.name)
+        if not lease.receipt:
+            self.pool.took(attempt.worker, lease.name)
         return lease
 
     # Time
@@ -291,22 +292,18 @@ class Jobs:
                 lease.stage = newest.stage
                 self._watch_lease(lease, 0)
         else:
-            self._release(newest.worker, name)
+            self.pool.released(newest.worker, name)
             if job.state is not State.DELIVERED and lease is not None:
                 self.leases.drop(lease)
         if withdraw == "cancelled":
             due = job.cancelled + self.rules.rules.times.cancel * 1000
             self._timers.at(due, lambda: self.happen(job.handle, 0, lifecycle.CancelOver()))
 
-    def _release(self, worker: bytes, name: tuple[bytes, int]) -> None:
-        if worker in self.pool.workers:
-            self.pool.workers[worker].leases.discard(name)
-
     def _forget(self, job: Job) -> None:
         """A job has ended."""
         lease = self.leases.of_job(job.handle)
         if lease is not None:
-            self._release(lease.worker, lease.name)
+            self.pool.released(lease.worker, lease.name)
             self.leases.drop(lease)
         self._positions.pop(job.handle, None)
         self.open_jobs[job.origin] -= 1

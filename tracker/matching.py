@@ -1,4 +1,4 @@
-"""Who serves whom: waiting jobs in buckets, workers in a pool, and one function that gives the reason against a pair.
+"""Who serves whom: waiting jobs in buckets, and one function that gives the reason against a pair.
 
 Jobs whose constraints are alike lie in one bucket, ordered by rank. Reasons are judged once for a bucket; what differs
 from job to job (workers that had it already, its price cap, how much of it is uncovered) is looked at on a short scan
@@ -7,15 +7,15 @@ at the bucket's head. So finding the next job costs the same with ten or a milli
 
 from __future__ import annotations
 
-import random
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from sortedcontainers import SortedList
 
+from protocol.errors import NotOffered
 from protocol.messages import Announce, Offer
 from protocol.prices import price
 from protocol.rules import Rules
@@ -24,8 +24,8 @@ from tracker.lifecycle import Job
 
 #: How many jobs at a bucket's head are looked at for one worker.
 SCAN = 16
-#: How many workers are drawn from for one job.
-DRAW = 64
+#: How many at most, with those that this worker had already.
+SCAN_HAD = 256
 #: The bounds of a size class lie at these eighths of a power of two.
 _EIGHTHS = (8, 9, 10, 11, 12, 13, 14, 15)
 
@@ -41,6 +41,7 @@ class Reason(StrEnum):
     NO_ANONYMOUS = "no_anonymous"
     FLAG = "flag"
     HAD_IT = "had_it"
+    NOT_OFFERED = "not_offered"
     OVER_MAX_PRICE = "over_max_price"
     FREE_RATE = "free_rate"
     REQUESTER_AWAY = "requester_away"
@@ -73,7 +74,8 @@ class Constraints:
     def of(cls, job: Job, models: tuple[str, ...]) -> Constraints:
         """The constraints of a job; `models` are those of its models whose price it bears."""
         size, length = measures(job.work)
-        return cls(kind_of(job.work), models, size_class(size), size_class(length), job.public.flags, job.anonymous)
+        alike = tuple(sorted(set(models)))
+        return cls(kind_of(job.work), alike, size_class(size), size_class(length), job.public.flags, job.anonymous)
 
 
 def measures(work: Work) -> tuple[int, int]:
@@ -143,20 +145,21 @@ class Worker:
         return self.load < self.announce.slots + self.announce.ahead
 
 
-def fitting_offer(constraints: Constraints, worker: Worker) -> Offer | Reason:
-    """The first offer that meets the constraints, or the reason that went furthest."""
-    announce = worker.announce
+def fitting_offers(constraints: Constraints, announce: Announce) -> tuple[Offer, ...] | Reason:
+    """The offers that meet the constraints, or the reason that went furthest."""
     if constraints.anonymous and not announce.anonymous:
         return Reason.NO_ANONYMOUS
     if constraints.flags:
         return Reason.FLAG  # no flag is defined yet, so nobody can have agreed to one
+    fitting: list[Offer] = []
     closest = Reason.OTHER_KIND
     for offer in announce.offers:
         reason = _why_not_offer(constraints, offer)
         if reason is None:
-            return offer
-        closest = max(closest, reason, key=_DEPTH.__getitem__)
-    return closest
+            fitting.append(offer)
+        else:
+            closest = max(closest, reason, key=_DEPTH.__getitem__)
+    return tuple(fitting) or closest
 
 
 _DEPTH = {reason: depth for depth, reason in enumerate(Reason)}
@@ -185,14 +188,28 @@ class Terms:
 
 def why_not(job: Waiting, worker: Worker, terms: Terms) -> Offer | Reason:
     """The offer by which the worker can serve the job, or the first reason against the pair."""
-    found = fitting_offer(job.constraints, worker)
+    found = fitting_offers(job.constraints, worker.announce)
     return found if isinstance(found, Reason) else why_not_pair(job, worker, found, terms)
 
 
-def why_not_pair(job: Waiting, worker: Worker, offer: Offer, terms: Terms) -> Offer | Reason:
-    """What differs from job to job within a bucket."""
+def why_not_pair(job: Waiting, worker: Worker, offers: Sequence[Offer], terms: Terms) -> Offer | Reason:
+    """What differs from job to job within a bucket; `offers` meet the bucket's constraints."""
     if worker.key in job.excluded:
         return Reason.HAD_IT
+    return why_not_terms(job, worker.announce, offers, terms)
+
+
+def why_not_terms(job: Waiting, announce: Announce, offers: Sequence[Offer], terms: Terms) -> Offer | Reason:
+    """The same, whichever of the workers that announced this it is."""
+    found: Offer | Reason = Reason.OTHER_KIND
+    for offer in offers:
+        found = _why_not_price(job, announce, offer, terms) or offer
+        if isinstance(found, Offer):
+            break
+    return found
+
+
+def _why_not_price(job: Waiting, announce: Announce, offer: Offer, terms: Terms) -> Reason | None:
     size, length = measures(job.work)
     if job.constraints.kind == "image":
         if size > offer.max_pixels:
@@ -201,12 +218,15 @@ def why_not_pair(job: Waiting, worker: Worker, offer: Offer, terms: Terms) -> Of
             return Reason.TOO_MANY_STEPS
     elif size > offer.max_context or length > offer.max_tokens:
         return Reason.TOO_LONG
-    cost = price(terms.rules, job.work, offer.model)
+    try:
+        cost = price(terms.rules, job.work, offer.model)
+    except NotOffered:  # the rules priced it when the job was admitted, and do so no more
+        return Reason.NOT_OFFERED
     if job.max_price and cost > job.max_price:
         return Reason.OVER_MAX_PRICE
-    if cost > job.held and terms.mint_rate < worker.announce.min_free_rate:
+    if cost > job.held and terms.mint_rate < announce.min_free_rate:
         return Reason.FREE_RATE
-    return offer
+    return None
 
 
 class _Bucket:
@@ -329,11 +349,11 @@ class Queue:
         of the origin that waited longest."""
         found: tuple[Waiting, Offer] | None = None
         for constraints, bucket in self._candidates(worker):
-            offer = fitting_offer(constraints, worker)
-            if isinstance(offer, Reason):
+            offers = fitting_offers(constraints, worker.announce)
+            if isinstance(offers, Reason):
                 continue
-            fair = every > 0 and (self._leases[offer.model] + 1) % every == 0
-            best = self._first(bucket, worker, offer, terms, fair=fair)
+            fair = every > 0 and (self._leases[offers[0].model] + 1) % every == 0
+            best = self._first(bucket, worker, offers, terms, fair=fair)
             if best is not None and (found is None or self._before(best[0], found[0], bucket, fair=fair)):
                 found = best
         return found
@@ -348,13 +368,18 @@ class Queue:
                         yield constraints, self._buckets[constraints]
 
     def _first(
-        self, bucket: _Bucket, worker: Worker, offer: Offer, terms: Terms, *, fair: bool
+        self, bucket: _Bucket, worker: Worker, offers: Sequence[Offer], terms: Terms, *, fair: bool
     ) -> tuple[Waiting, Offer] | None:
-        handles = _by_turn(bucket) if fair else (handle for _, handle in bucket.by_rank.islice(0, SCAN))
-        for handle in handles:
+        looked_at = 0
+        for handle in _by_turn(bucket) if fair else (handle for _, handle in bucket.by_rank.islice(0, SCAN_HAD)):
             job = self._jobs[handle]
-            if isinstance(found := why_not_pair(job, worker, offer, terms), Offer):
+            found = why_not_pair(job, worker, offers, terms)
+            if isinstance(found, Offer):
                 return job, found
+            # A worker that was away for a while would else be kept from all by those that it missed.
+            looked_at += found is not Reason.HAD_IT
+            if looked_at == SCAN:
+                return None
         return None
 
     def _before(self, one: Waiting, other: Waiting, bucket: _Bucket, *, fair: bool) -> bool:
@@ -401,87 +426,5 @@ class Queue:
 
 
 def _by_turn(bucket: _Bucket) -> Iterator[bytes]:
-    for _, origin in bucket.turns.islice(0, SCAN):
+    for _, origin in bucket.turns.islice(0, SCAN_HAD):
         yield next(iter(bucket.by_origin[origin]))
-
-
-class Pool:
-    """The workers that are here."""
-
-    def __init__(self) -> None:
-        self.workers: dict[bytes, Worker] = {}
-        self._by_model: dict[tuple[Kind, str], dict[bytes, Worker]] = {}
-        self._settled: Counter[int] = Counter()
-
-    def announce(self, key: bytes, owner: int, announce: Announce, leases: Iterable[tuple[bytes, int]]) -> Worker:
-        """A worker is here, or has changed its mind about what it serves."""
-        known = self.workers.get(key)
-        self.remove(key)
-        worker = Worker(key, owner, announce, known.leases if known else set(leases), known.promised if known else 0)
-        self.workers[key] = worker
-        for offer in announce.offers:
-            for model in (offer.model, ""):
-                self._by_model.setdefault((offer.kind, model), {})[key] = worker
-        return worker
-
-    def remove(self, key: bytes) -> None:
-        """A worker is gone."""
-        worker = self.workers.pop(key, None)
-        if worker is None:
-            return
-        for offer in worker.announce.offers:
-            for model in (offer.model, ""):
-                swarm = self._by_model.get((offer.kind, model), {})
-                swarm.pop(key, None)
-                if not swarm:
-                    self._by_model.pop((offer.kind, model), None)
-
-    def models(self, kind: Kind) -> list[str]:
-        """The models that somebody here serves."""
-        return sorted(model for of, model in self._by_model if of == kind and model)
-
-    def swarms(self) -> dict[tuple[Kind, str], int]:
-        """How many workers serve each model."""
-        return {key: len(workers) for key, workers in self._by_model.items() if key[1]}
-
-    def count_settled(self, owner: int) -> None:
-        """An owner's workers get work in proportion to what they have finished."""
-        self._settled[owner] += 1
-
-    def draw(self, job: Waiting, terms: Terms, chance: random.Random) -> tuple[Worker, Offer] | None:
-        """A worker for this job: an idle one by draw (first the owner, weighted by what it has settled, then the
-        worker), else a busy one that takes leases ahead and has the fewest."""
-        fits = [
-            (worker, offer)
-            for worker in self._candidates(job, chance)
-            if worker.has_room and isinstance(offer := why_not(job, worker, terms), Offer)
-        ]
-        idle = [pair for pair in fits if pair[0].is_idle]
-        if not idle:
-            return min(fits, key=lambda pair: pair[0].load, default=None)
-        owners = sorted({worker.owner for worker, _ in idle})
-        owner = chance.choices(owners, [1 + self._settled[owner] for owner in owners])[0]
-        return chance.choice([pair for pair in idle if pair[0].owner == owner])
-
-    def _candidates(self, job: Waiting, chance: random.Random) -> Iterator[Worker]:
-        """Up to `DRAW` workers of each named swarm, from a random place on, so that a large swarm costs no more."""
-        for model in job.constraints.models or ("",):
-            swarm = self._by_model.get((job.constraints.kind, model))
-            if swarm:
-                keys = list(swarm) if len(swarm) <= DRAW else chance.sample(list(swarm), DRAW)
-                yield from (swarm[key] for key in keys)
-
-    def reasons_for(self, job: Waiting, terms: Terms) -> Counter[Reason]:
-        """Why none of the workers takes this job: how many for each reason."""
-        reasons: Counter[Reason] = Counter()
-        for worker in self.workers.values():
-            found = why_not(job, worker, terms)
-            if isinstance(found, Reason):
-                reasons[found] += 1
-            elif not worker.has_room:
-                reasons[Reason.BUSY] += 1
-        return reasons
-
-    def able(self, job: Waiting, terms: Terms) -> int:
-        """How many workers could serve this job, busy or not."""
-        return sum(isinstance(why_not(job, worker, terms), Offer) for worker in self.workers.values())

@@ -1,0 +1,251 @@
+"""The workers that are here, and the draw of one of them for a job.
+
+Workers that announced the same form a crew. Whether a crew can serve a job is judged once for all of it, and each crew
+knows which of its workers are idle. So a draw costs the same however many workers there are, idle or busy.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+from protocol.messages import Announce, Offer
+from protocol.work import Kind
+from tracker.matching import Reason, Terms, Waiting, Worker, fitting_offers, why_not, why_not_terms
+
+#: How many owners of a crew, workers of an owner, or busy workers are looked at for one job.
+DRAW = 64
+
+T = TypeVar("T")
+#: What workers of one crew have in common: offers, whether they serve anonymous people, their least free rate.
+Alike = tuple[tuple[Offer, ...], bool, int]
+
+
+class _Bag(Generic[T]):
+    """Things without an order, from which some can be taken at random whatever their number."""
+
+    def __init__(self) -> None:
+        self._things: list[T] = []
+        self._places: dict[T, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+    def add(self, thing: T) -> None:
+        if thing not in self._places:
+            self._places[thing] = len(self._things)
+            self._things.append(thing)
+
+    def discard(self, thing: T) -> None:
+        place = self._places.pop(thing, None)
+        if place is None:
+            return
+        last = self._things.pop()
+        if place < len(self._things):
+            self._things[place] = last
+            self._places[last] = place
+
+    def sample(self, count: int, chance: random.Random) -> list[T]:
+        """Up to so many of them, in random order."""
+        return chance.sample(self._things, min(count, len(self._things)))
+
+
+class _Crew:
+    """Workers that announced the same. Those in none of `idle` and `spare` are full."""
+
+    def __init__(self, announce: Announce) -> None:
+        self.announce = announce
+        self.members: set[bytes] = set()
+        self.owners: _Bag[int] = _Bag()  # with an idle worker
+        self.idle: dict[int, _Bag[bytes]] = {}
+        self.spare: dict[bytes, None] = {}  # busy, and take a lease ahead; in the order in which they became so
+
+    def leave(self, worker: Worker) -> None:
+        self.spare.pop(worker.key, None)
+        workers = self.idle.get(worker.owner)
+        if workers is not None:
+            workers.discard(worker.key)
+            if not workers:
+                del self.idle[worker.owner]
+                self.owners.discard(worker.owner)
+
+    def enter(self, worker: Worker) -> None:
+        if worker.is_idle:
+            self.idle.setdefault(worker.owner, _Bag()).add(worker.key)
+            self.owners.add(worker.owner)
+        elif worker.has_room:
+            self.spare[worker.key] = None
+
+
+class Pool:
+    """The workers that are here. Their leases change through it alone."""
+
+    def __init__(self) -> None:
+        self.workers: dict[bytes, Worker] = {}
+        self._crews: dict[Alike, _Crew] = {}
+        self._crew_of: dict[bytes, _Crew] = {}
+        self._by_model: dict[tuple[Kind, str], dict[_Crew, None]] = {}
+        self._settled: Counter[int] = Counter()
+
+    # Who is here
+
+    def announce(self, key: bytes, owner: int, announce: Announce, leases: Iterable[tuple[bytes, int]]) -> Worker:
+        """A worker is here, or has changed its mind about what it serves."""
+        worker = self.workers.get(key)
+        if worker is None:
+            worker = Worker(key, owner, announce, set(leases))
+        else:
+            self.remove(key)
+            worker.owner, worker.announce = owner, announce
+        self.workers[key] = worker
+        alike = _alike(announce)
+        crew = self._crews.get(alike)
+        if crew is None:
+            crew = self._crews[alike] = _Crew(announce)
+            for name in _names(announce):
+                self._by_model.setdefault(name, {})[crew] = None
+        self._crew_of[key] = crew
+        crew.members.add(key)
+        crew.enter(worker)
+        return worker
+
+    def remove(self, key: bytes) -> None:
+        """A worker is gone."""
+        worker = self.workers.pop(key, None)
+        if worker is None:
+            return
+        crew = self._crew_of.pop(key)
+        crew.leave(worker)
+        crew.members.discard(key)
+        if crew.members:
+            return
+        del self._crews[_alike(crew.announce)]
+        for name in _names(crew.announce):
+            del self._by_model[name][crew]
+            if not self._by_model[name]:
+                del self._by_model[name]
+
+    def models(self, kind: Kind) -> list[str]:
+        """The models that somebody here serves."""
+        return sorted(model for of, model in self._by_model if of == kind and model)
+
+    def swarms(self) -> dict[tuple[Kind, str], int]:
+        """How many workers serve each model."""
+        return {name: sum(len(crew.members) for crew in crews) for name, crews in self._by_model.items() if name[1]}
+
+    # What they have to do
+
+    def promise(self, worker: Worker) -> None:
+        """A lease for this worker is being committed."""
+        worker.promised += 1
+        self._moved(worker)
+
+    def promise_over(self, worker: Worker) -> None:
+        """That lease is committed, or is not to be."""
+        worker.promised -= 1
+        self._moved(worker)
+
+    def took(self, key: bytes, lease: tuple[bytes, int]) -> None:
+        """A worker has this lease."""
+        if (worker := self.workers.get(key)) is not None:
+            worker.leases.add(lease)
+            self._moved(worker)
+
+    def released(self, key: bytes, lease: tuple[bytes, int]) -> None:
+        """A worker has this lease no more."""
+        if (worker := self.workers.get(key)) is not None:
+            worker.leases.discard(lease)
+            self._moved(worker)
+
+    def _moved(self, worker: Worker) -> None:
+        if self.workers.get(worker.key) is worker:
+            crew = self._crew_of[worker.key]
+            crew.leave(worker)
+            crew.enter(worker)
+
+    def count_settled(self, owner: int) -> None:
+        """An owner's workers get work in proportion to what they have finished."""
+        self._settled[owner] += 1
+
+    # Who gets a job
+
+    def draw(self, job: Waiting, terms: Terms, chance: random.Random) -> tuple[Worker, Offer] | None:
+        """A worker for this job: an idle one by draw (first the owner, weighted by what it has settled, then the
+        worker), else a busy one that takes leases ahead and has the fewest."""
+        crews = list(self._fitting(job, terms))
+        return self._draw_idle(job, crews, chance) or self._least_busy(job, crews)
+
+    def _fitting(self, job: Waiting, terms: Terms) -> Iterator[tuple[_Crew, Offer]]:
+        seen: set[_Crew] = set()
+        for model in job.constraints.models or ("",):
+            for crew in self._by_model.get((job.constraints.kind, model), {}):
+                if crew in seen:
+                    continue
+                seen.add(crew)
+                offers = fitting_offers(job.constraints, crew.announce)
+                if isinstance(offers, Reason):
+                    continue
+                offer = why_not_terms(job, crew.announce, offers, terms)
+                if isinstance(offer, Offer):
+                    yield crew, offer
+
+    def _draw_idle(
+        self, job: Waiting, crews: list[tuple[_Crew, Offer]], chance: random.Random
+    ) -> tuple[Worker, Offer] | None:
+        enough = DRAW + len(job.excluded)
+        owners = {owner for crew, _ in crews for owner in crew.owners.sample(enough, chance)}
+        while owners:
+            names = sorted(owners)
+            owner = chance.choices(names, [1 + self._settled[name] for name in names])[0]
+            owners.discard(owner)
+            fits = [
+                (self.workers[key], offer)
+                for crew, offer in crews
+                if owner in crew.idle
+                for key in crew.idle[owner].sample(enough, chance)
+                if key not in job.excluded
+            ]
+            if fits:
+                return chance.choice(fits)
+        return None
+
+    def _least_busy(self, job: Waiting, crews: list[tuple[_Crew, Offer]]) -> tuple[Worker, Offer] | None:
+        fits: list[tuple[Worker, Offer]] = []
+        for crew, offer in crews:
+            looked_at = 0
+            for key in crew.spare:
+                if key not in job.excluded:
+                    fits.append((self.workers[key], offer))
+                    looked_at += 1
+                    if looked_at == DRAW:
+                        break
+        return min(fits, key=lambda pair: pair[0].load, default=None)
+
+    # Questions
+
+    def reasons_for(self, job: Waiting, terms: Terms) -> Counter[Reason]:
+        """Why none of the workers takes this job: how many for each reason."""
+        reasons: Counter[Reason] = Counter()
+        for worker in self.workers.values():
+            found = why_not(job, worker, terms)
+            if isinstance(found, Reason):
+                reasons[found] += 1
+            elif not worker.has_room:
+                reasons[Reason.BUSY] += 1
+        return reasons
+
+    def able(self, job: Waiting, terms: Terms) -> int:
+        """How many workers could serve this job, busy or not."""
+        crews = {crew for crew, _ in self._fitting(job, terms)}
+        had_it = sum(self._crew_of.get(key) in crews for key in job.excluded)
+        return sum(len(crew.members) for crew in crews) - had_it
+
+
+def _alike(announce: Announce) -> Alike:
+    return announce.offers, announce.anonymous, announce.min_free_rate
+
+
+def _names(announce: Announce) -> set[tuple[Kind, str]]:
+    return {(offer.kind, model) for offer in announce.offers for model in (offer.model, "")}
