@@ -13,7 +13,9 @@ import { ConnectionLost } from "./websocket.mjs";
 const MEDIA_TYPE = "text/plain; charset=utf-8";
 const VALID_MS = 600_000;
 const BYTES_PER_TOKEN = 1024;
-const NO_RETURN = ["wrong_horde", "bad_delegation", "bad_key", "unknown_version"];
+const PATIENCE_MS = 5_000; // the tracker answers at once, unless the worker has delivered a receipt
+const NO_RETURN = ["wrong_horde", "bad_delegation", "bad_key", "unknown_version"]; // somebody has to do something first
+const PASSING = ["busy", "internal", "stopping", "too_slow"];
 
 export class Job {
   /** `ask` is {prompt, model, maxTokens, contextTokens}; `print` gets text as it comes, `tell` what happens. */
@@ -30,6 +32,7 @@ export class Job {
     this.listed = []; // what the tracker says it holds of ours
     this.content = "";
     this.inbox = new EventEmitter(); // everything that happens, in one order: the tracker, the stream, the user
+    this.inbox.on("error", () => {}); // run() is told; this is for what comes after its end
   }
 
   /** Ask, follow, verify and acknowledge. Returns the content and what proves it; throws a Refusal otherwise. */
@@ -39,9 +42,10 @@ export class Job {
     try {
       for await (const [{ from, event }] of events) {
         const result = from === "tracker" ? this.#heard(event) : from === "stream" ? this.#came(event) : this.#stop();
-        if (result) return result;
+        if (result) return result; // which the acknowledgement's settlement brought
       }
     } finally {
+      clearTimeout(this.patience);
       this.stream?.abort();
       this.over = true;
       this.session?.close();
@@ -57,6 +61,7 @@ export class Job {
         const session = await Session.open(this.link, this.key, this.delegation);
         failures = 0;
         this.session = session;
+        this.now = session.now;
         this.delegation = session.delegation; // the newest counts, and an older one does not any more
         this.tell(`joined "${this.link.name}" (${keyToText(this.link.root)})`);
         session.say("holding", { entries: this.#holding(), last: true });
@@ -65,8 +70,8 @@ export class Job {
         if (this.over) return;
         this.session?.close();
         this.session = null;
+        clearTimeout(this.patience);
         this.listed = [];
-        // A peer has no message by which to refuse; it comes back, unless somebody has to do something first.
         const code = /^(\w+):/.exec(error.message)?.[1];
         if (!(error instanceof ConnectionLost) || NO_RETURN.includes(code)) return void this.inbox.emit("error", error);
         if (!this.request && failures === 4) return void this.inbox.emit("error", error);
@@ -97,13 +102,14 @@ export class Job {
     }
     if (this.ending) this.session.send(this.ending.bytes);
     if (this.cancelled) this.session.send(this.cancelled);
+    if (this.trouble) this.#complain();
   }
 
   #ask() {
     this.nonce = randomBytes(16);
     this.request = seal("request", this.key, this.link.root, {
       nonce: this.nonce,
-      valid_until: this.session.now() + VALID_MS,
+      valid_until: this.now() + VALID_MS,
       public: { work: this.work, models: this.models },
       private_digest: this.privateDigest,
       job_key: this.jobKey.public,
@@ -133,7 +139,7 @@ export class Job {
       case "lease": return void this.#leased({ body, digest, bytes });
       case "requeued": return void this.#requeued(body);
       case "refused":
-        if (body.code === "unknown_job" && this.cancelled) return undefined;
+        if (body.final && PASSING.includes(body.code)) return void this.tell(`${shown(body.code)}: ${shown(body.text)}`);
         throw new Refusal(body.code, body.text);
       case "ended":
         throw new Refusal(body.state, [body.reason, body.text].filter(Boolean).join(": "));
@@ -156,13 +162,15 @@ export class Job {
     need(same && fits && n === 1 && body.index === 0, "wrong_lease", "the lease is for other work than was asked for");
     need(body.job_key.equals(this.jobKey.public), "wrong_lease", "the lease is for another job key");
     need(body.private_digest.equals(this.privateDigest), "wrong_lease", "the lease is for another private part");
-    need(body.deadline > this.session.now(), "wrong_lease", "the lease has ended already");
+    need(body.deadline > this.now(), "wrong_lease", "the lease has ended already");
     const record = this.records.get(body.worker.toString("hex"));
     need(record, "out_of_turn", "a lease came without its worker's peer record");
+    this.#forgive();
     this.tell(`attempt ${body.attempt}: leased to ${keyToText(body.worker)}, model ${shown(body.model)}`);
     this.stream?.abort();
     this.stream = new AbortController();
     this.lease = lease;
+    this.cut = false;
     this.#follow(lease, record, this.stream.signal);
   }
 
@@ -189,15 +197,30 @@ export class Job {
         this.tell("this worker cannot go on from what is there, and begins anew");
         this.content = "";
         return void this.print("\n");
-      case "final": return void this.#final(frame);
+      case "final": return this.#final(frame);
       case "failed": // the worker tells the tracker, and another attempt follows
-        return void this.tell(`the worker failed (${shown(frame.code)}): ${shown(frame.text)}`);
-      case "lost":
-        this.tell(`cannot get it from this worker (${frame.error.code}): ${shown(frame.error.message)}`);
-        return void this.session?.say("unreachable", { job: this.job, attempt: this.lease.body.attempt,
-          reason: frame.error.code, text: frame.error.message.slice(0, 2000) });
+        return void this.#lost(frame.code || "failed", frame.text, false);
+      case "lost": return void this.#lost(frame.error.code, frame.error.message, true);
       default: return undefined; // progress, alive: it is there
     }
+  }
+
+  /** Nothing more comes from this worker. */
+  #lost(reason, text, report) {
+    this.tell(`cannot get it from this worker (${shown(reason)}): ${shown(text)}`);
+    need(!this.settlement, "not_received", "the job was settled, and its text had not come whole");
+    this.cut = true;
+    if (this.requeued === this.lease.body.attempt) return;
+    this.trouble = { reason: reason.slice(0, 40), text: text.slice(0, 2000), report };
+    if (this.session) this.#complain();
+  }
+
+  /** Ask for another worker. If this one has delivered a receipt all the same, only a denial keeps it from being paid. */
+  #complain() {
+    const { reason, text, report } = this.trouble;
+    const { job, attempt } = this.lease.body;
+    if (report) this.session.say("unreachable", { job, attempt, reason, text });
+    this.patience = setTimeout(() => this.#end("denial", { job, attempt, reason }, text), PATIENCE_MS);
   }
 
   /** The end of an attempt: acknowledge what came as signed, deny anything else. */
@@ -212,21 +235,23 @@ export class Job {
       need(receipt.kind === "receipt" && body.job.equals(lease.job) && body.attempt === lease.attempt, "bad_receipt",
         "the receipt is for something else");
     } catch (error) {
-      return this.#end("denial", { ...shared, reason: "bad_receipt" }, error.message);
+      return void this.#end("denial", { ...shared, reason: "bad_receipt" }, error.message);
     }
     const { body } = receipt;
     const wrong =
       (!body.output_digest.equals(output) && "digest_mismatch") ||
       ((body.used > this.work.max_tokens || body.context_used > this.work.context_tokens) && "over_lease") ||
       (body.partial && !this.cancelled && "partial");
-    if (wrong) return this.#end("denial", { ...shared, reason: wrong, receipt: frame.receipt }, wrong);
+    if (wrong) return void this.#end("denial", { ...shared, reason: wrong, receipt: frame.receipt }, wrong);
     this.receipt = receipt;
+    this.output = output;
     this.tell(`the receipt is right: ${body.used} tokens by ${shown(body.engine)}, finished by ${shown(frame.finish)}`);
-    return this.#end("acknowledgement", { ...shared, output_digest: output, receipt: frame.receipt });
+    this.#end("acknowledgement", { ...shared, output_digest: output, receipt: frame.receipt });
+    return this.settlement && this.#settled(this.settlement);
   }
 
   #end(kind, fields, why) {
-    if (why) this.tell(`denied: ${why}`);
+    if (why) this.tell(`denied (${shown(fields.reason)}): ${shown(why)}`);
     const bytes = seal(kind, this.jobKey, this.link.root, fields);
     this.ending = { kind, bytes, body: fields, digest: digestOf(readEnvelope(bytes)) };
     this.session?.send(bytes);
@@ -234,31 +259,42 @@ export class Job {
 
   #requeued(body) {
     if (this.ending || body.attempt !== this.lease?.body.attempt) return; // what came whole is being acknowledged
-    this.stream.abort();
+    this.#forgive();
+    this.requeued = body.attempt; // what still comes of it counts until the next lease
     this.tell(`attempt ${body.attempt} ended (${shown(body.reason)}); waiting for another worker`);
   }
 
-  #settled({ job, attempt, paid, minted, burned, partial, entry, leaf, checkpoint }) {
-    const expected = this.ending?.body.attempt ?? this.lease?.body.attempt;
-    need(attempt === expected, "wrong_lease", `attempt ${attempt} was settled, and not ${expected}`);
+  #forgive() {
+    clearTimeout(this.patience);
+    this.trouble = null;
+  }
+
+  #settled(body) {
+    const { job, attempt, paid, minted, burned, partial, entry, leaf, checkpoint } = body;
+    const { body: lease } = this.lease ?? { body: {} };
+    need(attempt === lease.attempt, "wrong_lease", `attempt ${attempt} was settled, and not ${lease.attempt}`);
+    need(paid <= lease.paid && minted <= lease.free, "over_lease", "more was paid than the lease says");
     const tree = checkDocument(readEnvelope(checkpoint), this.link.root);
     need(tree.kind === "checkpoint" && tree.body.size <= entry, "bad_body", "a settlement without a right checkpoint");
-    need(this.receipt, "cancelled", `settled before the text was whole: ${paid + minted} thousandths for the worker`);
+    if (this.ending?.kind === "denial") throw new Refusal("not_received", "settled before the denial came");
+    this.settlement = body;
+    need(this.receipt || !this.cut, "not_received", "the job was settled, and its text had not come whole");
+    if (!this.receipt) return undefined; // a partial receipt settles by itself, and may do so before it comes here
     const hex = (bytes) => bytes.toString("hex");
     return {
       content: this.content,
-      receipt_digest: hex(this.receipt.digest),
-      acknowledged_digest: hex(this.ending.digest),
+      receipt_digest: hex(this.receipt.body.output_digest),
+      acknowledged_digest: hex(this.output),
+      documents: [this.lease, this.receipt, this.ending].map(({ digest }) => hex(digest)), // what the ledger names
       settled: { job: hex(job), attempt, paid, minted, burned, partial, entry, leaf: hex(leaf) },
     };
   }
 
   #stop() {
-    need(this.job, "cancelled", "before it was queued");
-    if (this.cancelled) return;
+    need(this.request, "cancelled", "before anything was asked for");
     this.tell("cancelling; what was made is paid for");
     this.cancelled = seal("cancel", this.jobKey, this.link.root,
-      { nonce: randomBytes(16), valid_until: (this.session?.now() ?? Date.now()) + VALID_MS, job: this.job });
+      { nonce: randomBytes(16), valid_until: this.now() + VALID_MS });
     this.session?.send(this.cancelled);
   }
 }

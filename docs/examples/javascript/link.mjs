@@ -5,8 +5,9 @@ import { need } from "./refusal.mjs";
 
 const privateNetworks = new BlockList();
 for (const [network, bits, family] of [
-  ["127.0.0.0", 8, "ipv4"], ["10.0.0.0", 8, "ipv4"], ["172.16.0.0", 12, "ipv4"], ["192.168.0.0", 16, "ipv4"],
-  ["169.254.0.0", 16, "ipv4"], ["::1", 128, "ipv6"], ["fc00::", 7, "ipv6"], ["fe80::", 10, "ipv6"],
+  ["0.0.0.0", 8, "ipv4"], ["10.0.0.0", 8, "ipv4"], ["127.0.0.0", 8, "ipv4"], ["169.254.0.0", 16, "ipv4"],
+  ["172.16.0.0", 12, "ipv4"], ["192.168.0.0", 16, "ipv4"],
+  ["::", 128, "ipv6"], ["::1", 128, "ipv6"], ["fc00::", 7, "ipv6"], ["fe80::", 10, "ipv6"],
 ]) privateNetworks.addSubnet(network, bits, family);
 
 /** Whether this is an address on a loopback, link-local or private network; also one of IPv4 in IPv6 form. */

@@ -10,7 +10,7 @@ const USAGE = `usage: node requester.mjs LINK PROMPT [options]
   PROMPT             what to ask; - reads it from standard input
   --model NAME       this model only; without it, any that makes texts
   --max-tokens N     at most so many tokens (256)
-  --context N        room for prompt and answer together, in tokens (2048)
+  --context N        room for prompt and answer together, in tokens (2048; 1024 beyond --max-tokens if that is more)
   --json             a last line of JSON: the content, and what proves it
   --insecure         use ws:// outside of private networks too`;
 
@@ -20,7 +20,7 @@ function read() {
     options: {
       model: { type: "string" },
       "max-tokens": { type: "string", default: "256" },
-      context: { type: "string", default: "2048" },
+      context: { type: "string" },
       json: { type: "boolean", default: false },
       insecure: { type: "boolean", default: false },
     },
@@ -32,8 +32,10 @@ function read() {
   };
   if (positionals.length !== 2) throw new TypeError("wanted a link and a prompt");
   const [link, prompt] = positionals;
-  const ask = { prompt: prompt === "-" ? readFileSync(0, "utf8") : prompt, model: values.model,
-    maxTokens: whole("max-tokens", 1, 32_768), contextTokens: whole("context", 16, 1_048_576) };
+  const maxTokens = whole("max-tokens", 1, 32_768);
+  values.context ??= Math.max(2048, maxTokens + 1024);
+  const ask = { prompt: prompt === "-" ? readFileSync(0, "utf8") : prompt, model: values.model, maxTokens,
+    contextTokens: whole("context", 16, 1_048_576) };
   if (!ask.prompt) throw new TypeError("the prompt is empty");
   return { link, ask, json: values.json, insecure: values.insecure };
 }

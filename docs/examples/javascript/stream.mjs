@@ -11,7 +11,10 @@ import { need, Refusal } from "./refusal.mjs";
 
 const MAX_FRAME = 1 << 20;
 const SILENCE_MS = 30_000; // a worker sends a frame each 10 s, if only to say that it is there
-const TRIES = 5; // in a row, without one new frame
+const CONNECT_MS = 4_000;
+// Openings in a row that bring nothing new. The first one has to be found out while the tracker waits for it to happen.
+const TRIES = 5;
+const FIRST_TRIES = 2;
 const EMPTY = Buffer.alloc(0);
 
 const number = (value) => Number.isSafeInteger(value) && value >= 0;
@@ -76,9 +79,11 @@ function connect({ host, port }, certificate, signal) {
     const stop = () => socket.destroy(new Error("stopped"));
     signal.addEventListener("abort", stop, { once: true });
     socket.on("close", () => signal.removeEventListener("abort", stop));
-    socket.setTimeout(SILENCE_MS, () => socket.destroy(new Error("nothing came for 30 s")));
+    socket.setTimeout(CONNECT_MS);
+    socket.on("timeout", () => socket.destroy(new Error("nothing came from the worker for too long")));
     socket.on("error", reject);
     socket.on("secureConnect", () => {
+      socket.setTimeout(SILENCE_MS);
       if (sha256(socket.getPeerCertificate().raw).equals(certificate)) resolve(socket);
       else {
         socket.destroy();
@@ -150,9 +155,10 @@ export async function* follow(attempt, privatePart, prefix) {
         yield { kind: "anew" };
         continue;
       }
-      if (error.answered && error.code !== "busy") throw error; // the same again would be answered the same
+      if (error.code === "private_part_missing" && handed) handed = false;
+      else if (error.answered && error.code !== "busy") throw error; // the same again would be answered the same
       tries += 1;
-      if (tries === TRIES) throw error instanceof Refusal ? error : new Refusal("no_connection", error.message);
+      if (tries >= (handed ? TRIES : FIRST_TRIES)) throw error instanceof Refusal ? error : new Refusal("no_connection", error.message);
       await sleep(Math.random() * 500 * 2 ** (tries - 1), undefined, { signal: attempt.signal }).catch(() => {});
     }
   }

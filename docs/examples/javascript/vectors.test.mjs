@@ -7,7 +7,7 @@ import {
   checkMessage, digestOf, outputDigest, privateDigest, readEnvelope, seal, sha256, signedBytes,
 } from "./envelope.mjs";
 import { checkKey, checkSignature, keyFromText, keyPair, keyToText } from "./keys.mjs";
-import { parseLink } from "./link.mjs";
+import { isPrivate, parseLink } from "./link.mjs";
 import { decode, encode } from "./msgpack.mjs";
 import { need } from "./refusal.mjs";
 import { checkChallenge, checkDelegation } from "./session.mjs";
@@ -182,4 +182,12 @@ test("frames are read alike, in whatever pieces they come", async () => {
 test("an opening is spelt as in the vectors", () => {
   for (const { elements, encoded } of vectors("stream").openings)
     assert.equal(encode(real(elements)).toString("hex"), encoded);
+});
+
+test("private networks are told from those that everybody reaches", () => {
+  const near = ["127.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "169.254.1.1", "0.0.0.0", "::1", "::", "fd00::1",
+    "fe80::1", "::ffff:10.1.2.3", "[::1]"];
+  const far = ["8.8.8.8", "172.32.0.1", "11.0.0.1", "2606:4700::1", "::ffff:8.8.8.8", "horde.example", "10.example"];
+  assert.deepEqual(near.filter((host) => !isPrivate(host)), []);
+  assert.deepEqual(far.filter(isPrivate), []);
 });

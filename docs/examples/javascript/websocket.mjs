@@ -1,4 +1,4 @@
-/** A small WebSocket client (RFC 6455), for Node 20 brings none: binary messages, no extensions. */
+/** A small WebSocket client (RFC 6455), for Node brings none before 22: binary messages, no extensions. */
 import { createHash, randomBytes } from "node:crypto";
 import http from "node:http";
 import https from "node:https";
