@@ -386,9 +386,11 @@ class Coordinator:
         """Where a worker is reached; a higher version replaces, the same again changes nothing."""
         if envelope.key != conversation.key:
             raise WrongSigner("a peer record by another key than this session's")
+        known = self._presence.record(conversation.key)
         if not self._presence.keep_record(envelope, record):
             raise OutOfTurn("a peer record of a lower version than the last one: raise its version")
         conversation.record = record
+        conversation.has_moved |= known is None or known.digest != envelope.digest
 
     async def announce(self, conversation: Conversation, announce: Announce) -> None:
         """A worker says what it serves."""
@@ -410,6 +412,8 @@ class Coordinator:
         """A worker is back: leases that it had not yet taken are pushed again; those that it lost are lost."""
         for lease in leases:
             if lease.receipt or lease.name in conversation.held:
+                if conversation.has_moved:
+                    await self._tell_where(lease)
                 continue
             if lease.stage is Stage.PUSHED:
                 standing = await self.store.standing(lease.job, lease.attempt)
@@ -417,6 +421,13 @@ class Coordinator:
                     conversation.hand(standing.lease)
             else:
                 await self._jobs.carry_out(lease.job, lease.attempt, lifecycle.WorkerFailed("gone"))
+
+    async def _tell_where(self, lease: LiveLease) -> None:
+        """A worker is back under another address or certificate: who reads its stream goes on there."""
+        requester = self._presence.requester(lease.request)
+        standing = await self.store.standing(lease.job, lease.attempt)
+        if requester is not None and standing is not None:
+            self._presence.hand_lease(requester, lease.worker, standing.lease)
 
     async def report(self, conversation: Conversation, report: Report) -> None:
         """What became of leases at a worker."""

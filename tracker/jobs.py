@@ -258,6 +258,8 @@ class Jobs:
             return
         before, job, attempt = happened.before, happened.outcome.job, happened.outcome.attempt
         newest = happened.lost or attempt
+        if happened.budget_used is not None:
+            self._budget_day, self._budget_used = day_of(now), happened.budget_used
         if before.state is State.WAITING:
             self.queue.remove(job.handle, job.request)
         if before.state is State.LEASED and newest is not None:
@@ -268,6 +270,8 @@ class Jobs:
         if job.state is State.DELIVERED and attempt is not None:
             self._remember(job, attempt)
             self._await_answer(job)
+            if before.state is State.WAITING:  # the requester may have given this attempt up
+                self._spawn(self._hand_lease_again(job, attempt))
         if job.state not in lifecycle.LIVE:
             self._forget(job)
             self.tell_end(self._presence.requester(job.request), happened)
@@ -281,6 +285,13 @@ class Jobs:
             self._wait(job)
         if newest is not None and newest.worker in self.pool.workers:
             self.feed(self.pool.workers[newest.worker])
+
+    async def _hand_lease_again(self, job: Job, attempt: Attempt) -> None:
+        """An attempt that was thought lost has delivered: its requester can fetch the result after all."""
+        standing = await self._store.standing(job.handle, attempt.attempt)
+        requester = self._presence.requester(job.request)
+        if standing is not None and requester is not None:
+            self._presence.hand_lease(requester, attempt.worker, standing.lease)
 
     def _follow_lease(self, happened: Happened, newest: Attempt) -> None:
         """The newest lease went on, or ended: its worker's slot is free, and it is told why if it does not know."""

@@ -61,6 +61,10 @@ class Presence:
         del self._requesters[request]
         return True
 
+    def record(self, key: bytes) -> Envelope | None:
+        """The newest peer record of a worker."""
+        return self._records.get(key)
+
     def keep_record(self, envelope: Envelope, record: PeerRecord) -> bool:
         """Where a worker is reached; False if a higher version is known."""
         known = self._records.get(envelope.key)

@@ -82,13 +82,15 @@ class Admitted:
 @dataclass(frozen=True)
 class Happened:
     """What became of a job. before: as it stood. settlement: bytes of the settlement, also of an earlier one.
-    released: what went back to the payer. lost: the newest attempt, where it ended for another one's sake."""
+    released: what went back to the payer. lost: the newest attempt, where it ended for another one's sake.
+    budget_used: of today's mint, where an attempt ended."""
 
     before: Job
     outcome: Outcome
     settlement: bytes = b""
     released: int = 0
     lost: Attempt | None = None
+    budget_used: int | None = None
 
 
 @dataclass(frozen=True)

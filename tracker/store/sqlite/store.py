@@ -477,7 +477,8 @@ class SqliteStore(Store):
         if ended is not None:
             rows.update_attempt(connection, job.handle, ended)
         written = replace(outcome, job=after, attempt=ended)
-        return Happened(job, written, settlement, released, lost)
+        used = budget_used(connection, now) if ended is not None and ended.stage is Stage.ENDED else None
+        return Happened(job, written, settlement, released, lost, used)
 
     def _end_others(self, connection: sqlite3.Connection, job: Job, outcome: Outcome) -> Attempt | None:
         """A newer lease ends when an older attempt is settled."""
