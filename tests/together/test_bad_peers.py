@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import aiohttp
 import pytest
 import pytest_asyncio
 
 from peer.client import Client
 from peer.events import Denied, Leased, Picture, Received, Requeued, Settled
 from protocol import codec
-from protocol.documents import Lease, Opening, PeerRecord, Receipt, parse_document, sign
+from protocol.documents import Lease, Opening, Receipt, parse_document, sign
 from protocol.envelope import Envelope
-from protocol.frames import Failed, Final, Frame, FrameReader, OpenBody
+from protocol.frames import Failed, Final
 from protocol.keys import SigningKey
 from protocol.messages import Withdrawn
 from protocol.prices import tax
 from tests.support.builders import a_salt, but
+from tests.support.door import Door
 from tests.support.following import Following, balance, followed
 from tests.support.horde import Horde
-from tests.support.raw_peer import Asked, RawPeer, a_picture, fund
+from tests.support.raw_peer import RawPeer, a_picture, fund
 from tests.support.raw_worker import PLAIN, Answer, Make, RawWorker, signed_for
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -159,36 +159,6 @@ async def test_who_shows_another_certificate_gets_nothing_and_another_worker_the
 # Requesters, at a real worker's door
 
 
-@dataclass
-class Door:
-    """A job leased to the real worker: what its requester needs to open the stream."""
-
-    asked: Asked
-    lease: Envelope
-    record: PeerRecord
-    root: bytes
-
-    def opening(self, **fields: object) -> Envelope:
-        lease = self.lease.open(Lease)
-        body: dict[str, object] = {
-            "job": lease.job,
-            "attempt": lease.attempt,
-            "certificate": self.record.certificate,
-            "lease": self.lease.raw,
-        }
-        return sign(Opening(**body | fields), self.asked.job_key, self.root)  # type: ignore[arg-type]
-
-    async def post(self, opening: bytes, private: bytes | None = None) -> tuple[int, list[Frame]]:
-        """Knock; status and frames."""
-        body = codec.encode(OpenBody(opening, self.asked.private if private is None else private))
-        pin = aiohttp.Fingerprint(self.record.certificate)
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(f"https://{self.record.addresses[0]}/stream", data=body, ssl=pin) as response,
-        ):
-            return response.status, list(FrameReader().feed(await response.read()))
-
-
 def forged(envelope: Envelope) -> bytes:
     return codec.encode([1, envelope.kind, envelope.key, envelope.context, envelope.body, bytes(64)])
 
@@ -223,8 +193,7 @@ async def test_a_worker_opens_to_its_requester_only(horde: Horde) -> None:
     assert horde.link is not None
     async with RawPeer.open(horde.link) as requester:
         asked = await requester.ask(*a_picture("real", steps=2))
-        record = (await requester.envelope("peer_record")).open(PeerRecord)
-        door = Door(asked, await requester.envelope("lease"), record, requester.root)
+        door = await Door.found(requester, asked)
         refused = {what: await door.post(make(door)) for what, (_, _, make) in KNOCKS.items()}
         other_private = codec.encode(a_picture("real")[1])
         refused["with another private part"] = await door.post(door.opening().raw, other_private)

@@ -14,11 +14,14 @@ import pytest_asyncio
 
 from peer.client import Client
 from peer.events import Leased, Progress, Received, Requeued, Restarted, Settled, TextPiece
+from protocol.documents import Receipt, Settlement, parse_document
+from protocol.frames import Chunk, Final, Frame, Start
 from protocol.prices import price, tax
 from protocol.work import ImageWork, TextWork
+from tests.support.door import Door
 from tests.support.following import Following, balance, followed
 from tests.support.horde import Horde, Process, until
-from tests.support.raw_peer import fund
+from tests.support.raw_peer import RawPeer, a_picture, fund
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -153,6 +156,43 @@ async def test_a_text_begins_anew_where_no_engine_continues(horde: Horde, payer:
     cost = price(payer.rules, TextWork(max_tokens=12, context_tokens=64), model)
     await check_one_charge(horde, model, job, before, payer, cost)
     await second.stop()
+
+
+async def test_a_result_that_was_whole_survives_its_worker(horde: Horde) -> None:
+    """It lies on the worker's disk, and the requester hears where the worker is now."""
+    assert horde.link is not None
+    home = horde.join("phoenix")
+    words = ("phoenix", "--dry-run", "image:model=phoenix")
+    first = await horde.worker(*words, ready=0)
+    async with RawPeer.open(horde.link) as requester:
+        asked = await requester.ask(*a_picture("phoenix", steps=2))
+        door = await Door.found(requester, asked)
+        status, before = await door.post(door.opening().raw)
+        assert status == 200
+        await first.line(lambda line: line.get("event") == "made")
+        await first.kill()
+        assert list(home.worker_folder.rglob("*.pem")) == []
+
+        second = await horde.worker(*words, ready=0)
+        again = await Door.found(requester, asked)
+        assert again.lease.raw == door.lease.raw
+        assert again.record.version > door.record.version
+        status, after = await again.post(again.opening().raw, b"")
+        assert status == 200
+        assert numbered(after) == numbered(before)
+        final = after[-1]
+        assert isinstance(final, Final)
+        receipt = parse_document(final.receipt, Receipt)
+        await requester.send(asked.acknowledgement(requester.root, receipt).raw)
+        settlement = await requester.envelope("settlement")
+        assert settlement.open(Settlement).attempt == 1
+        await second.line(lambda line: line.get("event") == "settled")
+    await second.stop()
+
+
+def numbered(frames: list[Frame]) -> list[Frame]:
+    """The result, without what exists in its moment only."""
+    return [frame for frame in frames if isinstance(frame, Start | Chunk | Final)]
 
 
 async def test_the_engines_of_a_killed_worker_end(horde: Horde) -> None:
