@@ -15,6 +15,7 @@ FIGURES = {
         "jobs_per_s",
         "tracker_cpu_ms_per_job",
         "signature_floor_jobs_per_s",
+        "tracker_cpu_to_signatures",
         "request_to_lease_ms_p50",
         "request_to_lease_ms_p99",
         "tracker_rss_mib",

@@ -12,7 +12,7 @@ from tests.bench.figures import Figure, at_least, missing, ratios
 from tests.bench.scale import Bench
 
 PROMPT = "a small red circle on blue"
-SIDE, STEPS, GUIDANCE = 64, 20, 4.0
+SIDE, STEPS, GUIDANCE = 32, 24, 2.0
 AIM = at_least(0.97)
 WHAT = f"of {SIDE}x{SIDE}, {STEPS} steps, one after the other"
 
