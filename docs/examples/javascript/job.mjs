@@ -31,6 +31,7 @@ export class Job {
     this.records = new Map(); // newest peer record by worker
     this.listed = []; // what the tracker says it holds of ours
     this.content = "";
+    this.done = new AbortController();
     this.inbox = new EventEmitter(); // everything that happens, in one order: the tracker, the stream, the user
     this.inbox.on("error", () => {}); // run() is told; this is for what comes after its end
   }
@@ -47,7 +48,7 @@ export class Job {
     } finally {
       clearTimeout(this.patience);
       this.stream?.abort();
-      this.over = true;
+      this.done.abort();
       this.session?.close();
     }
   }
@@ -56,7 +57,7 @@ export class Job {
   cancel = () => this.inbox.emit("event", { from: "user" });
 
   async #stayConnected() {
-    for (let failures = 0; !this.over; failures++) {
+    for (let failures = 0; !this.done.signal.aborted; failures++) {
       try {
         const session = await Session.open(this.link, this.key, this.delegation);
         failures = 0;
@@ -67,16 +68,16 @@ export class Job {
         session.say("holding", { entries: this.#holding(), last: true });
         for (;;) this.inbox.emit("event", { from: "tracker", event: await session.next() });
       } catch (error) {
-        if (this.over) return;
+        if (this.done.signal.aborted) return;
         this.session?.close();
         this.session = null;
         clearTimeout(this.patience);
         this.listed = [];
-        const code = /^(\w+):/.exec(error.message)?.[1];
-        if (!(error instanceof ConnectionLost) || NO_RETURN.includes(code)) return void this.inbox.emit("error", error);
-        if (!this.request && failures === 4) return void this.inbox.emit("error", error);
+        const lasting = !(error instanceof ConnectionLost) || NO_RETURN.includes(error.refusal);
+        if (lasting || (!this.request && failures === 4)) return void this.inbox.emit("error", error);
         this.tell(error.message);
-        await sleep(Math.random() * Math.min(30_000, 500 * 2 ** failures));
+        const delay = Math.random() * Math.min(30_000, 500 * 2 ** failures);
+        await sleep(delay, undefined, { signal: this.done.signal }).catch(() => {});
       }
     }
   }
@@ -139,7 +140,7 @@ export class Job {
       case "lease": return void this.#leased({ body, digest, bytes });
       case "requeued": return void this.#requeued(body);
       case "refused":
-        if (body.final && PASSING.includes(body.code)) return void this.tell(`${shown(body.code)}: ${shown(body.text)}`);
+        if (body.final && PASSING.includes(body.code)) return void this.tell(`${body.code}: ${shown(body.text)}`);
         throw new Refusal(body.code, body.text);
       case "ended":
         throw new Refusal(body.state, [body.reason, body.text].filter(Boolean).join(": "));
@@ -158,8 +159,9 @@ export class Job {
     }
     const { work, models, n } = body.public;
     const same = Object.entries(this.work).every(([name, value]) => work[name] === value);
-    const fits = models.length === 1 && models[0] === body.model && (!this.models.length || models[0] === this.models[0]);
-    need(same && fits && n === 1 && body.index === 0, "wrong_lease", "the lease is for other work than was asked for");
+    const one = models.length === 1 && models[0] === body.model && n === 1 && body.index === 0;
+    const wanted = !this.models.length || this.models.includes(body.model);
+    need(same && one && wanted, "wrong_lease", "the lease is for other work than was asked for");
     need(body.job_key.equals(this.jobKey.public), "wrong_lease", "the lease is for another job key");
     need(body.private_digest.equals(this.privateDigest), "wrong_lease", "the lease is for another private part");
     need(body.deadline > this.now(), "wrong_lease", "the lease has ended already");
@@ -215,7 +217,7 @@ export class Job {
     if (this.session) this.#complain();
   }
 
-  /** Ask for another worker. If this one has delivered a receipt all the same, only a denial keeps it from being paid. */
+  /** Ask for another worker. If this one has delivered a receipt, only a denial keeps it from being paid. */
   #complain() {
     const { reason, text, report } = this.trouble;
     const { job, attempt } = this.lease.body;

@@ -52,11 +52,19 @@ async function main() {
     const link = parseLink(options.link);
     need(link.near || link.url.startsWith("wss:") || options.insecure, "refused",
       "ws:// outside of private networks lets everybody in between read along; use wss:// or --insecure");
-    const print = (text) => process.stdout.write(process.stdout.isTTY ? shown(text) : text);
-    const job = new Job(link, options.ask, print, (text) => console.error(`- ${text}`));
+    let within = false; // a line of text, on a terminal that shows both outputs
+    const print = (text) => {
+      within = process.stdout.isTTY;
+      process.stdout.write(within ? shown(text) : text);
+    };
+    const tell = (text) => {
+      console.error(`${within ? "\n" : ""}- ${text}`);
+      within = false;
+    };
+    const job = new Job(link, options.ask, print, tell);
     process.on("SIGINT", () => (job.cancelled ? process.exit(130) : job.cancel()));
     const result = await job.run();
-    console.error(`\n- settled: ${JSON.stringify(result.settled)}`);
+    tell(`settled: ${JSON.stringify(result.settled)}`);
     console.log(options.json ? `\n${JSON.stringify(result)}` : "");
     return 0;
   } catch (error) {

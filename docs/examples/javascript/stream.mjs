@@ -87,7 +87,7 @@ function connect({ host, port }, certificate, signal) {
       if (sha256(socket.getPeerCertificate().raw).equals(certificate)) resolve(socket);
       else {
         socket.destroy();
-        reject(new Refusal("wrong_certificate", `${host}:${port} shows another certificate than its peer record names`));
+        reject(new Refusal("wrong_certificate", `${host}:${port} shows not the certificate of its peer record`));
       }
     });
   });
@@ -158,7 +158,8 @@ export async function* follow(attempt, privatePart, prefix) {
       if (error.code === "private_part_missing" && handed) handed = false;
       else if (error.answered && error.code !== "busy") throw error; // the same again would be answered the same
       tries += 1;
-      if (tries >= (handed ? TRIES : FIRST_TRIES)) throw error instanceof Refusal ? error : new Refusal("no_connection", error.message);
+      if (tries >= (handed ? TRIES : FIRST_TRIES))
+        throw error instanceof Refusal ? error : new Refusal("no_connection", error.message);
       await sleep(Math.random() * 500 * 2 ** (tries - 1), undefined, { signal: attempt.signal }).catch(() => {});
     }
   }

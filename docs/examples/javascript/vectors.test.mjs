@@ -139,7 +139,8 @@ function pick(body, fields) {
 test("bodies of another shape are refused", () => {
   for (const { kind, case: name, encoded, code } of vectors("refusals").bodies) {
     const shape = SHAPES.message[kind] ?? SHAPES.document[kind];
-    if (shape) assert.equal(codeOf(() => readBody(shape.fields, decode(bytes(encoded)), kind)), code, `${kind} ${name}`);
+    if (!shape) continue;
+    assert.equal(codeOf(() => readBody(shape.fields, decode(bytes(encoded)), kind)), code, `${kind} ${name}`);
   }
 });
 

@@ -9,9 +9,9 @@ const CONTINUATION = 0, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10;
 
 /** The connection is gone, or the other side does not speak WebSocket as it should. */
 export class ConnectionLost extends Error {
-  constructor(text, code) {
+  constructor(text, refusal) {
     super(text);
-    this.code = code; // the close code, where there was one
+    this.refusal = refusal; // the code of section 15 with which the tracker closed, if it gave one
   }
 }
 
@@ -23,7 +23,8 @@ export class WebSocket {
       const headers = { Connection: "Upgrade", Upgrade: "websocket", "Sec-WebSocket-Key": key,
         "Sec-WebSocket-Version": "13" };
       const fail = (text) => reject(new ConnectionLost(`no connection to ${url}: ${text}`));
-      const request = (url.startsWith("wss:") ? https : http).get(url.replace(/^ws/, "http"), { headers, agent: false });
+      const scheme = url.startsWith("wss:") ? https : http;
+      const request = scheme.get(url.replace(/^ws/, "http"), { headers, agent: false });
       request.setTimeout(10_000, () => request.destroy(new Error("no answer for 10 s")));
       request.on("error", (error) => fail(error.message || error.code));
       request.on("response", (response) => {
@@ -99,7 +100,9 @@ export class WebSocket {
 
   #closed(payload) {
     const code = payload.length >= 2 ? payload.readUInt16BE(0) : 1005;
-    throw new ConnectionLost(`the tracker closed the connection (${code}): ${shown(payload.toString("utf8", 2))}`, code);
+    const reason = payload.toString("utf8", 2);
+    throw new ConnectionLost(`the tracker closed the connection (${code}): ${shown(reason)}`,
+      /^(\w+): /.exec(reason)?.[1]);
   }
 
   async *#frames() {

@@ -37,7 +37,7 @@ async function everything(client) {
     for await (const message of client.messages()) found.push(message.toString());
   } catch (error) {
     assert.ok(error instanceof ConnectionLost, error.stack);
-    return [found, error.message];
+    return [found, error];
   }
 }
 
@@ -47,11 +47,12 @@ test("messages come whole, in parts, long, and with control frames between", asy
     hex("82 02 6869"), // "hi"
     hex("02 01 61  89 01 70  00 01 62  80 01 63"), // a, a ping, b, c
     hex("82 7e 012c"), long, // 300 bytes
-    hex("88 05 03f0 627965"), // close, 1008, "bye"
+    hex("88 0b 03f0 627573793a20627965"), // close, 1008, "busy: bye"
   ]));
   const [found, why] = await everything(client);
   assert.deepEqual(found, ["hi", "abc", long.toString()]);
-  assert.match(why, /1008.*bye/);
+  assert.match(why.message, /1008.*busy: bye/);
+  assert.equal(why.refusal, "busy");
   while (Buffer.concat(heard).length < 7) await new Promise(setImmediate);
   const pong = Buffer.concat(heard);
   assert.deepEqual([pong[0], pong[1], pong[6] ^ pong[2]], [0x8a, 0x81, 0x70]); // masked, with what the ping said
@@ -92,14 +93,15 @@ for (const [name, said] of [
     const { client } = await joined(t, hex(said));
     const [found, why] = await everything(client);
     assert.deepEqual(found, []);
-    assert.match(why, /frame|message/);
+    assert.match(why.message, /frame|message/);
   });
 }
 
 test("parts that are too large together end the connection", async (t) => {
   const part = Buffer.alloc(600);
-  const { client } = await joined(t, Buffer.concat([hex("02 7e 0258"), part, hex("80 7e 0258"), part]), { pieces: 500 });
-  assert.match((await everything(client))[1], /more than 1000/);
+  const said = Buffer.concat([hex("02 7e 0258"), part, hex("80 7e 0258"), part]);
+  const { client } = await joined(t, said, { pieces: 500 });
+  assert.match((await everything(client))[1].message, /more than 1000/);
 });
 
 test("an answer that is not to this handshake, or with an extension, is refused", async (t) => {
