@@ -111,7 +111,7 @@ class Process:
     async def kill(self) -> None:
         """SIGKILL, to this process alone."""
         if self.process.returncode is None:
-            self.process.send_signal(signal.SIGKILL)
+            self.process.kill()
         await self.process.wait()
 
     async def stop(self) -> int:

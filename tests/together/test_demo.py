@@ -122,7 +122,7 @@ async def test_a_demo_that_is_ended_early_leaves_no_process(tmp_path: Path, how:
     await until(lambda: len(marked(mark)) >= 5, "the demo started no processes")
     process.process.send_signal(signal.Signals[how])
     code = await process.process.wait()
-    assert code == (Exit.INTERRUPTED if how == "SIGINT" else -signal.SIGKILL), process.text()[-4000:]
+    assert code == (Exit.INTERRUPTED if how == "SIGINT" else -signal.Signals[how]), process.text()[-4000:]
     if how == "SIGINT":
         assert marked(mark) == []
     await until(lambda: not marked(mark), "processes are left")
