@@ -18,15 +18,29 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from peer.certificate import fresh_certificate
-from protocol.documents import Lease, PeerRecord, Receipt, Request, Settlement, sign
-from protocol.frames import Frame
+from protocol import codec
+from protocol.digests import Artifact, output_digest
+from protocol.documents import Acknowledgement, Lease, PeerRecord, Receipt, Request, Settlement, sign
+from protocol.frames import Final, Frame, OpenBody, Text, encode_frame
 from protocol.keys import SigningKey
 from protocol.messages import Queued, Withdrawn
 from protocol.prices import price
 from protocol.work import PublicPart, TextWork
-from tests.support.builders import NOW, a_checkpoint, a_digest, a_handle, a_key, a_lease, a_settlement, but
+from tests.support.builders import (
+    NOW,
+    a_checkpoint,
+    a_digest,
+    a_handle,
+    a_key,
+    a_lease,
+    a_receipt,
+    a_salt,
+    a_settlement,
+    but,
+)
 from tests.support.horde import PATIENCE_S, Horde, Process, until
 from tests.support.raw_peer import RawPeer
 from tests.support.raw_worker import PLAIN, Answer, Make, RawWorker, signed_for
@@ -453,6 +467,75 @@ async def test_documents_by_another_key_than_the_serving_key_are_refused(
         await requester.end(code=1)
 
     assert "\nwrong_signer:" in requester.said()
+
+
+class Stage:
+    """A stream that sends some frames and then only keeps the connection. openings: what came with each of them."""
+
+    def __init__(self, port: int, certificate: bytes) -> None:
+        self.record = PeerRecord(version=1, certificate=certificate, addresses=(f"{LOOPBACK}:{port}",))
+        self.frames: list[Frame] = []
+        self.openings: list[tuple[str, bool]] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, folder: Path) -> AsyncIterator[Stage]:
+        shown = fresh_certificate(folder)
+        (port,) = free_ports(1)
+        stage = cls(port, shown.digest)
+        app = web.Application()
+        app.router.add_post("/stream", stage.serve)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, LOOPBACK, port, ssl_context=shown.context).start()
+            yield stage
+        finally:
+            await runner.cleanup()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        body = codec.decode(await request.read(), OpenBody)
+        self.openings.append((request.query_string, bool(body.private)))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for frame in self.frames:
+            await response.write(encode_frame(frame))
+        await asyncio.Event().wait()
+        return response
+
+
+async def test_a_worker_that_moved_is_read_on_where_it_is_now(installed: Path, tmp_path: Path) -> None:
+    """The tracker hands peer record and lease again; what was shown already is not asked for again."""
+    async with (
+        Stage.open(tmp_path / "before") as before,
+        Stage.open(tmp_path / "after") as after,
+        ScriptedTracker().serving() as tracker,
+        asking(installed, tmp_path, tracker.link) as requester,
+        asyncio.timeout(PATIENCE_S),
+    ):
+        envelope, request = await tracker.gets(Request)
+        await tracker.says(Queued(request=envelope.digest, jobs=(a_handle(),), held=0))
+        worker = tracker.horde.serving_key
+        lease = a_lease(request, job=a_handle(), worker=worker)
+        salt, content = a_salt(), b"what was written"
+        output = output_digest(salt, [Artifact.of(PLAIN, content)])
+        receipt = tracker.horde.sign(a_receipt(lease, output=output, used=3))
+        before.frames = [Text(0, "what "), Text(1, "was ")]
+        after.frames = [Text(2, "written"), Final(3, salt, "stop", receipt.raw)]
+        await tracker.hands(before.record)
+        await tracker.hands(lease)
+        await until(lambda: len(requester.shown()) == 2, "no text came")
+        await tracker.hands(but(after.record, version=2))
+        await tracker.hands(lease)
+        _, acknowledgement = await tracker.gets(Acknowledgement)
+        checkpoint = tracker.horde.sign(a_checkpoint())
+        await tracker.hands(but(a_settlement(lease), checkpoint=checkpoint.raw))
+        result = await requester.end()
+
+    assert acknowledgement.output_digest == output
+    assert result["content"] == content.decode()
+    assert before.openings == [("", True)]
+    assert after.openings == [("after=1", False)]
 
 
 async def test_nothing_is_said_to_who_shows_another_certificate(installed: Path, horde: Horde, tmp_path: Path) -> None:

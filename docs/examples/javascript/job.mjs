@@ -41,9 +41,12 @@ export class Job {
     const events = on(this.inbox, "event"); // before the first one can be emitted
     this.#stayConnected();
     try {
-      for await (const [{ from, event }] of events) {
-        const result = from === "tracker" ? this.#heard(event) : from === "stream" ? this.#came(event) : this.#stop();
-        if (result) return result; // which the acknowledgement's settlement brought
+      for await (const [{ from, event, attempt }] of events) {
+        let result;
+        if (from === "tracker") result = this.#heard(event);
+        else if (from === "user") this.#stop();
+        else if (attempt === this.attempt) result = this.#came(event); // what an older one still says is dropped
+        if (result) return result;
       }
     } finally {
       clearTimeout(this.patience);
@@ -134,8 +137,8 @@ export class Job {
       case "position":
         return void this.tell(`${body.ahead} go first; ${body.workers} workers could serve it`);
       case "peer_record":
-        if (body.version >= (this.records.get(key.toString("hex"))?.version ?? 0))
-          this.records.set(key.toString("hex"), body);
+        if (!(body.version < this.records.get(key.toString("hex"))?.version))
+          this.records.set(key.toString("hex"), { ...body, digest });
         return undefined;
       case "lease": return void this.#leased({ body, digest, bytes });
       case "requeued": return void this.#requeued(body);
@@ -153,8 +156,12 @@ export class Job {
     const { body } = lease;
     need(this.job, "out_of_turn", "a lease before the request was queued");
     if (this.ending || body.attempt < (this.lease?.body.attempt ?? 0)) return;
+    const record = this.records.get(body.worker.toString("hex"));
+    need(record, "out_of_turn", "a lease came without its worker's peer record");
     if (body.attempt === this.lease?.body.attempt) {
       need(lease.digest.equals(this.lease.digest), "equivocation", `two leases of attempt ${body.attempt}`);
+      // It came again. Either we lost touch, or the worker has moved; else it is read already.
+      if (this.cut || !record.digest.equals(this.record.digest)) this.#follow(record);
       return;
     }
     const { work, models, n } = body.public;
@@ -165,25 +172,25 @@ export class Job {
     need(body.job_key.equals(this.jobKey.public), "wrong_lease", "the lease is for another job key");
     need(body.private_digest.equals(this.privateDigest), "wrong_lease", "the lease is for another private part");
     need(body.deadline > this.now(), "wrong_lease", "the lease has ended already");
-    const record = this.records.get(body.worker.toString("hex"));
-    need(record, "out_of_turn", "a lease came without its worker's peer record");
-    this.#forgive();
     this.tell(`attempt ${body.attempt}: leased to ${keyToText(body.worker)}, model ${shown(body.model)}`);
-    this.stream?.abort();
-    this.stream = new AbortController();
     this.lease = lease;
-    this.cut = false;
-    this.#follow(lease, record, this.stream.signal);
+    this.attempt = { lease, privatePart: this.privatePart, prefix: this.content };
+    this.#follow(record);
   }
 
-  async #follow(lease, record, signal) {
-    const { link, jobKey, privatePart, content } = this;
-    const attempt = { record, near: link.near, root: link.root, jobKey, lease, signal };
-    const put = (event) => signal.aborted || this.inbox.emit("event", { from: "stream", event });
+  /** Read the stream of the current attempt, or read on, where this record leads. */
+  async #follow(record) {
+    this.stream?.abort();
+    this.stream = new AbortController();
+    this.#forgive();
+    Object.assign(this, { record, cut: false, requeued: 0 });
+    const { attempt, stream, link, jobKey } = this;
+    const put = (event) => this.inbox.emit("event", { from: "stream", event, attempt });
     try {
-      for await (const frame of follow(attempt, privatePart, content)) put(frame);
+      const way = { record, near: link.near, root: link.root, jobKey, signal: stream.signal };
+      for await (const frame of follow(attempt, way)) put(frame);
     } catch (error) {
-      put({ kind: "lost", error });
+      put({ kind: "lost", error, stream });
     }
   }
 
@@ -202,7 +209,8 @@ export class Job {
       case "final": return this.#final(frame);
       case "failed": // the worker tells the tracker, and another attempt follows
         return void this.#lost(frame.code || "failed", frame.text, false);
-      case "lost": return void this.#lost(frame.error.code, frame.error.message, true);
+      case "lost":
+        return void (frame.stream === this.stream && this.#lost(frame.error.code, frame.error.message, true));
       default: return undefined; // progress, alive: it is there
     }
   }

@@ -105,15 +105,15 @@ async function connectAny(record, near, signal) {
   throw last;
 }
 
-/** Open a stream behind frame `after`. The response, whose body is frames; else the worker's refusal. */
-async function open({ record, near, root, jobKey, lease, signal }, after, privatePart, prefix) {
+/** Open a stream at the frame that is due. The response, whose body is frames; else the worker's refusal. */
+async function open({ lease, next, handed, privatePart, prefix }, { record, near, root, jobKey, signal }) {
   const socket = await connectAny(record, near, signal);
   const { job, attempt } = lease.body;
   const opening = seal("opening", jobKey, root,
     { job, attempt, certificate: record.certificate, lease: lease.bytes });
-  const body = encode([opening, privatePart, prefix]);
+  const body = encode(handed ? [opening] : [opening, privatePart, prefix]);
   const response = await new Promise((resolve, reject) => {
-    const path = after < 0 ? "/stream" : `/stream?after=${after}`;
+    const path = next === 0 ? "/stream" : `/stream?after=${next - 1}`;
     const request = http.request({ method: "POST", path, createConnection: () => socket, host: record.addresses[0],
       headers: { Host: "worker", "Content-Type": "application/octet-stream", "Content-Length": body.length } });
     request.on("response", resolve);
@@ -130,18 +130,22 @@ async function open({ record, near, root, jobKey, lease, signal }, after, privat
  * All frames of one attempt, each numbered one once, however often the connection breaks; ends after `final` or
  * `failed`. A frame of kind `anew` comes first where the worker cannot go on from the prefix. Throws a Refusal when
  * this worker is to be given up; its code is the reason for `unreachable`.
+ *
+ * The attempt is {lease, privatePart, prefix}, and is changed: `next` is the number of the frame that is due, and
+ * `handed` says that an opening with the private part was taken. So another call goes on where this one stopped.
+ * `way` is {record, near, root, jobKey, signal}: how to get there.
  */
-export async function* follow(attempt, privatePart, prefix) {
-  let next = 0;
-  let handed = false; // the private part: it is sent until an opening was taken
+export async function* follow(attempt, way) {
+  attempt.next ??= 0;
   for (let tries = 0; ; ) {
     try {
-      const response = await open(attempt, next - 1, handed ? EMPTY : privatePart, handed ? "" : prefix);
-      handed = true;
+      const response = await open(attempt, way);
+      attempt.handed = true;
       for await (const frame of readFrames(response)) {
+        if (way.signal.aborted) return;
         if ("number" in frame) {
-          if (frame.number !== next) throw new Error(`frame ${frame.number} came where ${next} was due`);
-          next += 1;
+          if (frame.number !== attempt.next) throw new Error(`frame ${frame.number}, where ${attempt.next} was due`);
+          attempt.next += 1;
           tries = 0;
         }
         yield frame;
@@ -149,18 +153,18 @@ export async function* follow(attempt, privatePart, prefix) {
       }
       throw new Error("the stream ended before its last frame");
     } catch (error) {
-      if (attempt.signal.aborted) return;
-      if (error.code === "prefix_unsupported" && prefix) {
-        prefix = "";
+      if (way.signal.aborted) return;
+      if (error.code === "prefix_unsupported" && attempt.prefix) {
+        attempt.prefix = "";
         yield { kind: "anew" };
         continue;
       }
-      if (error.code === "private_part_missing" && handed) handed = false;
+      if (error.code === "private_part_missing" && attempt.handed) attempt.handed = false;
       else if (error.answered && error.code !== "busy") throw error; // the same again would be answered the same
       tries += 1;
-      if (tries >= (handed ? TRIES : FIRST_TRIES))
+      if (tries >= (attempt.handed ? TRIES : FIRST_TRIES))
         throw error instanceof Refusal ? error : new Refusal("no_connection", error.message);
-      await sleep(Math.random() * 500 * 2 ** (tries - 1), undefined, { signal: attempt.signal }).catch(() => {});
+      await sleep(Math.random() * 500 * 2 ** (tries - 1), undefined, { signal: way.signal }).catch(() => {});
     }
   }
 }
