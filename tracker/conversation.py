@@ -75,6 +75,7 @@ class Conversation:
         self.requests: set[bytes] = set()
         self.held: set[tuple[bytes, int]] = set()  # attempts, by lease or receipt
         self.record: PeerRecord | None = None
+        self.announced: Announce | None = None
         self.has_moved = False  # its record is another one than was known before
         self.visits: dict[bytes, Visit] = {}
         self._outlet = outlet

@@ -20,6 +20,7 @@ from protocol.errors import (
     OutOfTurn,
     PrivatePartMismatch,
     PrivatePartMissing,
+    Refusal,
     Stopping,
     UnknownJob,
     WrongSigner,
@@ -217,6 +218,8 @@ class Coordinator:
                     await self._tell_ended_lease(conversation, entry)
                 elif entry.kind == "receipt" and lease.receipt == entry.digest:
                     conversation.tell(Taken(documents=(entry.digest,)))
+                elif lease.cancelled and not lease.receipt:
+                    conversation.tell(Withdrawn(job=lease.job, attempt=lease.attempt, reason="cancelled"))
 
     async def _tell_ended_lease(self, conversation: Conversation, entry: Held) -> None:
         """A worker holds what has ended here: the settlement, if it was paid for; else that it can let go."""
@@ -224,8 +227,7 @@ class Coordinator:
         if standing is not None and standing.job.settled == entry.attempt and standing.settlement:
             conversation.hand(standing.settlement)
         elif entry.kind == "lease" or standing is None or standing.job.state not in lifecycle.LIVE:
-            reason = "ended" if standing is None else standing.job.state.value
-            conversation.tell(Withdrawn(job=entry.job, attempt=entry.attempt, reason=reason))
+            conversation.tell(Withdrawn(job=entry.job, attempt=entry.attempt, reason=_why_over(standing)))
 
     async def _resume_request(self, conversation: Conversation, nonce: bytes, digest: bytes) -> None:
         found = await self.store.standing_of_request(conversation.key, nonce)
@@ -234,6 +236,8 @@ class Coordinator:
 
     def _tell_request(self, conversation: Conversation, digest: bytes, standings: Sequence[Standing]) -> None:
         """Where a request stands, job by job; from now on this connection follows it."""
+        if conversation.is_closed:
+            return
         self._watch(conversation, digest)
         jobs = tuple(standing.job.handle for standing in standings)
         conversation.tell(Queued(request=digest, jobs=jobs, held=sum(standing.job.held for standing in standings)))
@@ -291,9 +295,17 @@ class Coordinator:
         if envelope.key != conversation.key:
             raise WrongSigner("a request by another key than this session's")
         visit = conversation.visits.get(request.private_digest)
-        if visit is None:
-            await self._request_again(conversation, envelope, request)
-            return
+        try:
+            if visit is None:
+                raise PrivatePartMissing("the private part of this request has not been here: send `private` before it")
+            await self._admit(conversation, envelope, request, visit)
+        except Refusal:
+            found = await self.store.standing_of_request(conversation.key, request.nonce)
+            if found is None or found[0] != envelope.digest:
+                raise
+            self._tell_request(conversation, *found)  # taken in before, whatever would be said of it now
+
+    async def _admit(self, conversation: Conversation, envelope: Envelope, request: Request, visit: Visit) -> None:
         now, rules = self.clock(), self.rules
         documents.check_validity(request.valid_until, now)
         check_key(request.job_key)
@@ -302,7 +314,6 @@ class Coordinator:
         origin = str(conversation.account) if conversation.account else conversation.origin
         check_limits(request.public, rules.rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
         models = affordable(request.public, rules.rules, self._jobs.pool.models(kind_of(request.public.work)))
-        self._jobs.open_jobs[origin] += request.public.n
         drawn = self._jobs.draw(request, models, payer, origin, now)
         try:
             admitted = await self.store.admit(
@@ -316,28 +327,17 @@ class Coordinator:
                 now=now,
             )
         except Exception:
-            self._jobs.open_jobs[origin] -= request.public.n
+            self._jobs.not_admitted(origin, drawn)
             raise
-        finally:
-            for pair in drawn:
-                if pair is not None:
-                    self._jobs.pool.promise_over(pair[0])
         conversation.visits.pop(request.private_digest, None)
         if admitted.again:
-            self._jobs.open_jobs[origin] -= request.public.n
+            self._jobs.not_admitted(origin, drawn)
             await self._resume_request(conversation, request.nonce, envelope.digest)
             return
         self._watch(conversation, envelope.digest)
         handles = tuple(job.handle for job in admitted.jobs)
         conversation.tell(Queued(request=envelope.digest, jobs=handles, held=admitted.held))
-        self._jobs.admitted(admitted)
-
-    async def _request_again(self, conversation: Conversation, envelope: Envelope, request: Request) -> None:
-        """Without its private part only a request that is known already can be answered."""
-        found = await self.store.standing_of_request(conversation.key, request.nonce)
-        if found is None or found[0] != envelope.digest:
-            raise PrivatePartMissing("the private part of this request has not been here: send `private` before it")
-        self._tell_request(conversation, *found)
+        self._jobs.admitted(admitted, drawn)
 
     async def cancel(self, conversation: Conversation, envelope: Envelope, said: Cancel) -> None:
         """A requester wants jobs no more."""
@@ -386,11 +386,8 @@ class Coordinator:
         """Where a worker is reached; a higher version replaces, the same again changes nothing."""
         if envelope.key != conversation.key:
             raise WrongSigner("a peer record by another key than this session's")
-        known = self._presence.record(conversation.key)
-        if not self._presence.keep_record(envelope, record):
-            raise OutOfTurn("a peer record of a lower version than the last one: raise its version")
+        conversation.has_moved |= self._presence.keep_record(envelope, record)
         conversation.record = record
-        conversation.has_moved |= known is None or known.digest != envelope.digest
 
     async def announce(self, conversation: Conversation, announce: Announce) -> None:
         """A worker says what it serves."""
@@ -400,11 +397,20 @@ class Coordinator:
             raise NotRegistered("a worker needs an account, so that it can be paid: send `register` first; it is free")
         if conversation.record is None:
             raise OutOfTurn("announce what is served after the peer record that says where")
+        if conversation.is_closed:
+            return
         key = conversation.key
         back = self._presence.worker(key) is not conversation
         self._presence.set_worker(key, conversation)
+        conversation.announced = announce
         if back:
             await self._compare_leases(conversation, self._jobs.leases.of_worker(key))
+        if conversation.has_moved:
+            conversation.has_moved = False
+            for lease in self._jobs.leases.of_worker(key):
+                await self._tell_where(lease)
+        if self._presence.worker(key) is not conversation or conversation.announced is not announce:
+            return  # it has left meanwhile, or changed its mind
         running = [lease.name for lease in self._jobs.leases.of_worker(key) if not lease.receipt]
         self._jobs.feed(self._jobs.pool.announce(key, conversation.account, announce, running))
 
@@ -412,13 +418,13 @@ class Coordinator:
         """A worker is back: leases that it had not yet taken are pushed again; those that it lost are lost."""
         for lease in leases:
             if lease.receipt or lease.name in conversation.held:
-                if conversation.has_moved:
-                    await self._tell_where(lease)
                 continue
             if lease.stage is Stage.PUSHED:
                 standing = await self.store.standing(lease.job, lease.attempt)
                 if standing is not None:
                     conversation.hand(standing.lease)
+                if lease.cancelled:
+                    conversation.tell(Withdrawn(job=lease.job, attempt=lease.attempt, reason="cancelled"))
             else:
                 await self._jobs.carry_out(lease.job, lease.attempt, lifecycle.WorkerFailed("gone"))
 
@@ -496,6 +502,13 @@ class Coordinator:
                 for kind, model in sorted({*swarms, *waiting})
             ],
         }
+
+
+def _why_over(standing: Standing | None) -> str:
+    """The word by which a worker hears that its lease is over."""
+    if standing is not None and standing.job.state in lifecycle.LIVE:
+        return "replaced"
+    return "settled" if standing is not None and standing.job.state is State.SETTLED else "ended"
 
 
 def _check_visit(visit: Visit, public: PublicPart) -> None:

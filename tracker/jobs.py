@@ -11,9 +11,11 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Literal, cast
 
 from protocol.documents import Request
+from protocol.errors import Refusal
 from protocol.messages import Ended, Offer, Position, Requeued, Withdrawn
 from protocol.postings import ANONYMOUS, mint_rate
 from tracker import lifecycle
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: How many jobs at the head of each bucket are told when their position changes.
 POSITIONS = 20
+#: What could not be stored is tried again after so long.
+RETRY_MS = 1000
 
 
 class Jobs:
@@ -57,6 +61,7 @@ class Jobs:
         self._chance = chance
         self._timers = Timers()
         self._positions: dict[bytes, int] = {}
+        self._away: dict[bytes, object] = {}  # for each worker that left, a mark of the last time
         self._budget_day = 0
         self._budget_used = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,6 +89,7 @@ class Jobs:
     ) -> list[tuple[Worker, Offer] | None]:
         """Workers for the jobs of a request that is about to be admitted; their places are promised meanwhile."""
         public = request.public
+        self.open_jobs[origin] += public.n
         probe = Waiting.of(_unborn(request, payer, origin, now), models if public.models else ())
         drawn: list[tuple[Worker, Offer] | None] = []
         for _ in range(public.n):
@@ -93,14 +99,30 @@ class Jobs:
             drawn.append(pair)
         return drawn
 
-    def admitted(self, admitted: Admitted) -> None:
+    def admitted(self, admitted: Admitted, drawn: list[tuple[Worker, Offer] | None]) -> None:
         """A request's jobs are durable: those that were leased are pushed, the others wait."""
         self.counts["requests"] += 1
+        for pair in filter(None, drawn):
+            self.pool.promise_over(pair[0])
+        for leased in admitted.leases.values():
+            self._push(leased)
         for number, job in enumerate(admitted.jobs):
-            if number in admitted.leases:
-                self._push(admitted.leases[number])
-            else:
+            if number not in admitted.leases:
                 self._wait(job)
+                self._match_or_tell(job)
+
+    def not_admitted(self, origin: str, drawn: list[tuple[Worker, Offer] | None]) -> None:
+        """Nothing came of a request that workers were drawn for: others may have waited for them meanwhile."""
+        self._ended(origin, len(drawn))
+        for pair in filter(None, drawn):
+            self.pool.promise_over(pair[0])
+        for pair in filter(None, drawn):
+            self.feed(pair[0])
+
+    def _ended(self, origin: str, jobs: int) -> None:
+        self.open_jobs[origin] -= jobs
+        if not self.open_jobs[origin]:
+            del self.open_jobs[origin]
 
     def follow_request(self, request: bytes) -> None:
         """A requester is there again: its waiting jobs can be matched."""
@@ -114,16 +136,22 @@ class Jobs:
         return Terms(self.rules.rules, mint_rate(mint.steps, mint.daily, self.budget_used(now)))
 
     def _wait(self, job: Job) -> None:
-        """A job waits: it gets a worker at once, or a place in the queue."""
-        waiting = self._waiting(job)
-        self.queue.add(waiting, present=self._presence.is_followed(job.request))
+        """A job has a place in the queue."""
+        self.queue.add(self._waiting(job), present=self._presence.is_followed(job.request))
         due = lifecycle.expires(job, self.rules.rules)
         self._timers.at(due, lambda: self._expire(job.handle, job.attempt, job.request))
-        if self._presence.is_followed(job.request) and not self._match(waiting):
+
+    def _match_or_tell(self, job: Job) -> None:
+        """A job that begins to wait gets a worker at once, or hears its position."""
+        waiting = self.queue.get(job.handle)
+        if waiting is not None and not self._match(waiting):
             self._tell_position(waiting)
 
     def _waiting(self, job: Job) -> Waiting:
-        models = job.public.models and affordable(job.public, self.rules.rules, ())
+        models = job.public.models
+        if models:
+            with suppress(Refusal):  # rules may have changed since it was admitted: then no worker fits
+                models = affordable(job.public, self.rules.rules, ())
         return Waiting.of(job, models)
 
     def _match(self, waiting: Waiting) -> bool:
@@ -162,6 +190,7 @@ class Jobs:
                 leased = await self._store.lease(waiting.handle, waiting.attempt, choice, self.rules, now)
             except StoreError:
                 self.queue.add(waiting, present=self._presence.is_followed(waiting.request))
+                self._expire(waiting.handle, waiting.attempt, waiting.request)  # its time may have passed meanwhile
                 self._starved = True
                 raise
             finally:
@@ -218,8 +247,12 @@ class Jobs:
 
     def expect_return(self, worker: bytes, within_ms: int) -> None:
         """A worker is away: what it does not come back for is lost."""
+        away = self._away[worker] = object()
 
         def look() -> None:
+            if self._away.get(worker) is not away:
+                return  # it came back meanwhile, and left again
+            del self._away[worker]
             if self._presence.worker(worker) is None:
                 for lease in self.leases.of_worker(worker):
                     if not lease.receipt:
@@ -234,19 +267,28 @@ class Jobs:
         def look() -> None:
             lease = self.leases.of_job(job.handle)
             if lease is not None and lease.receipt and lease.attempt == job.attempt:
-                self._spawn(self._silence(job.handle))
+                self._spawn(self._until_stored(lambda: self._silence(job.handle)))
 
         self._timers.at(due, look)
 
     async def _silence(self, handle: bytes) -> None:
         now = self._clock()
-        self.counts["silences"] += 1
-        self.follow(await self._store.silence(handle, self.rules.rules, now), now)
+        happened = await self._store.silence(handle, self.rules.rules, now)
+        self.counts["silences"] += happened.outcome.changed
+        self.follow(happened, now)
 
     # What follows from an event
 
     def happen(self, handle: bytes, attempt: int, event: Event) -> None:
-        self._spawn(self.carry_out(handle, attempt, event))
+        """Something that nobody said; what time brings comes once, so that it is tried until it is stored."""
+        self._spawn(self._until_stored(lambda: self.carry_out(handle, attempt, event)))
+
+    async def _until_stored(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await step()
+        except StoreError:
+            self._timers.at(self._clock() + RETRY_MS, lambda: self._spawn(self._until_stored(step)))
+            raise
 
     async def carry_out(self, handle: bytes, attempt: int, event: Event) -> None:
         now = self._clock()
@@ -277,14 +319,17 @@ class Jobs:
             self.tell_end(self._presence.requester(job.request), happened)
             if attempt is not None and happened.settlement:
                 self._presence.hand_worker(attempt.worker, happened.settlement)
-                self.pool.count_settled(attempt.owner)
+                if attempt.owner != job.payer:
+                    self.pool.count_settled(attempt.owner)
         elif happened.outcome.requeued and attempt is not None:
             reason = happened.outcome.requeued
             requeued = Requeued(job=job.handle, attempt=attempt.attempt, reason=reason[:40])
             self._presence.tell_requester(job.request, requeued)
             self._wait(job)
         if newest is not None and newest.worker in self.pool.workers:
-            self.feed(self.pool.workers[newest.worker])
+            self.feed(self.pool.workers[newest.worker])  # by rank, before this very job is looked after
+        if happened.outcome.requeued:
+            self._match_or_tell(job)
 
     async def _hand_lease_again(self, job: Job, attempt: Attempt) -> None:
         """An attempt that was thought lost has delivered: its requester can fetch the result after all."""
@@ -307,6 +352,8 @@ class Jobs:
             if job.state is not State.DELIVERED and lease is not None:
                 self.leases.drop(lease)
         if withdraw == "cancelled":
+            if lease is not None:
+                lease.cancelled = True
             due = job.cancelled + self.rules.rules.times.cancel * 1000
             self._timers.at(due, lambda: self.happen(job.handle, 0, lifecycle.CancelOver()))
 
@@ -317,9 +364,7 @@ class Jobs:
             self.pool.released(lease.worker, lease.name)
             self.leases.drop(lease)
         self._positions.pop(job.handle, None)
-        self.open_jobs[job.origin] -= 1
-        if not self.open_jobs[job.origin]:
-            del self.open_jobs[job.origin]
+        self._ended(job.origin, 1)
         self.counts[job.state.value] += 1
 
     def tell_end(self, listener: Listener | None, happened: Happened) -> None:

@@ -10,7 +10,7 @@ from tracker.lifecycle import Attempt, Job, Stage, State
 
 @dataclass
 class LiveLease:
-    """One lease. receipt: digest, once its worker has delivered."""
+    """One lease. receipt: digest, once its worker has delivered. cancelled: its requester wants it no more."""
 
     job: bytes
     attempt: int
@@ -20,6 +20,7 @@ class LiveLease:
     digest: bytes
     deadline: int
     receipt: bytes = b""
+    cancelled: bool = False
 
     @property
     def name(self) -> tuple[bytes, int]:
@@ -48,6 +49,7 @@ class Leases:
             digest=attempt.lease,
             deadline=attempt.deadline,
             receipt=attempt.receipt if job.state is State.DELIVERED else b"",
+            cancelled=bool(job.cancelled),
         )
         self._of_worker.setdefault(attempt.worker, {})[lease.name] = lease
         self._of_job[job.handle] = lease

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from protocol.documents import PeerRecord, open_document
 from protocol.envelope import Envelope
+from protocol.errors import Equivocation, OutOfTurn
 from protocol.messages import SessionMessage
 
 
@@ -61,17 +62,18 @@ class Presence:
         del self._requesters[request]
         return True
 
-    def record(self, key: bytes) -> Envelope | None:
-        """The newest peer record of a worker."""
-        return self._records.get(key)
-
     def keep_record(self, envelope: Envelope, record: PeerRecord) -> bool:
-        """Where a worker is reached; False if a higher version is known."""
+        """Where a worker is reached; False if that is known. Raises `OutOfTurn` for a version lower than the last one,
+        `Equivocation` for a different record of the same version."""
         known = self._records.get(envelope.key)
-        if known is not None and open_document(known, PeerRecord).version > record.version:
-            return False
+        if known is not None:
+            version = open_document(known, PeerRecord).version
+            if version > record.version:
+                raise OutOfTurn("a peer record of a lower version than the last one: raise its version")
+            if version == record.version and known.digest != envelope.digest:
+                raise Equivocation("a different peer record of the same version: raise its version with every change")
         self._records[envelope.key] = envelope
-        return True
+        return known is None or known.digest != envelope.digest
 
     def hand_lease(self, listener: Listener, worker: bytes, lease: bytes) -> None:
         """To a requester: where its worker is reached, and the lease."""
