@@ -204,6 +204,16 @@ def load(weights: Path) -> Any:
     return pipeline
 
 
+def hush() -> None:
+    """Keep the libraries' progress bars and remarks on loading out of the report."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
 def generate(
     pipeline: Any,
     orders: Sequence[Order],
@@ -315,6 +325,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=shapes.STEPS)
     parser.add_argument("--guidance", type=float, default=shapes.GUIDANCE)
     chosen = parser.parse_args(arguments)
+    hush()
     pipeline = load(chosen.weights or shapes.folder())
     orders = fixed_orders() if chosen.quick or chosen.grid else all_orders()
     pictures = generate(pipeline, orders, chosen.steps, chosen.guidance, on_stderr)

@@ -51,7 +51,7 @@ class Plan:
     latent_noise: float = 0.15
     decoder_steps: int = 6_000
     decoder_rate: float = 1e-3
-    denoiser_steps: int = 10_000
+    denoiser_steps: int = 6_500
     denoiser_rate: float = 1.2e-3
     batch: int = 64
     caption_dropout: float = 0.1  # so that there is an unconditional answer for guidance to move away from
