@@ -225,6 +225,7 @@ class Peer:
     account: int = 0
     sessions: int = 0
     records: int = 0
+    cancels: int = 0
 
     # The connection
 
@@ -234,8 +235,8 @@ class Peer:
         await self.hold(*held)
         return welcome
 
-    async def greet(self) -> Welcome:
-        """Connect and say hello; the tracker's own `holding` is heard."""
+    async def greet(self, rules: bytes = b"") -> Welcome:
+        """Connect and say hello; the tracker's own `holding` is heard. rules: digest of those that the peer has."""
         self.sessions += 1
         session = some_bytes(16, f"session {self.key} {self.sessions}")
         self._arrived = asyncio.Event()
@@ -247,7 +248,7 @@ class Peer:
         self.conversation.start()
         challenge = decode_challenge(self._challenge)
         self._outbound = Outbound(ROOT.public, challenge.session, self.key)
-        await self.say(Hello(session=session, software="scripted 1"))
+        await self.say(Hello(session=session, software="scripted 1", rules=rules))
         welcome = await self.hear(Welcome)
         self.tracker_holds = await self._hear_holding()
         return welcome
@@ -269,6 +270,12 @@ class Peer:
         """The connection is cut."""
         self.line.is_cut = True
         self.conversation.closed()
+
+    async def move_to(self, desk: Desk, *held: Held) -> None:
+        """Connect with the tracker as it has been started anew."""
+        self.desk = desk
+        self.forget()
+        await self.connect(*held)
 
     async def come_back(self, *held: Held) -> None:
         """Be cut off, and connect again."""
@@ -450,10 +457,11 @@ class Peer:
         await self.desk.quiet()
         return envelope
 
-    async def cancel(self, job: bytes | None = None, nonce: int = 0) -> Envelope:
+    async def cancel(self, job: bytes | None = None) -> Envelope:
         """Cancel one job, or all of the newest request."""
+        self.cancels += 1
         cancel = a_cancel(
-            job, some_bytes(16, f"cancel {self.key} {nonce}"), valid_until=self.desk.clock.now + HOUR // 2
+            job, some_bytes(16, f"cancel {self.key} {self.cancels}"), valid_until=self.desk.clock.now + HOUR // 2
         )
         envelope = await self.present(cancel, self.asked[-1].key)
         await self.desk.quiet()
