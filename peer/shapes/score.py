@@ -193,9 +193,15 @@ def on_stderr(done: int, total: int) -> None:
 
 
 def load(weights: Path) -> Any:
-    """The pipeline in that folder, on the CPU in full precision."""
+    """The pipeline in that folder, on the CPU in full precision; from here on torch uses one thread.
+
+    On a busy machine a second thread makes batches this small many times slower, on an idle one hardly faster; and
+    with one, the bytes do not depend on the number of cores.
+    """
     import torch
     from diffusers import StableDiffusionPipeline
+
+    torch.set_num_threads(1)
 
     pipeline = StableDiffusionPipeline.from_pretrained(
         weights, safety_checker=None, dtype=torch.float32, low_cpu_mem_usage=False
