@@ -29,6 +29,7 @@ FIGURES = {
             for queue in ("waiting_1k", "waiting_100k", "unservable_100k", "any_model_100k")
         ),
         "idle_cores_100k",
+        "idle_cores_unservable_100k",
         "tracker_rss_mib_100k",
         "start_s_100k",
     },

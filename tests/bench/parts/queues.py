@@ -49,7 +49,9 @@ async def _served(bench: Bench, jobs: int, name: str) -> list[Figure]:
         if jobs == bench.scale.many_waiting:
             await stage.tell("halt")
             await stage.serve()
-            figures += await _idle(stage)
+            figures += await _idle(stage, "100k")
+            rss = stage.tracker.rss_mib()
+            figures.append(Figure("tracker_rss_mib_100k", "MiB", f"resident, with {waiting} waiting", [rss]))
             figures += await _restarted(stage)
     return figures
 
@@ -68,8 +70,10 @@ async def _unservable(bench: Bench) -> list[Figure]:
         waiting = await _waiting(stage)
         await stage.tell("load", wish=wish, in_flight=stage.scale.in_flight)
         full = await stage.windows()
+        await stage.tell("halt")
+        idle = await _idle(stage, "unservable_100k")
     what = f"{jobs} waiting that no worker may serve, in {len(TOO_LARGE) + 1} sizes"
-    return _compared("unservable_100k", what, empty, full, waiting)
+    return [*_compared("unservable_100k", what, empty, full, waiting), *idle]
 
 
 async def _any_model(bench: Bench) -> list[Figure]:
@@ -123,21 +127,20 @@ def _compared(name: str, what: str, empty: Sequence[Window], full: Sequence[Wind
     ]
 
 
-async def _idle(stage: Stage) -> list[Figure]:
-    """Everybody is connected, and no worker takes anything."""
+async def _idle(stage: Stage, name: str) -> list[Figure]:
+    """Everybody is connected, and nobody takes or asks for anything."""
     await asyncio.sleep(stage.scale.warm_up_s)
     windows = [await stage.window(stage.scale.idle_s) for _ in range(stage.scale.repetitions)]
     waiting = await _waiting(stage)
     return [
         Figure(
-            "idle_cores_100k",
+            f"idle_cores_{name}",
             "cores",
             f"CPU of the tracker with {waiting} waiting and nothing to do",
             [w.tracker_cores for w in windows],
             at_most(0.01),
             about={"waiting": waiting},
-        ),
-        Figure("tracker_rss_mib_100k", "MiB", f"resident, with {waiting} waiting", [stage.tracker.rss_mib()]),
+        )
     ]
 
 
