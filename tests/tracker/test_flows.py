@@ -1,6 +1,7 @@
 """The coordinator over the real store, with scripted peers: from a request to its end, and what may not be asked."""
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -185,6 +186,7 @@ async def test_positions_are_told_as_they_change(desk):
     assert all(position.workers == 1 for position in told.values())
     requester.forget()
     await requester.acknowledge(await worker.deliver(await worker.hear(Lease)))
+    await worker.report(await worker.hear(Lease), "opened")
     await desk.later(3)
     assert {body.ahead for body in requester.inbox if isinstance(body, Position)} == {0, 1}
     requester.forget()
@@ -234,7 +236,7 @@ async def test_a_private_part_must_fit_its_public_part(desk, public, private):
     assert states(desk) == []
 
 
-MAY_NOT_BE_ASKED = {
+MAY_NOT_BE_ASKED: dict[str, tuple[dict[str, Any], str]] = {
     "share": ({"public": but(a_public_part(), share=True)}, "not_offered"),
     "flag": ({"public": but(a_public_part(), flags=("adult",))}, "not_offered"),
     "extra": ({"public": a_public_part(but(an_image_work(), extras=("upscale",)))}, "not_offered"),
