@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -75,6 +75,27 @@ async def store(backend):
 @pytest.fixture
 async def clerk(store):
     return await Clerk.at(store)
+
+
+@dataclass
+class Steps:
+    """What a query found, and how many steps SQLite's machine took for it."""
+
+    found: list[object]
+    count: int = 0
+
+
+def steps(path, query) -> Steps:
+    with closing(connect(path)) as connection:
+        taken = Steps([])
+
+        def count() -> int:
+            taken.count += 1
+            return 0
+
+        connection.set_progress_handler(count, 1)
+        taken.found = query(connection)
+    return taken
 
 
 def read(path, sql):
@@ -322,6 +343,31 @@ async def test_a_migration_that_fails_leaves_the_database_as_it_was(backend, pat
     assert read(path, "SELECT name FROM sqlite_schema WHERE name = 'more'") == []
     async with backend.open() as store:
         assert (await store.rules_in_force()).version == 1
+
+
+# What costs the same however much there is
+
+
+async def test_what_a_peer_has_under_way_is_found_as_quickly_however_much_it_has_asked_for(store, clerk, path):
+    await clerk.ask_one()
+    before = steps(path, lambda c: rows.open_requests(c, REQUESTER.public))
+    for number in range(200):
+        await clerk.cancel(await clerk.ask_one(), nonce=number)
+    after = steps(path, lambda c: rows.open_requests(c, REQUESTER.public))
+    assert after.found == before.found
+    assert after.count < 2 * before.count
+
+
+async def test_requests_that_an_older_database_holds_open_are_still_open(backend, path, monkeypatch):
+    known = migrations()
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "migrations", lambda: known[:1])
+        backend.create(Rules())
+    write(path, "INSERT INTO requests VALUES (x'01', x'02', x'03', x'04', 4, '', x'', x'')")
+    write(path, "INSERT INTO jobs VALUES (x'05', x'01', 0, 'waiting', '', 0, 0, 0, 0, 1, 0, 0, 0, 0, x'', 0)")
+    connection = connect(path)
+    with closing(connection):
+        assert rows.open_requests(connection, b"\x02") == [(b"\x03", b"\x01")]
 
 
 # Evidence

@@ -96,6 +96,15 @@ def live_jobs(connection: sqlite3.Connection) -> Iterable[Job]:
     return map(_to_job, rows.fetchall())
 
 
+def open_requests(connection: sqlite3.Connection, signer: bytes) -> list[tuple[bytes, bytes]]:
+    """Nonce and digest of each request of `signer` with a job that has not ended; those that have cost nothing."""
+    return connection.execute(
+        "SELECT nonce, request FROM requests WHERE request IN (SELECT request FROM jobs WHERE signer = ?"
+        " AND state IN ('waiting', 'leased', 'delivered'))",
+        (signer,),
+    ).fetchall()
+
+
 def attempt(connection: sqlite3.Connection, handle: bytes, number: int) -> Attempt | None:
     """One attempt of a job."""
     row = connection.execute(f"{_ATTEMPT} WHERE job = ? AND attempt = ?", (handle, number)).fetchone()
@@ -105,8 +114,8 @@ def attempt(connection: sqlite3.Connection, handle: bytes, number: int) -> Attem
 def insert_job(connection: sqlite3.Connection, job: Job) -> None:
     """A new job; its request is there."""
     connection.execute(
-        "INSERT INTO jobs (job, request, number, state, held, score, anonymous, admitted, changed)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO jobs (job, request, number, state, held, score, anonymous, admitted, changed, signer)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             job.handle,
             job.request,
@@ -117,6 +126,7 @@ def insert_job(connection: sqlite3.Connection, job: Job) -> None:
             job.anonymous,
             job.admitted,
             job.changed,
+            job.signer,
         ),
     )
 

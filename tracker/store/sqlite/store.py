@@ -599,15 +599,7 @@ class SqliteStore(Store):
     async def open_requests(self, signer: bytes) -> Sequence[tuple[bytes, bytes]]:
         """See `Store`."""
 
-        def run(connection: sqlite3.Connection) -> Sequence[tuple[bytes, bytes]]:
-            found = connection.execute(
-                "SELECT nonce, request FROM requests r WHERE signer = ? AND EXISTS (SELECT 1 FROM jobs j WHERE"
-                " j.request = r.request AND j.state IN ('waiting', 'leased', 'delivered'))",
-                (signer,),
-            )
-            return found.fetchall()
-
-        return await self._step(run)
+        return await self._step(lambda c: rows.open_requests(c, signer))
 
     def _standing(self, connection: sqlite3.Connection, job: Job, number: int) -> Standing:
         attempt = rows.attempt(connection, job.handle, number) if number else None
