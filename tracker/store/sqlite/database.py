@@ -32,6 +32,12 @@ def _set_up(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA busy_timeout = 5000")
+    # Savepoints would spill into temporary files, a page for each that a step touches.
+    connection.execute("PRAGMA temp_store = MEMORY")
+    # 16 MB of pages in memory, and as many of the log before it is copied into the file: by default a busy tracker
+    # copies the same pages again every few dozen jobs.
+    connection.execute("PRAGMA cache_size = -16000")
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")
     if mode != "wal":
         raise StoreError(f"{path}: journal mode is {mode}, wanted wal: put the database on a local disk")
     migrate(connection, path)
