@@ -7,10 +7,12 @@ import pytest
 
 from protocol import prices
 from protocol.documents import Lease, Settlement
+from protocol.envelope import parse
 from protocol.messages import (
     Announce,
     AskAccount,
     Ended,
+    Position,
     Private,
     Progress,
     Queued,
@@ -23,6 +25,7 @@ from protocol.rules import LimitsSection, Rules, TimesSection
 from tests.support.books import check_books
 from tests.support.builders import (
     IMAGE_MODEL,
+    SECOND,
     a_cancel,
     a_denial,
     a_public_part,
@@ -44,12 +47,17 @@ async def until(condition):
 
 
 class SlowStore:
-    """A store whose answers are held back after their steps have become durable, or whose steps fail."""
+    """A store whose answers are held back after their steps have become durable, or whose steps fail.
+
+    only: of steps with this argument. before: hold the step itself back, and not only its answer.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.gate = asyncio.Event()
         self.gate.set()
+        self.only: object = None
+        self.before = False
         self.fails: StoreError | None = None
         self.held_back: list[str] = []
 
@@ -57,16 +65,21 @@ class SlowStore:
         step = getattr(self._store, name)
 
         async def held_back(*arguments, **more):
+            if self.before:
+                await self._hold(name, arguments)
             if self.fails is not None:
                 raise self.fails
             try:
                 return await step(*arguments, **more)
             finally:
-                if not self.gate.is_set():
-                    self.held_back.append(name)
-                await self.gate.wait()
+                await self._hold(name, arguments)
 
         return held_back
+
+    async def _hold(self, name, arguments):
+        if not self.gate.is_set() and (self.only is None or self.only in arguments):
+            self.held_back.append(name)
+            await self.gate.wait()
 
     async def holds(self, name, times=1):
         await until(lambda: self.held_back.count(name) >= times)
@@ -174,6 +187,27 @@ async def test_an_announce_while_a_lease_is_on_its_way_takes_no_place_for_good(s
     await worker.hear(Lease)
 
 
+@pytest.mark.parametrize("then", ["announces anew", "leaves"])
+async def test_a_worker_that_goes_on_while_its_return_is_looked_into_is_where_it_is_now(slow, then):
+    worker, requester, _ = await leased(slow)
+    other = await slow.requester(101)
+    await worker.come_back()
+    await worker.show_record()
+    slow.store.gate.clear()
+    await worker.say(Announce(offers=(AN_OFFER,), slots=5))
+    await slow.store.holds("happen")  # the lease that it came back without is lost
+    if then == "leaves":
+        worker.hang_up()
+    else:
+        await worker.say(Announce(offers=(A_TEXT_OFFER,)))
+    slow.store.gate.set()
+    await slow.quiet()
+    await other.ask()
+    assert states(slow) == ["waiting", "waiting"]
+    assert slow.coordinator.scrape()["workers"] == (0 if then == "leaves" else 1)
+    assert (await requester.hear(Requeued)).reason == "gone"
+
+
 async def test_a_worker_that_was_kept_for_a_request_that_failed_serves_who_waited_meanwhile(slow):
     requester, other = await slow.requester(), await slow.requester(101)
     first = requester.prepare()
@@ -186,10 +220,11 @@ async def test_a_worker_that_was_kept_for_a_request_that_failed_serves_who_waite
     await other.say(Private(private=asked.private))
     await slow.quiet()
     slow.store.gate.clear()
+    slow.store.only = parse(again.envelope.raw)
     await requester.send(again.envelope)
     await slow.store.holds("admit")
-    await other.send(asked.envelope)  # finds the worker promised to the first
-    await slow.store.holds("admit", 2)
+    await other.send(asked.envelope)
+    await other.hear(Position)  # the worker is promised to the first
     slow.store.gate.set()
     assert await requester.refused() == "equivocation"
     lease = await worker.hear(Lease)
@@ -267,6 +302,25 @@ async def test_a_lease_that_could_not_be_stored_is_made_when_it_can_be(slow):
     await slow.later(1)
     await worker.hear(Lease)
     assert len(slow.coordinator._jobs.queue) == 0
+
+
+async def test_a_job_whose_time_ran_out_while_its_lease_was_on_its_way_expires(slow):
+    requester = await slow.requester()
+    await requester.ask()
+    worker = await a_worker_that_has_not_announced(slow, A_TEXT_OFFER)
+    slow.store.before = True
+    slow.store.gate.clear()
+    await worker.say(Announce(offers=(AN_OFFER,)))
+    await slow.store.holds("lease")
+    slow.clock.now += TIMES.waiting * SECOND
+    slow.coordinator._jobs.tick(slow.clock.now)
+    slow.store.fails = StoreFull("the disk is full")
+    slow.store.gate.set()
+    await slow.quiet()
+    worker.hang_up()
+    slow.store.fails = None
+    await slow.later(2)
+    assert (await requester.hear(Ended)).state == "expired"
 
 
 async def test_a_job_that_expired_while_nothing_could_be_stored_expires(slow):
