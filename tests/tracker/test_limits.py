@@ -1,0 +1,116 @@
+"""What a request may ask for, and which of its models it can bear."""
+
+import pytest
+
+from protocol.errors import NotOffered, OverLimit, OverMaxPrice
+from protocol.prices import price
+from protocol.rules import LimitsSection, ModelSection, PricesSection, Rules
+from tests.support.builders import a_public_part, a_text_work, an_image_work, but
+from tracker.limits import affordable, check_limits
+
+LIMITS = LimitsSection(
+    max_pixels=512 * 512,
+    max_steps=60,
+    max_tokens=600,
+    max_context=4_096,
+    max_n=8,
+    anonymous_max_pixels=256 * 256,
+    anonymous_max_steps=30,
+    anonymous_max_tokens=100,
+    anonymous_max_context=1_024,
+    anonymous_max_n=2,
+    open_jobs=10,
+    anonymous_open_jobs=3,
+)
+RULES = Rules(limits=LIMITS)
+
+
+def the_largest(kind, *, anonymous, more=0):
+    """The largest request that is allowed, and by `more` larger in one measure."""
+    if kind == "pixels":
+        side = 256 if anonymous else 512
+        return a_public_part(an_image_work(side, side + 8 * more))
+    if kind == "steps":
+        return a_public_part(an_image_work(steps=(30 if anonymous else 60) + more))
+    if kind == "tokens":
+        return a_public_part(a_text_work(max_tokens=(100 if anonymous else 600) + more, context_tokens=1_024))
+    if kind == "context":
+        return a_public_part(a_text_work(max_tokens=1, context_tokens=(1_024 if anonymous else 4_096) + more))
+    return a_public_part(n=(2 if anonymous else 8) + more)
+
+
+@pytest.mark.parametrize("anonymous", [True, False])
+@pytest.mark.parametrize("kind", ["pixels", "steps", "tokens", "context", "n"])
+def test_the_largest_passes_and_the_next_larger_is_refused(kind, anonymous):
+    check_limits(the_largest(kind, anonymous=anonymous), RULES, anonymous=anonymous, open_jobs=0)
+    with pytest.raises(OverLimit, match=f"{kind} .*: at most"):
+        check_limits(the_largest(kind, anonymous=anonymous, more=1), RULES, anonymous=anonymous, open_jobs=0)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "steps", "tokens", "context", "n"])
+def test_a_refusal_says_whether_an_account_would_lift_it(kind):
+    with pytest.raises(OverLimit, match=r"without an account, .* with one"):
+        check_limits(the_largest(kind, anonymous=True, more=1), RULES, anonymous=True, open_jobs=0)
+    with pytest.raises(OverLimit) as caught:
+        check_limits(the_largest(kind, anonymous=False, more=1), RULES, anonymous=True, open_jobs=0)
+    assert "account" not in str(caught.value), "an account would not help"
+
+
+@pytest.mark.parametrize(("anonymous", "most"), [(True, 3), (False, 10)])
+def test_so_many_jobs_are_under_way_at_once(anonymous, most):
+    public = a_public_part(n=2)
+    check_limits(public, RULES, anonymous=anonymous, open_jobs=most - 2)
+    with pytest.raises(OverLimit, match=f"{most - 1} jobs are under way and 2 more"):
+        check_limits(public, RULES, anonymous=anonymous, open_jobs=most - 1)
+
+
+@pytest.mark.parametrize("fields", [{"share": True}, {"flags": ("adult",)}])
+def test_what_this_horde_does_not_offer_is_refused_by_name(fields):
+    with pytest.raises(NotOffered, match=r"share|adult"):
+        check_limits(but(a_public_part(), **fields), RULES, anonymous=False, open_jobs=0)
+
+
+# Models
+
+
+DEAR = Rules(models={"dear": ModelSection(price=3_000), "cheap": ModelSection(price=500)})
+WORK = an_image_work()
+NORMAL = price(DEAR, WORK, "any")
+
+
+def asking(*models, max_price=0):
+    return but(a_public_part(WORK, models=models), max_price=max_price)
+
+
+@pytest.mark.parametrize(
+    ("models", "max_price", "served", "bearable"),
+    [
+        (("cheap", "any", "dear"), 0, (), ("cheap", "any", "dear")),
+        (("cheap", "any", "dear"), NORMAL, (), ("cheap", "any")),
+        (("dear", "cheap"), NORMAL - 1, ("any",), ("cheap",)),
+        ((), 0, ("dear", "any"), ("dear", "any")),
+        ((), NORMAL, ("dear", "any"), ("any",)),
+        ((), 0, (), ()),
+        ((), NORMAL, (), ()),
+    ],
+)
+def test_models_whose_price_a_request_bears(models, max_price, served, bearable):
+    assert affordable(asking(*models, max_price=max_price), DEAR, served) == bearable
+
+
+@pytest.mark.parametrize(
+    ("models", "max_price", "served"),
+    [(("dear", "any"), NORMAL - 1, ()), ((), NORMAL - 1, ("dear", "any")), ((), NORMAL - 1, ())],
+)
+def test_a_bound_below_every_price_is_refused_with_the_least(models, max_price, served):
+    with pytest.raises(OverMaxPrice, match=f"the least that this costs here is {NORMAL}"):
+        affordable(asking(*models, max_price=max_price), DEAR, served)
+
+
+def test_an_extra_that_the_rules_do_not_price_is_refused():
+    public = a_public_part(an_image_work())
+    public = but(public, work=but(public.work, extras=("upscale",)))
+    with pytest.raises(NotOffered, match="upscale"):
+        affordable(public, Rules(), ())
+    offered = Rules(prices=PricesSection(image_extras={"upscale": 7}))
+    assert affordable(public, offered, ()) == public.models
