@@ -139,7 +139,7 @@ class Jobs:
         """A job has a place in the queue."""
         self.queue.add(self._waiting(job), present=self._presence.is_followed(job.request))
         due = lifecycle.expires(job, self.rules.rules)
-        self._timers.at(due, lambda: self._expire(job.handle, job.attempt, job.request))
+        self._timers.at(due, lambda: self._expire(job.handle, job.attempt, job.request), job.handle)
 
     def _match_or_tell(self, job: Job) -> None:
         """A job that begins to wait gets a worker at once, or hears its position."""
@@ -239,7 +239,7 @@ class Jobs:
             if self.leases.of_job(lease.job) is lease and not lease.receipt and stage in (None, lease.stage):
                 self.happen(lease.job, lease.attempt, event)
 
-        self._timers.at(due, look)
+        self._timers.at(due, look, lease.job)
 
     def _expire(self, handle: bytes, attempt: int, request: bytes) -> None:
         if self.queue.holds(handle, request, attempt):
@@ -269,7 +269,7 @@ class Jobs:
             if lease is not None and lease.receipt and lease.attempt == job.attempt:
                 self._spawn(self._until_stored(lambda: self._silence(job.handle)))
 
-        self._timers.at(due, look)
+        self._timers.at(due, look, job.handle)
 
     async def _silence(self, handle: bytes) -> None:
         now = self._clock()
@@ -355,7 +355,7 @@ class Jobs:
             if lease is not None:
                 lease.cancelled = True
             due = job.cancelled + self.rules.rules.times.cancel * 1000
-            self._timers.at(due, lambda: self.happen(job.handle, 0, lifecycle.CancelOver()))
+            self._timers.at(due, lambda: self.happen(job.handle, 0, lifecycle.CancelOver()), job.handle)
 
     def _forget(self, job: Job) -> None:
         """A job has ended."""
@@ -364,6 +364,7 @@ class Jobs:
             self.pool.released(lease.worker, lease.name)
             self.leases.drop(lease)
         self._positions.pop(job.handle, None)
+        self._timers.forget(job.handle)
         self._ended(job.origin, 1)
         self.counts[job.state.value] += 1
 
@@ -399,7 +400,7 @@ class Jobs:
         if job.state is State.WAITING:
             self.queue.add(self._waiting(job), present=False)
             due = max(lifecycle.expires(job, self.rules.rules), self._clock() + grace)
-            self._timers.at(due, lambda: self._expire(job.handle, job.attempt, job.request))
+            self._timers.at(due, lambda: self._expire(job.handle, job.attempt, job.request), job.handle)
         elif attempt is not None:
             lease = self._remember(job, attempt)
             if job.state is State.DELIVERED:
@@ -409,7 +410,7 @@ class Jobs:
             self.expect_return(attempt.worker, grace + times.worker_grace * 1000)
             if job.cancelled:
                 due = self._clock() + grace + times.cancel * 1000
-                self._timers.at(due, lambda: self.happen(job.handle, 0, lifecycle.CancelOver()))
+                self._timers.at(due, lambda: self.happen(job.handle, 0, lifecycle.CancelOver()), job.handle)
 
     # Positions
 
