@@ -6,7 +6,8 @@ from tracker.timers import SWEEP, Timers
 
 
 def test_what_is_due_is_run_in_the_order_of_its_time():
-    timers, run = Timers(), []
+    timers = Timers()
+    run: list[object] = []
     for due in (30, 10, 20, 10):
         timers.at(due, partial(run.append, due))
     timers.run(9)
@@ -19,14 +20,16 @@ def test_what_is_due_is_run_in_the_order_of_its_time():
 
 
 def test_an_action_may_set_the_next():
-    timers, run = Timers(), []
+    timers = Timers()
+    run: list[object] = []
     timers.at(1, lambda: timers.at(2, lambda: run.append(2)))
     timers.run(5)
     assert run == [2]
 
 
 def test_what_is_forgotten_is_not_run():
-    timers, run = Timers(), []
+    timers = Timers()
+    run: list[object] = []
     timers.at(1, lambda: run.append("job"), b"job")
     timers.at(2, lambda: run.append("job again"), b"job")
     timers.at(3, lambda: run.append("other"), b"other")
@@ -48,7 +51,8 @@ def test_what_was_forgotten_takes_no_room_though_its_time_is_far():
 
 
 def test_what_was_run_about_something_can_be_forgotten():
-    timers, run = Timers(), []
+    timers = Timers()
+    run: list[object] = []
     timers.at(1, lambda: run.append(1), b"job")
     timers.run(1)
     timers.forget(b"job")
