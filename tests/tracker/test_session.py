@@ -147,7 +147,7 @@ def test_nothing_but_hello_comes_first(kind):
         assert pair.session.peer is None
 
 
-@pytest.mark.parametrize("kind", [*FROM_PEER, *DOCUMENTS_FROM_PEER])
+@pytest.mark.parametrize("kind", [*FROM_PEER, *sorted(DOCUMENTS_FROM_PEER)])
 def test_what_is_closed_hears_nothing(kind):
     pair = Pair(State.CLOSED)
     effects = pair.say(MESSAGES[kind]) if kind in FROM_PEER else pair.present(SOME_DOCUMENTS[kind])
@@ -172,7 +172,9 @@ def test_every_document_in_every_state(state, kind):
         assert presented.envelope.key == WORKER.public
 
 
-@pytest.mark.parametrize("kind", [*sorted(FROM_TRACKER.keys() - FROM_PEER.keys()), "gossip", *DOCUMENTS_FROM_PEER])
+@pytest.mark.parametrize(
+    "kind", [*sorted(FROM_TRACKER.keys() - FROM_PEER.keys()), "gossip", *sorted(DOCUMENTS_FROM_PEER)]
+)
 def test_kinds_that_no_peer_says_in_a_session_are_refused_by_name(kind):
     pair = Pair(State.OPEN)
     body = codec.encode(MESSAGES.get(kind) or SOME_DOCUMENTS.get(kind) or LEAST_MESSAGES[-1])
@@ -407,7 +409,7 @@ VALUES = st.recursive(
 
 
 @given(
-    kind=st.sampled_from([*FROM_PEER, *DOCUMENTS_FROM_PEER, "gossip", ""]) | st.text(max_size=60),
+    kind=st.sampled_from([*FROM_PEER, *sorted(DOCUMENTS_FROM_PEER), "gossip", ""]) | st.text(max_size=60),
     value=VALUES,
     state=st.sampled_from([State.GREETING, State.RECONCILING, State.OPEN]),
 )
