@@ -189,6 +189,9 @@ class Coordinator:
         if conversation.is_open and self._presence.drop_worker(conversation.key, conversation):
             self._jobs.pool.remove(conversation.key)
             self._jobs.expect_return(conversation.key, self.rules.rules.times.worker_grace * 1000)
+        if conversation.record is not None:
+            needed = bool(self._jobs.leases.of_worker(conversation.key))
+            self._presence.showed_record(conversation.key, needed=needed)
 
     async def holding(self, conversation: Conversation) -> list[Held]:
         """What the tracker holds for a peer: leases and receipts of a worker, requests of a requester."""
@@ -386,7 +389,11 @@ class Coordinator:
         """Where a worker is reached; a higher version replaces, the same again changes nothing."""
         if envelope.key != conversation.key:
             raise WrongSigner("a peer record by another key than this session's")
+        if conversation.is_closed:
+            return
         conversation.has_moved |= self._presence.keep_record(envelope, record)
+        if conversation.record is None:
+            self._presence.shows_record(conversation.key)
         conversation.record = record
 
     async def announce(self, conversation: Conversation, announce: Announce) -> None:

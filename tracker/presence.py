@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Protocol
 
 from protocol.documents import PeerRecord, open_document
@@ -27,6 +28,7 @@ class Presence:
         self._workers: dict[bytes, Listener] = {}
         self._requesters: dict[bytes, Listener] = {}
         self._records: dict[bytes, Envelope] = {}
+        self._showing: Counter[bytes] = Counter()  # connections that have shown a record
 
     def worker(self, key: bytes) -> Listener | None:
         """The connection of a worker."""
@@ -74,6 +76,18 @@ class Presence:
                 raise Equivocation("a different peer record of the same version: raise its version with every change")
         self._records[envelope.key] = envelope
         return known is None or known.digest != envelope.digest
+
+    def shows_record(self, key: bytes) -> None:
+        """A connection of this worker has shown its first record."""
+        self._showing[key] += 1
+
+    def showed_record(self, key: bytes, *, needed: bool) -> None:
+        """Such a connection is gone. Unless somebody needs the record, it is forgotten with the last of them."""
+        self._showing[key] -= 1
+        if not self._showing[key]:
+            del self._showing[key]
+            if not needed:
+                self._records.pop(key, None)
 
     def hand_lease(self, listener: Listener, worker: bytes, lease: bytes) -> None:
         """To a requester: where its worker is reached, and the lease."""

@@ -24,3 +24,22 @@ async def test_a_job_that_has_ended_leaves_no_deadline_behind(desk):
     await requester.acknowledge(receipt)
     await desk.quiet()
     assert len(desk.coordinator._jobs._timers) == before
+
+
+async def test_where_a_worker_was_is_forgotten_when_it_leaves_with_nothing_under_way(desk):
+    records = desk.coordinator._presence._records
+    worker = await desk.peer(5)
+    await worker.show_record()
+    again = await desk.peer(5)
+    await again.show_record(2)
+    await desk.quiet()
+    worker.hang_up()
+    assert worker.key.public in records
+    again.hang_up()
+    assert worker.key.public not in records
+
+
+async def test_where_a_worker_was_is_known_as_long_as_it_owes_a_result(desk):
+    worker, *_ = await delivered(desk)
+    worker.hang_up()
+    assert worker.key.public in desk.coordinator._presence._records
