@@ -1,6 +1,6 @@
 """Documents: the signed statements that are evidence, stored before they are first sent, re-sent byte for byte.
 
-Who signs what: the root key `serving`; the serving key `lease`, `settlement`, `checkpoint`, `rules`; the
+Who signs what: the root key `serving`, `epoch`; the serving key `lease`, `settlement`, `checkpoint`, `rules`; the
 requester's key `request`; its job key `cancel`, `opening`, `acknowledgement`, `denial`; the worker's key
 `peer_record`, `receipt`. `job` is always the random 16-byte handle. Times are milliseconds since 1970 (UTC), kudos
 are thousandths.
@@ -22,6 +22,9 @@ from protocol.work import Digest, Handle, Key, Milliseconds, ModelName, Nonce, P
 #: `valid_until` lies at most so far ahead.
 MAX_VALIDITY_MS = 3_600_000
 
+#: Former serving keys that a delegation can name; with all of them it still fits into a challenge.
+MAX_FORMER = 32
+
 EngineClass = Annotated[str, Meta(min_length=1, max_length=300)]
 Reason = Annotated[str, Meta(min_length=1, max_length=40)]
 Count = Annotated[int, Meta(ge=0)]
@@ -35,10 +38,21 @@ class Document(Body, frozen=True, kw_only=True):
     MAX_BYTES: ClassVar[int] = 4096
 
 
+class Former(Body, frozen=True, kw_only=True):
+    """A key that served before, and how much of what it entered is still in the ledger.
+
+    entries: those numbered below this are there as that key signed for them; from this one on a restore cut them.
+    """
+
+    key: Key
+    entries: Count
+
+
 class Serving(Document, frozen=True, kw_only=True):
     """The root key's delegation to the serving key.
 
-    serving: the key that signs for the horde. version: higher replaces. expires: milliseconds, 0 for never.
+    serving: the key that signs for the horde. version: higher replaces. expires: milliseconds, 0 for never. epoch:
+    how often the ledger was restored. former: keys that served before; documents that they signed still count.
     """
 
     KIND = "serving"
@@ -46,6 +60,24 @@ class Serving(Document, frozen=True, kw_only=True):
     serving: Key
     version: Annotated[int, Meta(ge=1)]
     expires: Milliseconds = 0
+    epoch: Count = 0
+    former: Annotated[tuple[Former, ...], Meta(max_length=MAX_FORMER)] = ()
+
+
+class Epoch(Document, frozen=True, kw_only=True):
+    """The root key's word that the ledger was restored from a copy, and from where it goes on.
+
+    number: as in every checkpoint from here on. size, root: of the tree of the copy. former: the key that served when
+    the copy was made; the one that the newest delegation names serves now. time: milliseconds.
+    """
+
+    KIND = "epoch"
+
+    number: Annotated[int, Meta(ge=1)]
+    size: Count
+    root: Digest
+    former: Key
+    time: Milliseconds
 
 
 class Request(Document, frozen=True, kw_only=True):
@@ -196,8 +228,9 @@ class Settlement(Document, frozen=True, kw_only=True):
     """What was paid for an attempt.
 
     paid: from the requester's hold to the worker. minted: the free part, to the worker. burned: the tax. partial: of
-    a cancelled job. entry: index of the settle leaf in the ledger; leaf: its hash. checkpoint: the newest
-    checkpoint's envelope (made before this entry). settled: milliseconds.
+    a cancelled job. number: how many settlements the ledger holds with this one. entry: index of the settle leaf in
+    the ledger; leaf: its hash. checkpoint: the newest checkpoint's envelope (made before this entry). settled:
+    milliseconds.
     """
 
     KIND = "settlement"
@@ -208,6 +241,7 @@ class Settlement(Document, frozen=True, kw_only=True):
     minted: Count
     burned: Count
     partial: bool = False
+    number: Annotated[int, Meta(ge=1)]
     entry: Count
     leaf: Digest
     checkpoint: bytes
@@ -240,8 +274,8 @@ class RulesDocument(Document, frozen=True, kw_only=True):
 class Leaf(Body, frozen=True, kw_only=True):
     """The public bytes of one ledger entry.
 
-    event: hold, release, settle, refund or award. day: days since 1970. postings: account and thousandths, in the
-    order of docs/protocol.md, sum zero. hold, documents: commitments, salted by 32 bytes kept in the evidence.
+    event: hold, release, settle, refund, award, epoch, recovered or charged. day: days since 1970. postings: account
+    and thousandths, in the order of docs/protocol.md, sum zero. hold, documents: commitments, salted by 32 bytes kept in the evidence.
     """
 
     event: str
@@ -266,6 +300,7 @@ DOCUMENTS: dict[str, type[Document]] = {
     kind.KIND: kind
     for kind in (
         Serving,
+        Epoch,
         Request,
         Cancel,
         Lease,

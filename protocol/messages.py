@@ -152,6 +152,22 @@ class Unreachable(SessionMessage, frozen=True, kw_only=True):
     text: Sentence = ""
 
 
+class Kept(SessionMessage, frozen=True, kw_only=True):
+    """A peer shows a settlement by a former serving key whose entry a restore has cut, and what lies behind it.
+
+    settlement, lease, receipt: envelopes. request: its envelope too, from the requester who signed it; a worker has
+    none.
+    """
+
+    KIND = "kept"
+    MAX_BYTES = 64 * 1024
+
+    settlement: bytes
+    lease: bytes
+    receipt: bytes
+    request: bytes = b""
+
+
 class AskAccount(SessionMessage, frozen=True, kw_only=True):
     """How does my account stand?"""
 
@@ -295,6 +311,7 @@ FROM_PEER: dict[str, type[SessionMessage]] = {
         Private,
         Report,
         Unreachable,
+        Kept,
         AskAccount,
         AskWhy,
     )

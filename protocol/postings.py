@@ -40,7 +40,7 @@ def share(price: int, tax: int, available: int) -> Share:
 
 
 def hold(payer: int, amount: int) -> Postings:
-    """Kudos set aside for a job."""
+    """Kudos set aside for a job; also what a payer owes for a settlement that was entered again after a restore."""
     return _without_zeros((payer, -amount), (HELD, amount))
 
 
@@ -50,7 +50,7 @@ def release(payer: int, amount: int) -> Postings:
 
 
 def settle(worker: int, *, paid: int, minted: int, burned: int) -> Postings:
-    """A worker is paid from the hold and from the mint, the tax is burned."""
+    """A worker is paid from the hold and from the mint, the tax is burned; the same when it is entered again."""
     return _without_zeros((HELD, -(paid + burned)), (MINT, -minted), (worker, paid + minted), (BURN, burned))
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from protocol.links import Link
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
 PLACE = click.Path(exists=True, path_type=Path)
 
 
@@ -177,6 +178,77 @@ def audit(place: Path, head: Path | None, as_json: bool) -> None:
         for line in report.lines():
             click.echo(line)
     sys.exit(exits.OK if report.ok else exits.FOUND_FAULTS)
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("file", metavar="FILE", type=FILE)
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def backup(folder: Path, file: Path, force: bool, as_json: bool) -> None:
+    """Copy the database of the horde in DIR to FILE. Works while the tracker serves.
+
+    FILE is one file, sound in itself, of which `restore` can go on. horde.toml and the keys are not in it.
+    """
+    from tracker.commands.backup import backup, words
+
+    with _exits():
+        made = backup(folder, file, force=force, told=_told)
+    if as_json:
+        from protocol.keys import show_key
+
+        content = {
+            "file": str(made.file),
+            "bytes": made.size,
+            "root": show_key(made.copy.root),
+            "entries": made.copy.size,
+            "tree": made.copy.tree.hex(),
+            "epoch": made.copy.serving.epoch,
+        }
+        click.echo(json.dumps(content))
+    else:
+        click.echo(words(made))
+
+
+def _told(done: int, whole: int) -> None:
+    """How far a copy is, for people who watch."""
+    if sys.stderr.isatty():
+        end = "\n" if done == whole else "\r"
+        click.echo(f"{done * 100 // max(1, whole)} % of {whole:,} pages copied{end}", nl=False, err=True)
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("file", metavar="FILE", type=PLACE)
+@click.option(
+    "--root-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The horde's root key; DIR/root.key if not given.",
+)
+@click.option("--force", is_flag=True, help="Go on from FILE although its audit finds faults.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def restore(folder: Path, file: Path, root_key: Path | None, force: bool, as_json: bool) -> None:
+    """Let the horde in DIR go on from the backup FILE, under a new serving key that the root key appoints.
+
+    The present database and key are set aside, never deleted. What peers were paid after the backup they show when
+    they come back, and it is entered again; `audit` says what nobody has shown.
+    """
+    from tracker.commands.restore import restore, words
+
+    with _exits():
+        done = restore(folder, file, root_key=root_key, force=force, now=_now())
+    if as_json:
+        from protocol.keys import show_key
+
+        content = {
+            "epoch": done.epoch,
+            "entries": done.entries,
+            "serving": show_key(done.serving),
+            "aside": [str(path) for path in done.aside],
+        }
+        click.echo(json.dumps(content))
+    else:
+        click.echo(words(done))
 
 
 def main() -> None:

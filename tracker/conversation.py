@@ -24,6 +24,7 @@ from protocol.messages import (
     AskWhy,
     Hello,
     Holding,
+    Kept,
     Private,
     Register,
     Report,
@@ -212,6 +213,8 @@ class Conversation:
                 await coordinator.register(self)
             case Unreachable():
                 await coordinator.unreachable(self, message)
+            case Kept():
+                await coordinator.recover(self, message)
             case AskAccount():
                 await coordinator.tell_account(self)
             case AskWhy():

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from protocol import documents
-from protocol.documents import Acknowledgement, Cancel, Denial, PeerRecord, Receipt, Request
-from protocol.envelope import Envelope, check_document_context
+from protocol.documents import Acknowledgement, Cancel, Denial, PeerRecord, Receipt, Request, Serving
+from protocol.envelope import Envelope, check_document_context, parse
 from protocol.errors import (
     NotRegistered,
     OutOfTurn,
@@ -31,6 +31,7 @@ from protocol.messages import (
     Announce,
     AskWhy,
     Held,
+    Kept,
     Queued,
     Report,
     Taken,
@@ -49,6 +50,7 @@ from tracker.leases import LiveLease
 from tracker.lifecycle import Event, Stage, State
 from tracker.limits import affordable, check_limits
 from tracker.presence import Presence
+from tracker.recovery import read_kept
 from tracker.store.base import Choice, RulesInForce, Standing, Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -471,6 +473,18 @@ class Coordinator:
             self._jobs.follow(happened, now)
         elif happened.settlement:
             conversation.hand(happened.settlement)
+
+    async def recover(self, conversation: Conversation, said: Kept) -> None:
+        """A peer shows a settlement that a restore has cut."""
+        delegation = documents.open_document(parse(self.delegation), Serving)
+        shown = read_kept(said, self.root, delegation, conversation.key)
+        now = self.clock()
+        recovered = await self.store.recover(shown, now)
+        conversation.tell(Taken(documents=(shown.settlement[0].digest,)))
+        if recovered.entered:
+            self._jobs.counts["recovered"] += 1
+        if recovered.happened is not None:
+            self._jobs.follow(recovered.happened, now)
 
     # Questions
 

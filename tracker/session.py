@@ -34,6 +34,7 @@ from protocol.messages import (
     Held,
     Hello,
     Holding,
+    Kept,
     Private,
     Refused,
     Register,
@@ -59,7 +60,7 @@ class State(Enum):
 ALLOWED: dict[State, frozenset[type[SessionMessage]]] = {
     State.GREETING: frozenset({Hello}),
     State.RECONCILING: frozenset({Holding}),
-    State.OPEN: frozenset({Register, Announce, Private, Report, Unreachable, AskAccount, AskWhy}),
+    State.OPEN: frozenset({Register, Announce, Private, Report, Unreachable, Kept, AskAccount, AskWhy}),
     State.CLOSED: frozenset(),
 }
 

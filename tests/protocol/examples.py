@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from protocol import messages as m
-from protocol.documents import Asker, Document, Evidence, Leaf, Serving
+from protocol.documents import Asker, Document, Evidence, Former, Leaf, Serving
 from protocol.postings import settle
 from protocol.work import ChatMessage, ImagePrivate, ImageWork, PublicPart, TextPrivate, TextWork
 from tests.support import builders as b
@@ -19,6 +19,7 @@ LEAST_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Private(private=b""),
     m.Report(leases=(m.Progress(job=b.a_handle(), attempt=1, state="accepted"),)),
     m.Unreachable(job=b.a_handle(), attempt=1, reason="timeout"),
+    m.Kept(settlement=b"", lease=b"", receipt=b""),
     m.AskAccount(),
     m.AskWhy(),
     m.Refused(code="busy", text=""),
@@ -74,6 +75,12 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
         )
     ),
     m.Unreachable(job=b.a_handle(), attempt=1, reason="timeout", text="127.0.0.1:8443: no answer"),
+    m.Kept(
+        settlement=b.signed(b.a_settlement()).raw,
+        lease=b.signed(b.a_lease()).raw,
+        receipt=b.signed(b.a_receipt()).raw,
+        request=b.signed(b.a_request()).raw,
+    ),
     m.AskAccount(),
     m.AskWhy(job=b.a_handle()),
     m.Refused(code="late", text="valid until 1, and it is 2", about=b.a_digest("request"), final=True),
@@ -99,6 +106,7 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
 
 LEAST_DOCUMENTS: tuple[Document, ...] = (
     b.a_delegation().open(Serving),
+    b.an_epoch(),
     b.a_request(),
     b.a_cancel(),
     b.a_lease(),
@@ -127,7 +135,12 @@ TEXT_LEASE = b.a_lease(
 )
 
 FULL_DOCUMENTS: tuple[Document, ...] = (
-    b.a_delegation(version=2, expires=b.NOW + 365 * b.DAY).open(Serving),
+    b.but(
+        b.a_delegation(version=2, expires=b.NOW + 365 * b.DAY).open(Serving),
+        epoch=1,
+        former=(Former(key=b.a_key(9).public, entries=7),),
+    ),
+    b.an_epoch(2, size=7, root=b.a_digest("root")),
     TEXT_REQUEST,
     b.a_cancel(job=b.a_handle()),
     TEXT_LEASE,

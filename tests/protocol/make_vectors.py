@@ -369,6 +369,12 @@ def kudos() -> Json:
             )
         ),
         ("award", {"account": 100, "amount": 50_000}, postings.award(100, 50_000)),
+        (
+            "recovered",
+            {"worker": 101, "paid": 5_000, "minted": 1_300, "burned": 3_000},
+            postings.settle(101, paid=5_000, minted=1_300, burned=3_000),
+        ),
+        ("charged", {"payer": 100, "amount": 8_000}, postings.hold(100, 8_000)),
     ]
     return {
         "shares": [

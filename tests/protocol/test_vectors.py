@@ -258,10 +258,12 @@ def test_kudos() -> None:
         "refund": release,
         "settle": settle,
         "award": award,
+        "recovered": settle,
+        "charged": hold,
     }
     for row in rows["postings"]:
         account, *amounts = row["arguments"].values()
-        named = row["arguments"] if row["event"] == "settle" else {}
+        named = row["arguments"] if row["event"] in ("settle", "recovered") else {}
         moved = events[row["event"]](**named) if named else events[row["event"]](account, *amounts)
         assert [list(posting) for posting in moved] == row["postings"]
         assert sum(amount for _, amount in moved) == 0

@@ -19,6 +19,7 @@ from protocol.documents import (
     Checkpoint,
     Denial,
     Document,
+    Epoch,
     Lease,
     Opening,
     PeerRecord,
@@ -281,11 +282,17 @@ def a_settlement(lease: Lease | None = None, burned: int = 3_000, entry: int = 1
         paid=lease.paid,
         minted=lease.free,
         burned=burned,
+        number=1,
         entry=entry,
         leaf=leaf_hash(b"a leaf"),
         checkpoint=signed(a_checkpoint()).raw,
         settled=NOW + 2 * MINUTE,
     )
+
+
+def an_epoch(number: int = 1, size: int = 0, root: bytes = EMPTY_ROOT, former: SigningKey = SERVING) -> Epoch:
+    """The root's word that the ledger goes on from a copy."""
+    return Epoch(number=number, size=size, root=root, former=former.public, time=NOW)
 
 
 def a_rules_document(rules: Rules | None = None, version: int = 1, previous: bytes = b"") -> RulesDocument:
@@ -296,6 +303,7 @@ def a_rules_document(rules: Rules | None = None, version: int = 1, previous: byt
 #: Whose key signs which document in these examples.
 SIGNERS: dict[str, SigningKey] = {
     "serving": ROOT,
+    "epoch": ROOT,
     "lease": SERVING,
     "settlement": SERVING,
     "checkpoint": SERVING,

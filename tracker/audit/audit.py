@@ -64,14 +64,17 @@ class _Audit:
         walk = Walk(connection, horde, versions, head, findings)
         self._attempt("entries", walk.run)
         seen = walk.seen
+        head_cut = ""
         if head is not None:
-            check_head(head, horde.root, horde.serving, findings)
-            compare_head(head, seen.tree.size, seen.head_leaf, seen.head_root, findings)
+            check_head(head, horde, findings)
+            head_cut = walk.recoveries.became_of(head)
+            compare_head(head, horde, seen.tree.size, seen.head_leaf, seen.head_root, findings)
         self._attempt("requests", lambda: check_requests(connection, findings))
-        jobs = self._attempt("jobs", lambda: check_jobs(connection, horde, seen.books, findings))
-        self._attempt("attempts", lambda: check_attempts(connection, findings))
+        jobs = self._attempt("jobs", lambda: check_jobs(connection, horde, walk, findings))
+        self._attempt("attempts", lambda: check_attempts(connection, walk.recoveries.papers, findings))
         accounts = self._attempt("accounts", lambda: compare_accounts(connection, seen.books, findings))
         self._attempt("the day's mint", lambda: compare_mint(connection, seen.books, findings))
+        gaps = self._attempt("what was cut", lambda: tuple(walk.recoveries.gaps()))
         return Report(
             ok=not findings.count,
             root=show_key(horde.root),
@@ -87,6 +90,9 @@ class _Audit:
             head=head is not None,
             findings=tuple(findings.kept),
             more=findings.count - len(findings.kept),
+            head_cut=head_cut,
+            epoch=horde.epoch,
+            gaps=gaps or (),
         )
 
     def _read_horde(self) -> Horde:

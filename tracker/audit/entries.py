@@ -12,9 +12,11 @@ from protocol.errors import Refusal
 from protocol.merkle import Frontier
 from protocol.postings import ANONYMOUS
 from tracker.audit.books import Books
+from tracker.audit.epochs import Epochs
 from tracker.audit.head import Head
-from tracker.audit.papers import Horde, Papers, Version, check_signed
-from tracker.audit.payments import Entry, Payments
+from tracker.audit.papers import Horde, Papers, Version, check_signed, read_epochs
+from tracker.audit.payments import Entry, Moment, Payments
+from tracker.audit.recoveries import Recoveries
 from tracker.audit.report import Findings
 from tracker.ledger import leaf_of
 from tracker.lifecycle import LIVE, Job, State
@@ -28,6 +30,7 @@ class Walked:
     books: Books = field(default_factory=Books)
     tree: Frontier = field(default_factory=Frontier)
     checkpoints: int = 0
+    settled: int = 0
     head_leaf: bytes | None = None
     head_root: bytes | None = None
 
@@ -50,9 +53,10 @@ class Walk:
         self._head = head
         self._findings = findings
         self._papers = Papers(connection, findings)
-        self._payments = Payments(connection, horde, versions, self.seen.books, findings)
+        self._payments = Payments(connection, versions, self.seen.books, findings)
+        self.recoveries = Recoveries(connection, horde, versions, self.seen.books, findings)
+        self._epochs = Epochs(read_epochs(connection, horde), horde, findings)
         self._checkpoint = b""
-        self._epoch = 0
         self._roots_differ = False
 
     def run(self) -> None:
@@ -66,6 +70,8 @@ class Walk:
             self._findings.expect("the entry's number", number, index, number)
             self._entry(index, leaf, hashed, evidence)
             later = self._pass_checkpoints(checkpoints, later)
+        self._epochs.end()
+        self.recoveries.end()
         while later is not None:
             self._findings.add(
                 "the ledger's tail was cut: a checkpoint covers more", f"{self.seen.tree.size} entries", later[0]
@@ -89,7 +95,7 @@ class Walk:
         what = f"checkpoint {size}"
         self._checkpoint = raw
         try:
-            _, said = check_signed(raw, self._horde, Checkpoint)
+            envelope, said = check_signed(raw, self._horde, Checkpoint)
         except Refusal as refusal:
             self._findings.add(what, refusal, "a document of the serving key")
             return next(rest, None)
@@ -98,12 +104,13 @@ class Walk:
             self._roots_differ = not self._findings.expect(
                 f"{what}: root of the tree (nothing after it can be trusted)", said.root, tree.root(), max(0, size - 1)
             )
-        if not self._epoch <= said.epoch <= self._horde.epoch:
-            self._findings.add(f"{what}: epoch", said.epoch, f"{self._epoch} to {self._horde.epoch}")
-        self._epoch = max(self._epoch, said.epoch)
+        self._findings.expect(f"{what}: epoch", said.epoch, self._epochs.number)
+        self._findings.expect(f"{what}: signer", envelope.key, self._epochs.serving)
         return next(rest, None)
 
     def _entry(self, index: int, raw: bytes, stored: bytes, evidence_raw: bytes) -> None:
+        self.recoveries.reach(index, self.seen.settled)
+        before = self.seen.tree.root() if self._epochs.begins_at(index) else b""
         hashed = merkle.leaf_hash(raw)
         self._findings.expect("the stored hash of the leaf", stored, hashed, index)
         self.seen.tree = self.seen.tree.append(hashed)
@@ -116,8 +123,9 @@ class Walk:
             self._findings.add("leaf or evidence", refusal, "what can be read", index)
             return
         self._check_leaf(index, raw, leaf, evidence)
+        self.seen.settled += leaf.event == "settle"
         try:
-            self._event(leaf.event, Entry(index, hashed, leaf.postings, evidence))
+            self._event(leaf.event, before, Entry(index, hashed, leaf.postings, evidence))
         except (Refusal, ValueError) as error:  # a row or price that makes no sense
             self._findings.add(f"what a {leaf.event} speaks of", error, "what can be read", index)
         self.seen.books.post(leaf.postings)
@@ -133,10 +141,20 @@ class Walk:
 
     # Events
 
-    def _event(self, event: str, entry: Entry) -> None:
-        if event not in ("hold", "release", "refund", "settle"):
-            self._findings.add("the event", event, "hold, release, refund or settle", entry.index)
-            return
+    def _event(self, event: str, before: bytes, entry: Entry) -> None:
+        match event:
+            case "hold" | "release" | "refund" | "settle":
+                self._event_of_job(event, entry)
+            case "recovered":
+                self.recoveries.recovered(entry)
+            case "charged":
+                self.recoveries.charged(entry)
+            case "epoch":
+                self._epochs.entered(entry, before)
+            case _:
+                self._findings.add("the event", event, "one of docs/protocol.md", entry.index)
+
+    def _event_of_job(self, event: str, entry: Entry) -> None:
         job = rows.job(self._connection, entry.evidence.job) if entry.evidence.job else None
         if job is None:
             self._findings.add("the job of the evidence", entry.evidence.job, "a job that is kept", entry.index)
@@ -147,7 +165,8 @@ class Walk:
             case "hold":
                 self._hold(entry, job)
             case "settle":
-                self._payments.check(entry, job, self._checkpoint)
+                moment = Moment(self._checkpoint, self._epochs.serving, self.seen.settled)
+                self._payments.check(entry, job, moment)
             case _:
                 self._release(event, entry, job)
 

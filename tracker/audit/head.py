@@ -15,6 +15,7 @@ from protocol.documents import Checkpoint, Settlement
 from protocol.envelope import Envelope, check_document_context
 from protocol.errors import Refusal
 from protocol.keys import show_key
+from tracker.audit.papers import Horde
 from tracker.audit.report import Findings
 
 
@@ -51,24 +52,29 @@ def read_head(path: Path) -> Head:
     raise BadHead(f"{path}: no settlement: wanted {wanted}")
 
 
-def check_head(head: Head, root: bytes, serving: bytes, findings: Findings) -> None:
+def check_head(head: Head, horde: Horde, findings: Findings) -> None:
     """Whether the horde signed what was kept."""
     for envelope in (head.envelope, head.checkpoint_envelope):
         try:
-            check_document_context(envelope, root)
+            check_document_context(envelope, horde.root)
             envelope.verify()
         except Refusal as refusal:
-            findings.add(f"the kept {envelope.kind}", refusal, f"one of horde {show_key(root)}")
-        findings.expect(f"signer of the kept {envelope.kind}", envelope.key, serving)
+            findings.add(f"the kept {envelope.kind}", refusal, f"one of horde {show_key(horde.root)}")
+        if envelope.key not in horde.keys:
+            findings.expect(f"signer of the kept {envelope.kind}", envelope.key, horde.serving)
 
 
-def compare_head(head: Head, size: int, leaf: bytes | None, root_then: bytes | None, findings: Findings) -> None:
-    """Whether the ledger of `size` entries still contains what was kept.
+def compare_head(
+    head: Head, horde: Horde, size: int, leaf: bytes | None, root_then: bytes | None, findings: Findings
+) -> None:
+    """Whether the ledger of `size` entries still contains what was kept, but for what a restore has cut openly.
 
     leaf: hash of the entry that the settlement names; root_then: the tree's root at the size of its checkpoint.
     """
     said = head.settlement
-    if leaf is None:
+    if horde.is_cut(head.envelope.key, said.entry):
+        pass  # the root has signed for that
+    elif leaf is None:
         findings.add(
             "the ledger's tail was cut: a settlement that was kept names an entry that is gone",
             f"{size} entries",
@@ -77,7 +83,9 @@ def compare_head(head: Head, size: int, leaf: bytes | None, root_then: bytes | N
         )
     else:
         findings.expect("the leaf that the kept settlement names", leaf, said.leaf, said.entry)
-    if root_then is None:
+    if head.checkpoint.size and horde.is_cut(head.checkpoint_envelope.key, head.checkpoint.size - 1):
+        pass
+    elif root_then is None:
         findings.add(
             "the ledger's tail was cut: a checkpoint that was kept covers more", f"{size} entries", head.checkpoint.size
         )

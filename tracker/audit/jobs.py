@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 
 from protocol import codec
 from protocol.documents import Evidence, Lease, Request, Settlement
 from protocol.errors import Refusal
 from protocol.postings import ANONYMOUS
 from protocol.work import PublicPart
-from tracker.audit.books import Books
+from tracker.audit.entries import Walk
 from tracker.audit.papers import Horde, open_kept
 from tracker.audit.report import Findings
 from tracker.lifecycle import LIVE, State
@@ -50,9 +51,10 @@ def _check_payer(
         findings.expect(f"{what}: payer", payer, row[0] if row else ANONYMOUS)
 
 
-def check_jobs(connection: sqlite3.Connection, horde: Horde, books: Books, findings: Findings) -> int:
+def check_jobs(connection: sqlite3.Connection, horde: Horde, walk: Walk, findings: Findings) -> int:
     """Each job's state is what the entries say; how many jobs there are."""
     count = 0
+    books = walk.seen.books
     for job, state, held, attempt, attempts, settled in connection.execute(
         "SELECT j.job, j.state, j.held, j.attempt, (SELECT max(attempt) FROM attempts a WHERE a.job = j.job), j.settled"
         " FROM jobs j"
@@ -64,39 +66,56 @@ def check_jobs(connection: sqlite3.Connection, horde: Horde, books: Books, findi
         if state not in LIVE:
             findings.expect(f"{what}, which is {state}: what is still held", books.holds.get(job, 0), 0)
         if state == State.SETTLED:
-            _check_paid_once(connection, horde, what, job, settled, findings)
+            _check_paid_once(connection, horde, walk, what, job, settled, findings)
         else:
             findings.expect(f"{what}, which is {state}: the attempt that was paid", settled, 0)
     return count
 
 
 def _check_paid_once(
-    connection: sqlite3.Connection, horde: Horde, what: str, job: bytes, settled: int, findings: Findings
+    connection: sqlite3.Connection,
+    horde: Horde,
+    walk: Walk,
+    what: str,
+    job: bytes,
+    settled: int,
+    findings: Findings,
 ) -> None:
-    """A settled job has one settlement, whose entry is a settle entry for it.
+    """A settled job has one settlement, whose entry is a settle entry for it, or by which it was entered again.
 
     The walk has shown the other direction: every settle entry is the one that its attempt's settlement names.
     """
-    row = connection.execute(
-        "SELECT raw FROM documents WHERE signer = ? AND kind = ? AND identity = ?",
-        (horde.serving, Settlement.KIND, job_identity(job, settled)),
-    ).fetchone()
+    raw = _settlement_of(connection, horde, job, settled)
     try:
-        _, said = open_kept(row and row[0], Settlement)
+        envelope, said = open_kept(raw, Settlement)
     except Refusal:
         findings.add(f"{what}: its settlement", None, f"one of attempt {settled}")
         return
-    row = connection.execute("SELECT evidence FROM entries WHERE entry = ?", (said.entry,)).fetchone()
+    again = walk.recoveries.entered.get(envelope.digest)
+    index = again.entry if again else said.entry
+    row = connection.execute("SELECT evidence FROM entries WHERE entry = ?", (index,)).fetchone()
     try:
         evidence = codec.decode(row[0], Evidence) if row else None
     except Refusal:
         evidence = None
     paid = (evidence.job, evidence.attempt) if evidence else None
-    findings.expect(f"{what}: the entry that its settlement names", paid, (job, settled), said.entry)
+    findings.expect(f"{what}: the entry that its settlement names", paid, (job, settled), index)
 
 
-def check_attempts(connection: sqlite3.Connection, findings: Findings) -> None:
-    """Each attempt's row says what its signed lease does; leases and settlements belong to attempts."""
+def _settlement_of(connection: sqlite3.Connection, horde: Horde, job: bytes, attempt: int) -> bytes | None:
+    for key in horde.keys:
+        row = connection.execute(
+            "SELECT raw FROM documents WHERE signer = ? AND kind = ? AND identity = ?",
+            (key, Settlement.KIND, job_identity(job, attempt)),
+        ).fetchone()
+        if row is not None:
+            return bytes(row[0])
+    return None
+
+
+def check_attempts(connection: sqlite3.Connection, recovered: set[bytes], findings: Findings) -> None:
+    """Each attempt's row says what its signed lease does; leases and settlements belong to attempts, but for those of
+    jobs that were entered again."""
     columns = ("job", "attempt", "worker", "model", "issued", "deadline", "rules", "price", "paid", "free")
     for raw, *row in connection.execute(
         "SELECT d.raw, a.job, a.attempt, a.worker, a.model, a.issued, a.deadline, a.rules, a.price, a.paid, a.free"
@@ -110,10 +129,12 @@ def check_attempts(connection: sqlite3.Connection, findings: Findings) -> None:
             continue
         for name, found in zip(columns, row, strict=True):
             findings.expect(f"{what}: {name}", found, getattr(lease, name))
-    stray = connection.execute(
-        "SELECT d.kind, count(*) FROM documents d WHERE d.kind IN ('lease', 'settlement') AND NOT EXISTS (SELECT 1 FROM"
+    stray: Counter[str] = Counter()
+    for kind, digest in connection.execute(
+        "SELECT d.kind, d.digest FROM documents d WHERE d.kind IN ('lease', 'settlement') AND NOT EXISTS (SELECT 1 FROM"
         " attempts a JOIN jobs j ON j.job = a.job WHERE a.job = substr(d.identity, 1, 16)"
-        " AND (a.lease = d.digest OR (d.kind = 'settlement' AND j.settled = a.attempt))) GROUP BY 1"
-    )
-    for kind, count in stray:
+        " AND (a.lease = d.digest OR (d.kind = 'settlement' AND j.settled = a.attempt)))"
+    ):
+        stray[kind] += digest not in recovered
+    for kind, count in (+stray).items():
         findings.add(f"documents of kind {kind} that belong to no attempt", count, 0)

@@ -16,6 +16,7 @@ from protocol.documents import (
     Checkpoint,
     Denial,
     Document,
+    Epoch,
     Lease,
     Receipt,
     Request,
@@ -28,7 +29,7 @@ from protocol.errors import Refusal
 from protocol.rules import Rules, from_json
 from tracker.audit.report import Findings
 from tracker.store.base import StoreError
-from tracker.store.sqlite.papers import job_identity
+from tracker.store.sqlite.papers import epoch_identity, job_identity
 
 #: What the serving key alone may say.
 OF_THE_HORDE = frozenset({Lease.KIND, Settlement.KIND, Checkpoint.KIND, RulesDocument.KIND})
@@ -46,11 +47,22 @@ class Version:
 
 @dataclass(frozen=True)
 class Horde:
-    """Who may sign. root: the horde's id; serving: the key that it appointed. epoch: raised by each restore."""
+    """Who may sign. root: the horde's id; serving: the key that it appointed. epoch: raised by each restore. former:
+    keys that served before, each with the number of the first entry that a restore has cut."""
 
     root: bytes
     serving: bytes
     epoch: int
+    former: dict[bytes, int]
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """Every key that served, the newest first."""
+        return self.serving, *reversed(self.former)
+
+    def is_cut(self, signer: bytes, entry: int) -> bool:
+        """Whether a restore cut this entry of that key."""
+        return signer in self.former and entry >= self.former[signer]
 
 
 @dataclass(frozen=True)
@@ -72,10 +84,20 @@ def read_horde(connection: sqlite3.Connection, root: bytes | None, findings: Fin
     try:
         envelope = parse(delegation)
         check_delegation(envelope, root or claimed)
-        serving = documents.open_document(envelope, Serving).serving
+        said = documents.open_document(envelope, Serving)
     except Refusal as refusal:
         raise StoreError(f"the root's delegation in the database is not one ({refusal}): restore a backup") from refusal
-    return Horde(root or claimed, serving, epoch)
+    findings.expect("the stored epoch", epoch, said.epoch)
+    former = {known.key: known.entries for known in said.former}
+    return Horde(root or claimed, said.serving, said.epoch, former)
+
+
+def read_epochs(connection: sqlite3.Connection, horde: Horde) -> list[Paper[Epoch]]:
+    """The root's word on each restore, in their order; signatures are `check_documents`' matter."""
+    rows = connection.execute(
+        "SELECT raw, taken FROM documents WHERE signer = ? AND kind = ? ORDER BY identity", (horde.root, Epoch.KIND)
+    )
+    return [Paper(*open_kept(raw, Epoch), taken) for raw, taken in rows]
 
 
 def read_rules(connection: sqlite3.Connection, horde: Horde, findings: Findings) -> dict[int, Version]:
@@ -188,8 +210,10 @@ def _checked(raw: bytes, horde: Horde, of: type[Document]) -> Envelope:
     envelope = parse(raw, limit=max(of.MAX_BYTES, RulesDocument.MAX_BYTES))
     check_document_context(envelope, horde.root)
     envelope.verify()
-    if envelope.kind in OF_THE_HORDE and envelope.key != horde.serving:
-        raise Refusal(f"a {envelope.kind} by another key than the serving key")
+    if envelope.kind in OF_THE_HORDE and envelope.key not in horde.keys:
+        raise Refusal(f"a {envelope.kind} by another key than the serving key and those that served before")
+    if envelope.kind == Epoch.KIND and envelope.key != horde.root:
+        raise Refusal("an epoch by another key than the root key")
     return envelope
 
 
@@ -199,5 +223,7 @@ def _identity_of(body: Document) -> bytes | None:
             return body.nonce
         case Lease() | Receipt() | Acknowledgement() | Denial() | Settlement():
             return job_identity(body.job, body.attempt)
+        case Epoch():
+            return epoch_identity(body.number)
         case _:
             return None

@@ -14,7 +14,7 @@ from protocol.errors import Refusal
 from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart
 from tracker.audit.books import Books
-from tracker.audit.papers import Horde, Paper, Papers, Version
+from tracker.audit.papers import Paper, Papers, Version
 from tracker.audit.report import Findings
 from tracker.ledger import day_of
 from tracker.lifecycle import Attempt, Job, State
@@ -30,6 +30,16 @@ class Entry:
     hash: bytes
     moved: postings.Postings
     evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was so when an entry came. checkpoint: the newest one before it. serving: the key that served. settled: how
+    many settlements there were, that of this entry among them."""
+
+    checkpoint: bytes
+    serving: bytes
+    settled: int
 
 
 @dataclass(frozen=True)
@@ -67,20 +77,18 @@ class Payments:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        horde: Horde,
         versions: dict[int, Version],
         books: Books,
         findings: Findings,
     ) -> None:
         self._connection = connection
-        self._horde = horde
         self._versions = versions
         self._books = books
         self._findings = findings
         self._papers = Papers(connection, findings)
 
-    def check(self, entry: Entry, job: Job, checkpoint: bytes) -> None:
-        """One settle entry of `job`; `checkpoint` is the newest one that was sealed before it."""
+    def check(self, entry: Entry, job: Job, moment: Moment) -> None:
+        """One settle entry of `job`."""
         attempt = rows.attempt(self._connection, job.handle, entry.evidence.attempt)
         if attempt is None:
             self._findings.add("the attempt", None, f"attempt {entry.evidence.attempt}", entry.index)
@@ -94,7 +102,7 @@ class Payments:
             self._findings.add("the rules of the lease", proofs.lease.body.rules, "a version that is kept", entry.index)
             return
         self._check_proofs(entry, job, proofs, version.rules)
-        self._check_terms(entry, job, attempt, proofs, version.rules, checkpoint)
+        self._check_terms(entry, job, attempt, proofs, version.rules, moment)
 
     def _expect(self, entry: Entry, what: str, found: object, wanted: object) -> None:
         self._findings.expect(what, found, wanted, entry.index)
@@ -160,7 +168,7 @@ class Payments:
             self._expect(entry, "the receipt in the acknowledgement", inner, proofs.receipt.envelope.digest)
 
     def _check_terms(
-        self, entry: Entry, job: Job, attempt: Attempt, proofs: Proofs, rules: Rules, checkpoint: bytes
+        self, entry: Entry, job: Job, attempt: Attempt, proofs: Proofs, rules: Rules, moment: Moment
     ) -> None:
         """Price, share, payment: computed again, and compared with lease, postings and settlement."""
         lease = proofs.lease.body
@@ -190,7 +198,7 @@ class Payments:
         right = postings.settle(owner, paid=owed.paid, minted=minted, burned=owed.tax)
         self._expect(entry, "the postings", entry.moved, right)
         self._check_budget(entry, lease, minted)
-        self._check_settlement(entry, proofs, owed, minted, checkpoint)
+        self._check_settlement(entry, proofs, owed, minted, moment)
         self._enter(job, owner, owed, minted)
 
     def _account_of(self, key: bytes) -> int:
@@ -208,10 +216,10 @@ class Payments:
         if minted and self._books.minted[day] > most:
             self._findings.add(f"minted on day {day}", self._books.minted[day], f"at most {most}", entry.index)
 
-    def _check_settlement(self, entry: Entry, proofs: Proofs, owed: Due, minted: int, checkpoint: bytes) -> None:
+    def _check_settlement(self, entry: Entry, proofs: Proofs, owed: Due, minted: int, moment: Moment) -> None:
         """The signed settlement says what the entry does."""
         identity = job_identity(proofs.lease.body.job, proofs.lease.body.attempt)
-        paper = self._papers.find_by_identity(self._horde.serving, Settlement, identity, entry.index)
+        paper = self._papers.find_by_identity(moment.serving, Settlement, identity, entry.index)
         if paper is None:
             return
         right = Settlement(
@@ -221,9 +229,10 @@ class Payments:
             minted=minted,
             burned=owed.tax,
             partial=proofs.receipt.body.partial,
+            number=moment.settled,
             entry=entry.index,
             leaf=entry.hash,
-            checkpoint=checkpoint,
+            checkpoint=moment.checkpoint,
             settled=entry.evidence.time,
         )
         for name in right.__struct_fields__:

@@ -47,12 +47,40 @@ class Findings:
         return False
 
 
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """What a restore cut of what one key had entered. key: that key. entries: the first number that was cut. shown:
+    settlements of after it that peers have shown, of which so many were `recovered` (the others were paid anew).
+    missing: settlements that there must have been and that nobody has shown. lacking: what `held` lacks, in
+    thousandths, since payers have not come back."""
+
+    key: str
+    entries: int
+    shown: int
+    recovered: int
+    missing: int
+    lacking: int
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield (
+            f"restored: what key {self.key[:8]}… had entered from entry {self.entries} on was cut;"
+            f" {self.recovered} settlements of it have been entered again"
+        )
+        if self.missing:
+            yield f"GAP {self.missing} more settlements were made and have not been shown by anybody"
+        if self.lacking:
+            yield f"GAP held lacks {kudos(self.lacking)} kudos: who asked for these jobs has not come back"
+        if not self.missing and not self.lacking:
+            yield "no gap is known of"
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The result.
 
     root: the horde's id. entries: of the ledger. sum: of all balances, computed from the entries. minted, burned: all
     kudos ever made and destroyed, in thousandths. size, tree: of the whole ledger's Merkle tree. head: whether a kept
-    settlement was compared. more: findings beyond those that are listed.
+    settlement was compared; head_cut: what became of it if a restore had cut its entry. epoch: how often the ledger was
+    restored; gaps: what is missing since. more: findings beyond those that are listed.
     """
 
     ok: bool
@@ -69,6 +97,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     head: bool
     findings: tuple[Finding, ...]
     more: int = 0
+    head_cut: str = ""
+    epoch: int = 0
+    gaps: tuple[Gap, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """The report for people."""
@@ -79,8 +110,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         )
         yield f"minted {kudos(self.minted)}, burned {kudos(self.burned)} kudos; all balances sum to {kudos(self.sum)}"
         yield f"the tree's root is {self.tree}"
+        for gap in self.gaps:
+            yield from gap.lines()
         if self.head:
-            yield "the settlement that was kept has been compared"
+            yield f"the settlement that was kept has been compared{self.head_cut and ': '}{self.head_cut}"
         for finding in self.findings:
             yield f"FAULT {finding}"
         if self.more:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocol.documents import Acknowledgement, Cancel, Denial, Receipt, Request
+from protocol.documents import Acknowledgement, Cancel, Denial, Lease, Receipt, Request, Settlement
 from protocol.envelope import Envelope
 from protocol.rules import Rules
 from tracker.lifecycle import Attempt, Event, Job, Outcome
@@ -101,6 +101,28 @@ class Standing:
     attempt: Attempt | None
     lease: bytes = b""
     settlement: bytes = b""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A settlement of a former serving key, and what lies behind it; all checked in itself (`tracker.recovery`).
+
+    request: from the requester who signed it, None from a worker.
+    """
+
+    settlement: tuple[Envelope, Settlement]
+    lease: tuple[Envelope, Lease]
+    receipt: tuple[Envelope, Receipt]
+    request: tuple[Envelope, Request] | None
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What became of a settlement that was shown. entered: whether it is in the ledger by this. happened: to its job,
+    if that had not ended."""
+
+    entered: bool = False
+    happened: Happened | None = None
 
 
 @dataclass(frozen=True)
@@ -218,6 +240,14 @@ class Store(ABC):
     @abstractmethod
     async def silence(self, handle: bytes, rules: Rules, now: int) -> Happened:
         """A delivered job that nobody answered for is paid by its receipt."""
+
+    @abstractmethod
+    async def recover(self, shown: Shown, now: int) -> Recovered:
+        """Enter a settlement again that a restore has cut, and charge its payer if the requester showed it; each once.
+
+        Raises `WrongSigner` (by no former serving key), `Equivocation` (an entry that was never in this ledger, though
+        it should be), `OverLimit` (more than the budget of its day ever was).
+        """
 
     # What a peer, or a tracker, that returns must know
 

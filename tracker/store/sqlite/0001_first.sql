@@ -135,3 +135,15 @@ CREATE TABLE checkpoints (
     size      INTEGER PRIMARY KEY,
     document  BLOB NOT NULL
 ) STRICT;
+
+-- Settlements of former serving keys that were entered again after a restore.
+CREATE TABLE recovered (
+    settlement  BLOB PRIMARY KEY,           -- digest
+    signer      BLOB NOT NULL,
+    entry       INTEGER NOT NULL,
+    charged     INTEGER,                    -- the entry by which its payer was charged
+    day         INTEGER NOT NULL,           -- whose mint it took
+    minted      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX recovered_by_day ON recovered (signer, day);

@@ -6,22 +6,27 @@ import sqlite3
 from dataclasses import dataclass, replace
 
 from protocol import documents, postings
+from protocol.codec import encode
 from protocol.digests import new_salt
-from protocol.documents import Checkpoint, Evidence
+from protocol.documents import Checkpoint, Evidence, Leaf
 from protocol.keys import SigningKey
 from protocol.merkle import Frontier
 from protocol.postings import Postings
 from tracker.ledger import Entry, day_of, make_entry
 
+#: How the bytes of every settle leaf begin: the head of its map, then the event.
+_SETTLE = encode(Leaf(event="settle", day=0, postings=(), hold=bytes(32), documents=bytes(32))).split(b"\xa3day")[0]
+
 
 @dataclass(frozen=True)
 class Books:
-    """The tree as it stands, and the newest checkpoint over it: what the steps keep in memory."""
+    """The tree as it stands, the newest checkpoint over it, how many settlements it holds: kept in memory."""
 
     tree: Frontier
     checkpoint: bytes
     checkpoint_size: int
     next_account: int
+    settled: int = 0
 
 
 class Ledger:
@@ -35,13 +40,17 @@ class Ledger:
 
     def load(self, connection: sqlite3.Connection) -> None:
         """Read the tree from its leaves' hashes, and the newest checkpoint."""
-        tree = Frontier()
-        for (hashed,) in connection.execute("SELECT hash FROM entries ORDER BY entry"):
+        tree, settled = Frontier(), 0
+        rows = connection.execute(
+            "SELECT hash, substr(leaf, 1, ?) = ? FROM entries ORDER BY entry", (len(_SETTLE), _SETTLE)
+        )
+        for hashed, is_settlement in rows:
             tree = tree.append(hashed)
+            settled += is_settlement
         row = connection.execute("SELECT size, document FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
         size, checkpoint = row or (-1, b"")
         highest = connection.execute("SELECT max(account) FROM accounts").fetchone()[0] or 0
-        self._books = Books(tree, checkpoint, size, max(postings.FIRST_PERSON, highest + 1))
+        self._books = Books(tree, checkpoint, size, max(postings.FIRST_PERSON, highest + 1), settled)
 
     def snapshot(self) -> object:
         """See `writer.State`."""
@@ -61,6 +70,16 @@ class Ledger:
         return self._books.tree.size
 
     @property
+    def root(self) -> bytes:
+        """The tree's root hash."""
+        return self._books.tree.root()
+
+    @property
+    def settled(self) -> int:
+        """Settlements so far; what was entered again after a restore is not counted anew."""
+        return self._books.settled
+
+    @property
     def checkpoint(self) -> bytes:
         """The newest checkpoint's envelope."""
         return self._books.checkpoint
@@ -75,7 +94,8 @@ class Ledger:
             "INSERT INTO entries (entry, leaf, hash, evidence) VALUES (?, ?, ?, ?)",
             (index, entry.leaf, entry.hash, entry.evidence),
         )
-        self._books = replace(self._books, tree=self._books.tree.append(entry.hash))
+        settled = self._books.settled + (event == "settle")
+        self._books = replace(self._books, tree=self._books.tree.append(entry.hash), settled=settled)
         connection.executemany(
             "UPDATE accounts SET balance = balance + ? WHERE account = ?",
             [(amount, account) for account, amount in moved],

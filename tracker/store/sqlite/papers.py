@@ -24,6 +24,11 @@ def job_identity(handle: bytes, attempt: int) -> bytes:
     return handle + attempt.to_bytes(4, "big")
 
 
+def epoch_identity(number: int) -> bytes:
+    """The identity of the root's word on a restore."""
+    return number.to_bytes(8, "big")
+
+
 def take(connection: sqlite3.Connection, envelope: Envelope, identity: bytes, now: int) -> bool:
     """Keep a document; False if it is there already. Raises `Conflict`."""
     row = connection.execute(

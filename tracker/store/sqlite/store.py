@@ -33,7 +33,7 @@ from protocol.postings import ANONYMOUS, BURN, HELD, MINT
 from protocol.rules import Rules, from_json, to_json
 from protocol.work import ImageWork
 from tracker import lifecycle
-from tracker.ledger import day_of, decayed, give_back_class
+from tracker.ledger import day_of, give_back_class
 from tracker.lifecycle import Attempt, Event, Job, Outcome, Payment, Received, Stage, State, decide
 from tracker.store.base import (
     AccountState,
@@ -42,12 +42,14 @@ from tracker.store.base import (
     Happened,
     Leased,
     LedgerHead,
+    Recovered,
     RulesInForce,
+    Shown,
     Standing,
     Store,
     StoreError,
 )
-from tracker.store.sqlite import papers, rows
+from tracker.store.sqlite import accounts, papers, recovery, rows
 from tracker.store.sqlite.database import connect
 from tracker.store.sqlite.ledger import Ledger, budget_used, count_minted, new_evidence, reserve
 from tracker.store.sqlite.papers import job_identity
@@ -59,11 +61,13 @@ T = TypeVar("T")
 class SqliteStore(Store):
     """The store in one SQLite file."""
 
-    def __init__(self, writer: Writer, ledger: Ledger, key: SigningKey, root: bytes) -> None:
+    def __init__(self, writer: Writer, ledger: Ledger, key: SigningKey, root: bytes, delegation: Serving) -> None:
         self._writer = writer
         self._ledger = ledger
         self._key = key
         self._root = root
+        self._delegation = delegation
+        self._keys = (key.public, *(former.key for former in reversed(delegation.former)))
 
     @classmethod
     def create(cls, path: Path, delegation: Envelope, rules: Rules, key: SigningKey, now: int) -> None:
@@ -94,13 +98,13 @@ class SqliteStore(Store):
             raise StoreError(f"{path}: there is no database: make the horde first (potluck-tracker init)")
         connection = connect(path)
         try:
-            root, ledger = _load(connection, path, key)
+            root, delegation, ledger = _load(connection, path, key)
         except BaseException:
             connection.close()
             raise
         writer = Writer(connection, ledger)
         try:
-            yield cls(writer, ledger, key, root)
+            yield cls(writer, ledger, key, root, delegation)
         finally:
             await writer.close()
 
@@ -139,22 +143,15 @@ class SqliteStore(Store):
     async def register(self, key: bytes, now: int) -> int:
         """See `Store`."""
 
-        def run(connection: sqlite3.Connection) -> int:
-            number = _account_of(connection, key)
-            if not number:
-                number = self._ledger.open_account(connection, now)
-                connection.execute("INSERT INTO keys (key, account, since) VALUES (?, ?, ?)", (key, number, now))
-            return number
-
-        return await self._step(run)
+        return await self._step(lambda c: accounts.register(c, self._ledger, key, now))
 
     async def account_of(self, key: bytes) -> int:
         """See `Store`."""
-        return await self._step(lambda c: _account_of(c, key))
+        return await self._step(lambda c: accounts.account_of(c, key))
 
     async def account(self, number: int, now: int) -> AccountState:
         """See `Store`."""
-        return await self._step(lambda c: _account(c, number, now, _rules(c).rules))
+        return await self._step(lambda c: accounts.state_of(c, number, now, _rules(c).rules))
 
     # Jobs
 
@@ -173,8 +170,9 @@ class SqliteStore(Store):
         """See `Store`."""
 
         def run(connection: sqlite3.Connection) -> Admitted:
-            if not papers.take(connection, envelope, request.nonce, now):
-                jobs = rows.jobs_of_request(connection, envelope.digest)
+            # It may also be known as evidence alone, shown after a restore that cut its jobs.
+            known = not papers.take(connection, envelope, request.nonce, now)
+            if known and (jobs := rows.jobs_of_request(connection, envelope.digest)):
                 return Admitted(jobs, sum(job.held for job in jobs), {}, again=True)
             documents.check_validity(request.valid_until, now)
             self._insert_request(connection, envelope, request, payer, origin)
@@ -226,7 +224,7 @@ class SqliteStore(Store):
         now: int,
     ) -> Job:
         """One job with its hold: what the dearest model would cost, as far as the balance goes."""
-        state = _account(connection, payer, now, rules.rules)
+        state = accounts.state_of(connection, payer, now, rules.rules)
         dearest = max(prices.price(rules.rules, request.public.work, model) for model in models)
         balance = 0 if payer == ANONYMOUS else state.balance
         held = postings.share(dearest, prices.tax(rules.rules), balance).held
@@ -279,7 +277,7 @@ class SqliteStore(Store):
         seconds = times.image_lease if isinstance(job.work, ImageWork) else times.text_lease
         waited = job.waited + now - job.changed
         job = _leased(job, now, waited)
-        payer = _account(connection, job.payer, now, rules.rules)
+        payer = accounts.state_of(connection, job.payer, now, rules.rules)
         lease = Lease(
             job=job.handle,
             attempt=job.attempt,
@@ -520,6 +518,7 @@ class SqliteStore(Store):
             minted=minted,
             burned=payment.tax,
             partial=payment.partial,
+            number=self._ledger.settled,
             entry=index,
             leaf=entry.hash,
             checkpoint=self._ledger.checkpoint,
@@ -543,27 +542,29 @@ class SqliteStore(Store):
         """What both accounts have given and taken; jobs within one account count for nothing."""
         if job.payer == attempt.owner:
             return
-        connection.execute(
-            "UPDATE accounts SET earned = earned + ?, jobs_done = jobs_done + 1 WHERE account = ?",
-            (payment.paid + minted, attempt.owner),
-        )
-        payer = _account(connection, job.payer, now, rules)
-        connection.execute(
-            "UPDATE accounts SET held = held - ?, spent = spent + ?, taken_free = taken_free + ?, free_now = ?,"
-            " free_at = ?, jobs_received = jobs_received + 1 WHERE account = ?",
-            (
-                payment.paid + payment.tax,
-                payment.paid + payment.tax,
-                payment.uncovered,
-                payer.free_now + payment.uncovered,
-                now,
-                job.payer,
-            ),
+        accounts.count_done(connection, attempt.owner, payment.paid + minted)
+        spent = payment.paid + payment.tax
+        accounts.count_received(
+            connection, job.payer, held=spent, spent=spent, uncovered=payment.uncovered, rules=rules, now=now
         )
 
     def _settlement(self, connection: sqlite3.Connection, job: Job) -> bytes:
+        """By the key that serves, or by one that served before: the ledger was restored since, or the settlement
+        entered again."""
         identity = job_identity(job.handle, job.settled)
-        return papers.find_by_identity(connection, self._key.public, Settlement.KIND, identity)
+        for key in self._keys:
+            if found := papers.find_by_identity(connection, key, Settlement.KIND, identity):
+                return found
+        return b""
+
+    async def recover(self, shown: Shown, now: int) -> Recovered:
+        """See `Store`."""
+
+        def run(connection: sqlite3.Connection) -> Recovered:
+            rules = [_rules(connection, version).rules for version in range(1, _version(connection) + 1)]
+            return recovery.recover(connection, self._ledger, self._delegation, shown, rules, now)
+
+        return await self._step(run, now)
 
     # What a peer, or a tracker, that returns must know
 
@@ -608,19 +609,20 @@ class SqliteStore(Store):
         return Standing(job, attempt, lease, settlement)
 
 
-def _load(connection: sqlite3.Connection, path: Path, key: SigningKey) -> tuple[bytes, Ledger]:
-    """Whose horde this is, and its ledger."""
+def _load(connection: sqlite3.Connection, path: Path, key: SigningKey) -> tuple[bytes, Serving, Ledger]:
+    """Whose horde this is, who may sign for it, and its ledger."""
     row = connection.execute("SELECT root, delegation, epoch FROM horde").fetchone()
     if row is None:
         raise StoreError(f"{path}: holds no horde: make it first (potluck-tracker init)")
-    root, delegation, epoch = row
-    envelope = parse(delegation)
+    root, raw, epoch = row
+    envelope = parse(raw)
     check_delegation(envelope, root)
-    if documents.open_document(envelope, Serving).serving != key.public:
+    delegation = documents.open_document(envelope, Serving)
+    if delegation.serving != key.public:
         raise StoreError(f"{path}: its horde has appointed another serving key than {show_key(key.public)}")
     ledger = Ledger(key, root, epoch)
     ledger.load(connection)
-    return root, ledger
+    return root, delegation, ledger
 
 
 _PAYING = (lifecycle.Acknowledged, lifecycle.Received, lifecycle.Silence)
@@ -657,23 +659,6 @@ def _job_and_attempt(connection: sqlite3.Connection, handle: bytes, number: int)
     if attempt is None:
         raise UnknownJob(f"this job has no attempt {number}")
     return job, attempt
-
-
-def _account_of(connection: sqlite3.Connection, key: bytes) -> int:
-    row = connection.execute("SELECT account FROM keys WHERE key = ?", (key,)).fetchone()
-    return row[0] if row else 0
-
-
-def _account(connection: sqlite3.Connection, number: int, now: int, rules: Rules) -> AccountState:
-    row = connection.execute(
-        "SELECT balance, held, earned, spent, taken_free, free_now, free_at, jobs_done, jobs_received FROM accounts"
-        " WHERE account = ?",
-        (number,),
-    ).fetchone()
-    if row is None:
-        raise UnknownJob(f"there is no account {number}")
-    free_now = decayed(row[5], row[6], now, rules.matching.half_life_days)
-    return AccountState(number, row[0], row[1], row[2], row[3], row[4], free_now, row[7], row[8])
 
 
 def _version(connection: sqlite3.Connection) -> int:
