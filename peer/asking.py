@@ -84,21 +84,22 @@ class Asking:
         self.cancelled: Envelope | None = None
         self._public = public
         self._seed = private.seed
-        self._secrets = Secrets(SigningKey.generate(), codec.encode(private))
+        job_key, content = SigningKey.generate(), codec.encode(private)
         self._desk = desk
         self._random = random
         self._finished = finished
         self._ended = 0
         self._error: PotluckError | None = None
-        _check(public, self._secrets.private)
+        _check(public, content)
         document = Request(
             nonce=self.nonce,
             valid_until=desk.line.now() + VALID_MS,
             public=public,
-            private_digest=private_digest(self._secrets.private),
-            job_key=self._secrets.job_key.public,
+            private_digest=private_digest(content),
+            job_key=job_key.public,
         )
         self.envelope = sign(document, key, desk.line.root)
+        self._secrets = Secrets(job_key, content, self.envelope.raw)
 
     @property
     def n(self) -> int:
@@ -122,8 +123,10 @@ class Asking:
 
     def queued(self, queued: Queued) -> Sequence[Job]:
         """The tracker took the request in; the jobs that are new by this. Said again after a reconnect."""
-        if self.jobs or len(queued.jobs) != self.n:
+        if len(queued.jobs) != self.n:
             return []
+        if self.jobs:
+            return self._queued_anew(queued.jobs)
         self.jobs = [self._job(index, handle) for index, handle in enumerate(queued.jobs)]
         for index, handle in enumerate(queued.jobs):
             self.inbox.put(events.Queued(index, handle, queued.held))
@@ -131,6 +134,28 @@ class Asking:
             for job in self.jobs:
                 job.decide.cancel()
         return self.jobs
+
+    def _queued_anew(self, handles: Sequence[bytes]) -> Sequence[Job]:
+        """The horde was restored from a copy older than this request: jobs of which nothing was said begin anew, the
+        others are not wanted a second time."""
+        begun: list[Job] = []
+        for index, handle in enumerate(handles):
+            job = self.jobs[index]
+            if job.handle == handle:
+                continue
+            if not job.is_under_way:
+                _ = self._desk.spawn(self._send_cancel(handle))
+                continue
+            job.abandon()
+            self.jobs[index] = self._job(index, handle)
+            begun.append(self.jobs[index])
+            self.inbox.put(events.Restarted(index, "the horde was restored from a copy and begins this job anew"))
+        return begun
+
+    async def _send_cancel(self, handle: bytes) -> None:
+        valid_until = self._desk.line.now() + VALID_MS
+        document = Cancel(nonce=secrets.token_bytes(NONCE_BYTES), valid_until=valid_until, job=handle)
+        await self._desk.line.send_document(sign(document, self._secrets.job_key, self._desk.line.root))
 
     async def cancel(self) -> None:
         """Nobody wants the rest any more: say so, once."""

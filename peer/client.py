@@ -28,10 +28,11 @@ from peer.evidence import Evidence, Unsettled
 from peer.follow import LeaseCame, SettlementCame, StatementRefused
 from peer.home import Home
 from peer.job import Desk, Job
+from peer.keeping import PASSING, Showing
 from peer.stream_reader import BadRecord, StreamReader, Worker, worker_of
 from protocol import messages
 from protocol.digests import new_salt
-from protocol.documents import Lease, PeerRecord, RulesDocument, Settlement, open_document
+from protocol.documents import Lease, PeerRecord, RulesDocument, Serving, Settlement, open_document
 from protocol.envelope import Envelope, parse
 from protocol.keys import SigningKey
 from protocol.links import Link, parse_link
@@ -55,8 +56,7 @@ LEAVE_SECONDS = 15.0
 #: Peer records kept: of the workers that we last had to do with.
 MAX_WORKERS = 4096
 
-#: Refusals that pass: a statement is sent again after a while, anywhere between these seconds.
-PASSING = frozenset({"busy", "internal", "stopping", "too_slow"})
+#: A statement that was refused for a while is sent again, anywhere between these seconds later.
 AGAIN_SECONDS = (1.0, 5.0)
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ class Client:
         self._evidence = Evidence(home.results_folder) if home else None
         # Only a session of the key that asked may send a statement again; a key given for once does not come back.
         self._resumable = home is not None and key is None
+        self._showing = Showing(self._evidence.keeping(self.link.root)) if self._evidence and self._resumable else None
         self._workers: dict[bytes, Worker] = {}
         self._askings: dict[bytes, Asking] = {}
         self._jobs: dict[bytes, Job] = {}
@@ -309,6 +310,8 @@ class Client:
 
     async def reconciled(self, theirs: Sequence[Held]) -> None:
         """Send again what the tracker lacks."""
+        if self._showing is not None and self._connection.delegation is not None:
+            await self._showing.begin(self._connection, open_document(self._connection.delegation, Serving))
         requests = {held.job for held in theirs if held.kind == "request"}
         statements = {held.digest for held in theirs}
         for asking in list(self._askings.values()):
@@ -339,6 +342,9 @@ class Client:
                 for _, future in self._answers.get(message.KIND, []):
                     if not future.done():
                         future.set_result(message)
+            case messages.Taken():
+                if self._showing is not None:
+                    self._showing.taken(message.documents)
             case _:
                 pass  # `taken` confirms what only a settlement ends; the rest is for workers
 
@@ -374,8 +380,12 @@ class Client:
             if len(queued.jobs) != asking.n:
                 text = f"the tracker made {len(queued.jobs)} jobs of a request for {asking.n}"
                 asking.fail(Refused("bad_body", text))
+            before = list(asking.jobs)
             for job in asking.queued(queued):
                 self._jobs[job.handle] = job
+            for job in before:
+                if job not in asking.jobs:
+                    self._jobs.pop(job.handle, None)
 
     def _tell(
         self, handle: bytes, said: LeaseCame | SettlementCame | messages.Position | messages.Requeued | messages.Ended
@@ -395,6 +405,9 @@ class Client:
             del self._workers[next(iter(self._workers))]
 
     async def _refused(self, refused: messages.Refused) -> None:
+        if self._showing is not None and self._showing.refused(refused.about, refused.code):
+            log.info("a settlement of before a restore was refused: %s: %s", refused.code, refused.text)
+            return
         for asking in list(self._askings.values()):
             if asking.envelope.digest == refused.about:
                 asking.fail(Refused(refused.code, refused.text))
@@ -427,7 +440,8 @@ class Client:
         for unsettled in [left for left in self._left_over.values() if left.job == job]:
             del self._left_over[unsettled.document]
             if settlement:
-                await asyncio.to_thread(self._evidence.settle, self.link.root, unsettled, settlement)
+                delegation = self._connection.delegation.raw if self._connection.delegation is not None else b""
+                await asyncio.to_thread(self._evidence.settle, self.link.root, unsettled, settlement, delegation)
             else:
                 await asyncio.to_thread(self._evidence.forget, self.link.root, unsettled)
 

@@ -133,6 +133,7 @@ class Connection:
     ) -> None:
         self.root = link.root
         self.serving: bytes | None = None
+        self.delegation: Envelope | None = None
         self.rules: Rules | None = None
         self.rules_version = 0
         self.rules_document = rules
@@ -294,7 +295,7 @@ class Connection:
             case Send(raw):
                 await self._send(raw)
             case Welcomed(welcome, clock_offset):
-                self.serving = session.serving
+                self.serving, self.delegation = session.serving, session.delegation
                 self.account = welcome.account
                 self.clock_offset = clock_offset
                 self.trouble = None

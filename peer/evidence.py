@@ -4,6 +4,7 @@
 content/<SHA-256>/<job>-<attempt>.json     all that shows where content of this digest came from (`Proof`)
 saved/<SHA-256 of a path>                  SHA-256 of the content that was saved under that path
 unsettled/<horde>/<job>-<attempt>.json     an acknowledgement or denial that the tracker has not answered (`Unsettled`)
+settled/<horde>/                           settlements of the last days, with what lies behind them (`peer.keeping`)
 ```
 """
 
@@ -17,15 +18,19 @@ from typing import TypeVar
 import msgspec
 
 from peer.home import write_file
+from peer.keeping import Keeping
 from protocol.digests import Artifact
+from protocol.envelope import parse
 from protocol.keys import show_key
+from protocol.messages import Kept
 
 K = TypeVar("K")
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """Where a result came from. artifacts: all of it, as the output digest binds them. All but root and salt are
-    envelopes as they travelled; settlement is empty until it came."""
+    envelopes as they travelled; settlement is empty until it came. delegation: the root's, where another serving key
+    signed the settlement than the lease."""
 
     root: bytes
     job: bytes
@@ -36,16 +41,21 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     receipt: bytes
     acknowledgement: bytes
     settlement: bytes = b""
+    delegation: bytes = b""
 
 
 class Unsettled(msgspec.Struct, frozen=True, kw_only=True):
     """A statement about an attempt that is to be sent until it is answered. document: its envelope. contents: digests
-    of the contents whose proofs still lack the settlement."""
+    of the contents whose proofs still lack the settlement. request, lease, receipt: envelopes that are kept with an
+    acknowledgement's settlement for some days; empty if this peer cannot show them later."""
 
     job: bytes
     attempt: int
     document: bytes
     contents: tuple[bytes, ...] = ()
+    request: bytes = b""
+    lease: bytes = b""
+    receipt: bytes = b""
 
 
 class Evidence:
@@ -73,12 +83,22 @@ class Evidence:
             if (found := _read(path, Unsettled)) is not None
         ]
 
-    def settle(self, root: bytes, unsettled: Unsettled, settlement: bytes) -> None:
+    def keeping(self, root: bytes) -> Keeping:
+        """The settlements of one horde's last days."""
+        return Keeping(self._folder / "settled", root)
+
+    def settle(self, root: bytes, unsettled: Unsettled, settlement: bytes, delegation: bytes = b"") -> None:
         """Put the settlement to the proofs of this attempt; the statement about it has done its work."""
         for content in unsettled.contents:
             proof = _read(self._proof_file(content, unsettled.job, unsettled.attempt), Proof)
             if proof is not None:
-                self.keep(msgspec.structs.replace(proof, settlement=settlement))
+                same = not delegation or parse(proof.lease).key == parse(settlement).key
+                replaced = msgspec.structs.replace(proof, settlement=settlement, delegation=b"" if same else delegation)
+                self.keep(replaced)
+        if unsettled.request:
+            self.keeping(root).keep(
+                Kept(settlement=settlement, lease=unsettled.lease, receipt=unsettled.receipt, request=unsettled.request)
+            )
         self.forget(root, unsettled)
 
     def forget(self, root: bytes, unsettled: Unsettled) -> None:

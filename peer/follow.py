@@ -15,6 +15,7 @@ from peer.assembly import Assembly, Complete, Misbehaved
 from protocol import frames, messages
 from protocol.documents import Lease, Settlement
 from protocol.envelope import Envelope
+from protocol.errors import UnknownJob
 from protocol.keys import show_key
 from protocol.work import ImageWork, PublicPart
 
@@ -370,6 +371,8 @@ class Follow:
         self._move(State.ENDED, said)
         if self._denied:
             return [End(events.Denied(said.code, f"{self._denied}; and the denial was refused: {said.text}"))]
+        if said.code == UnknownJob.code:
+            return [End(None)]  # restored from a copy, the horde has lost the job; its result has come all the same
         return [End(events.Refused(said.code, said.text))]
 
     def _patience_over(self, said: PatienceOver) -> list[Effect]:

@@ -24,6 +24,7 @@ class Line(Protocol):
     """What a job needs of the connection to the tracker."""
 
     root: bytes
+    delegation: Envelope | None
 
     @property
     def is_ready(self) -> bool:
@@ -58,10 +59,11 @@ class Desk:
 
 @dataclass(frozen=True)
 class Secrets:
-    """What a request's jobs need and nobody else gets: the job key and the private part."""
+    """What a request's jobs need: the job key and the private part, which nobody else gets, and the request itself."""
 
     job_key: SigningKey
     private: bytes
+    request: bytes
 
 
 class Job:
@@ -112,6 +114,11 @@ class Job:
         if self._reading is not None and self._reading is not asyncio.current_task():
             self._reading.cancel()
         self._reading = None
+
+    def abandon(self) -> None:
+        """The horde has forgotten it: nothing comes of it any more, and nobody is told."""
+        self.close()
+        self.decide.state = State.ENDED
 
     async def _handle(self, said: Input) -> None:
         async with self._turn:
@@ -201,7 +208,15 @@ class Job:
             acknowledgement=envelope.raw,
         )
         contents = tuple(artifact.sha256 for artifact in complete.artifacts)
-        unsettled = Unsettled(job=self.handle, attempt=effect.attempt, document=envelope.raw, contents=contents)
+        unsettled = Unsettled(
+            job=self.handle,
+            attempt=effect.attempt,
+            document=envelope.raw,
+            contents=contents,
+            request=self._secrets.request if self._desk.resumable else b"",
+            lease=effect.lease,
+            receipt=complete.receipt,
+        )
         await self._state(envelope, unsettled, proof)
 
     async def _state(self, envelope: Envelope, unsettled: Unsettled, proof: Proof | None) -> None:
@@ -218,7 +233,9 @@ class Job:
         evidence, unsettled = self._desk.evidence, self._unsettled
         if evidence is None or unsettled is None or unsettled.attempt != said.settlement.attempt:
             return
-        await asyncio.to_thread(evidence.settle, self._desk.line.root, unsettled, said.envelope.raw)
+        line = self._desk.line
+        delegation = line.delegation.raw if line.delegation is not None else b""
+        await asyncio.to_thread(evidence.settle, line.root, unsettled, said.envelope.raw, delegation)
 
     async def _forget(self) -> None:
         if self._desk.evidence is not None and self._desk.resumable and self._unsettled is not None:

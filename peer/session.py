@@ -183,6 +183,8 @@ class Session:
     ) -> None:
         self.state = State.GREETING
         self.serving: bytes | None = None
+        self.delegation: Envelope | None = None
+        self.former: frozenset[bytes] = frozenset()
         self.delegation_version = delegation_seen
         self._root = root
         self._key = key
@@ -263,6 +265,8 @@ class Session:
                 "an older serving key may be a stolen one; ask the operator"
             )
         self.delegation_version = delegation.version
+        self.delegation = envelope
+        self.former = frozenset(former.key for former in delegation.former)
         return delegation.serving
 
     def _hear(self, envelope: Envelope, now: int) -> list[Effect]:
@@ -282,7 +286,8 @@ class Session:
         kind = DOCUMENTS[envelope.kind]
         _check_size(envelope, kind.MAX_BYTES)
         check_document_context(envelope, self._root)
-        if envelope.key != self.serving and kind is not PeerRecord:  # a peer record is signed by its own worker
+        # A peer record is signed by its own worker; what a former serving key signed still counts.
+        if envelope.key != self.serving and envelope.key not in self.former and kind is not PeerRecord:
             raise WrongSigner(
                 f"a {envelope.kind} of key {show_key(envelope.key)[:8]}…, which does not serve this horde"
             )

@@ -15,11 +15,12 @@ from protocol.documents import (
     Document,
     Lease,
     Receipt,
+    Serving,
     Settlement,
     open_document,
     parse_document,
 )
-from protocol.envelope import Envelope, check_document_context
+from protocol.envelope import Envelope, check_delegation, check_document_context
 from protocol.errors import Refusal
 from protocol.keys import show_key
 
@@ -98,11 +99,27 @@ def _verify(content: bytes, proof: Proof) -> Verified:
     statements: list[Receipt | Acknowledgement | Settlement] = [receipt, acknowledgement]
     settlement = None
     if proof.settlement:
-        settlement, _ = _open(proof.settlement, Settlement, proof.root, lease_envelope.key)
+        settlement, envelope = _open(proof.settlement, Settlement, proof.root)
+        if envelope.key != lease_envelope.key:
+            _check_succession(proof, lease_envelope.key, envelope.key)
         statements.append(settlement)
     if any((one.job, one.attempt) != (lease.job, lease.attempt) for one in statements):
         raise NotVerified("mismatch", "the documents kept beside it speak of different jobs")
     return Verified(sha256, computed, proof.root, lease, receipt, settlement)
+
+
+def _check_succession(proof: Proof, before: bytes, after: bytes) -> None:
+    """Another serving key signed the settlement than the lease: the root has to say that both served."""
+    served: set[bytes] = set()
+    if proof.delegation:
+        envelope = parse_document(proof.delegation, Serving)
+        check_delegation(envelope, proof.root)
+        said = open_document(envelope, Serving)
+        served = {said.serving, *(former.key for former in said.former)}
+    if not {before, after} <= served:
+        raise NotVerified(
+            "mismatch", f"the settlement is signed by {show_key(after)}, and should be by {show_key(before)}"
+        )
 
 
 def _open(raw: bytes, of: type[D], root: bytes, key: bytes | None = None) -> tuple[D, Envelope]:

@@ -28,6 +28,7 @@ from peer.engines.base import (
     Task,
     TextMade,
 )
+from peer.keeping import Keeping, Showing
 from peer.news import News
 from peer.opening import check_opening
 from peer.output import Output
@@ -36,7 +37,7 @@ from peer.spool import Attempt, Spool, SpoolError, reopen_all
 from peer.stream_server import StreamServer
 from peer.worker_jobs import SETTLED, Discard, Effect, Hand, Job, Jobs, Prepare, Start, Stop, Tell
 from protocol.digests import new_salt
-from protocol.documents import Receipt, Settlement, open_document, sign
+from protocol.documents import Receipt, Serving, Settlement, open_document, sign
 from protocol.envelope import Envelope
 from protocol.errors import NotRegistered, StreamGone
 from protocol.frames import Preview, Progressed
@@ -46,6 +47,7 @@ from protocol.messages import (
     Account,
     Announce,
     Held,
+    Kept,
     Offer,
     Progress,
     Refused,
@@ -134,6 +136,8 @@ class Worker:
         self._settings = settings
         self._on_news = on_news
         self._spools = folder / "spool" / show_key(link.root)[:16]
+        self._keeping = Keeping(folder / "settled", link.root)
+        self._showing = Showing(self._keeping)
         self._jobs = Jobs(key.public, (), settings.ahead, settings.anonymous)
         self._outputs: dict[Attempt, Output] = {}
         self._runs: dict[Attempt, _Run] = {}
@@ -213,7 +217,9 @@ class Worker:
         self._is_announced = False
 
     async def reconciled(self, theirs: Sequence[Held]) -> None:
-        """Catch up; then announce, or register first."""
+        """Show what a restore has cut, and catch up; then announce, or register first."""
+        assert self.connection.delegation is not None  # noqa: S101 (shown before the welcome)
+        await self._showing.begin(self.connection, open_document(self.connection.delegation, Serving))
         self._carry_out(self._jobs.reconciled(theirs))
         if self.connection.account:
             await self._announce()
@@ -227,12 +233,14 @@ class Worker:
                 self._carry_out(self._jobs.withdrawn(message))
             case Taken(documents=documents):
                 self._jobs.taken(documents)
+                self._showing.taken(documents)
             case Account(number=number, notice=notice) if number and not self._is_announced:
                 self._tell_news(News("account", f"{number}. {notice}"))
                 await self._announce()
             case Refused(code=code, text=text):
                 log.warning("the tracker refused something: %s: %s", code, text)
                 self._tell_news(News("refused", f"{code}: {text}"))
+                self._showing.refused(message.about, code)
                 if code == NotRegistered.code:
                     raise CannotJoin(NotRegistered(text))
                 self._carry_out(self._jobs.refused(message))
@@ -246,11 +254,23 @@ class Worker:
         elif envelope.kind == "settlement":
             paid = open_document(envelope, Settlement)
             attempt = Attempt(paid.job, paid.attempt)
+            self._keep(attempt, envelope)
             if effects := self._jobs.settled(attempt):  # it comes again after a loss, and counts once
                 self._tell_news(News("settled", attempt=attempt, earned=paid.paid + paid.minted))
                 self._carry_out(effects)
         elif envelope.kind == "rules":
             self._tell_news(News("rules", f"version {self.connection.rules_version}"))
+
+    def _keep(self, attempt: Attempt, settlement: Envelope) -> None:
+        """Keep a settlement for some days, should the tracker lose it."""
+        job = self._jobs.jobs.get(attempt)
+        if job is None or job.receipt is None:
+            return
+        kept = Kept(settlement=settlement.raw, lease=job.envelope.raw, receipt=job.receipt.raw)
+        try:
+            self._keeping.keep(kept)
+        except OSError as error:
+            log.warning("a settlement could not be kept: %s", error)
 
     async def lost(self) -> None:
         """Work goes on; what it brings is handed over on return."""

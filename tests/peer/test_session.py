@@ -94,8 +94,8 @@ def sent(effects: list[Effect]) -> list[bytes]:
 class Pair:
     """A session and its tracker, joined in memory, brought as far as a test needs."""
 
-    def __init__(self, *, until: State = State.GREETING, **options) -> None:
-        self.horde = Horde()
+    def __init__(self, *, until: State = State.GREETING, horde: Horde | None = None, **options) -> None:
+        self.horde = horde or Horde()
         self.tracker = TrackerSide(self.horde)
         self.session = Session(self.horde.root, KEY, "test", PEER_SESSION, **options)
         if until is not State.GREETING:
@@ -399,6 +399,17 @@ def test_a_document_of_another_horde_or_signer_is_refused() -> None:
     assert Pair(until=State.OPEN).refuses(sign(lease, a_key(16), ROOT.public).raw) == "wrong_signer"
     with_session = seal("lease", codec.encode(lease), SERVING, session_context(ROOT.public, PEER_SESSION, 2))
     assert Pair(until=State.OPEN).refuses(with_session.raw) == "unknown_kind"
+
+
+def test_what_a_former_serving_key_signed_still_counts_but_it_says_nothing() -> None:
+    before, after = SERVING, a_key(70)
+    pair = Pair(horde=Horde(serving_key=after, former=(before,)), until=State.OPEN)
+    lease, settlement = signed(a_lease(), before).raw, signed(a_settlement(), before).raw
+
+    assert isinstance(pair.receive(lease)[-1], DeliverDocument)
+    assert isinstance(pair.receive(settlement)[-1], DeliverDocument)
+    message = Outbound(pair.horde.root, PEER_SESSION, before, 2).seal("account", codec.encode(Account(number=1)))
+    assert pair.refuses(message.raw) == "wrong_signer"
 
 
 def test_a_forged_peer_record_is_refused() -> None:

@@ -10,6 +10,8 @@ import pytest
 from peer.evidence import Evidence, Proof, Unsettled
 from peer.verify import NotVerified, verify_content, verify_file
 from protocol.digests import Artifact, output_digest
+from protocol.documents import Former, Serving, sign
+from protocol.keys import SigningKey
 from tests.support.builders import (
     JOB_KEY,
     ROOT,
@@ -132,6 +134,21 @@ def test_content_that_is_not_the_proofs_is_a_mismatch() -> None:
 
 def test_one_proof_that_holds_is_enough() -> None:
     assert verify_content(CONTENT, [a_proof(salt=a_salt(5)), a_proof(attempt=2), OTHER]).lease.attempt == 2
+
+
+def test_a_settlement_by_the_next_serving_key_needs_the_roots_word_that_both_served() -> None:
+    after = a_key(70)
+    settlement = signed(a_settlement(a_lease()), after).raw
+
+    def by(*former: SigningKey, root: SigningKey = ROOT) -> bytes:
+        named = tuple(Former(key=key.public, entries=0) for key in former)
+        return sign(Serving(serving=after.public, version=2, former=named), root, ROOT.public).raw
+
+    assert verify_content(CONTENT, [a_proof(settlement=settlement, delegation=by(SERVING))]).settlement
+    for delegation in (b"", by(), by(a_key(71)), by(SERVING, root=a_key(72))):
+        with pytest.raises(NotVerified) as refused:
+            verify_content(CONTENT, [a_proof(settlement=settlement, delegation=delegation)])
+        assert refused.value.reason == "mismatch"
 
 
 def test_the_same_content_from_two_jobs_keeps_both_proofs(evidence: Evidence) -> None:

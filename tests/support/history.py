@@ -51,6 +51,7 @@ class Admission:
     by: SigningKey
     job_key: SigningKey
     admitted: Admitted
+    request: Envelope
 
     @property
     def job(self) -> bytes:
@@ -99,8 +100,9 @@ class History:
         request = a_request(public, nonce=a_nonce(100 + self._number), valid_until=now + MINUTE, job_key=job_key)
         payer = self.accounts.get(by.public, ANONYMOUS)
         choice = self._choice(served_by, public) if served_by else None
+        envelope = signed(request, by)
         admitted = await self.store.admit(
-            signed(request, by),
+            envelope,
             request,
             payer=payer,
             origin=str(payer) if payer != ANONYMOUS else "203.0.113.0/24",
@@ -109,7 +111,7 @@ class History:
             rules=self.rules,
             now=now,
         )
-        return Admission(by, job_key, admitted)
+        return Admission(by, job_key, admitted, envelope)
 
     def _choice(self, worker: SigningKey, public: PublicPart) -> Choice:
         return Choice(worker.public, self.accounts[worker.public], public.models[0])

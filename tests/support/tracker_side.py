@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from protocol import codec
-from protocol.documents import Document, sign
+from protocol.documents import Document, Former, Serving, sign
 from protocol.envelope import Challenge, Envelope, Inbound, Outbound, encode_challenge, parse
 from protocol.keys import SigningKey
 from protocol.messages import Held, Hello, Holding, SessionMessage, Welcome
 from protocol.rules import Rules
-from tests.support.builders import NOW, ROOT, SERVING, a_delegation, a_rules_document
+from tests.support.builders import NOW, ROOT, SERVING, a_rules_document
 
 
 @dataclass
@@ -20,13 +20,16 @@ class Horde:
     root_key: SigningKey = field(default_factory=lambda: ROOT)
     serving_key: SigningKey = field(default_factory=lambda: SERVING)
     rules: Rules = field(default_factory=Rules)
+    former: tuple[SigningKey, ...] = ()
 
     @property
     def root(self) -> bytes:
         return self.root_key.public
 
     def delegation(self, *, version: int = 1, expires: int = 0) -> Envelope:
-        return a_delegation(version, expires, self.serving_key, self.root_key)
+        former = tuple(Former(key=key.public, entries=0) for key in self.former)
+        serving = Serving(serving=self.serving_key.public, version=version, expires=expires, former=former)
+        return sign(serving, self.root_key, self.root)
 
     def sign(self, document: Document) -> Envelope:
         return sign(document, self.serving_key, self.root)

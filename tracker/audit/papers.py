@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -93,11 +94,15 @@ def read_horde(connection: sqlite3.Connection, root: bytes | None, findings: Fin
 
 
 def read_epochs(connection: sqlite3.Connection, horde: Horde) -> list[Paper[Epoch]]:
-    """The root's word on each restore, in their order; signatures are `check_documents`' matter."""
+    """The root's word on each restore, in their order; what cannot be read is `check_documents`' matter."""
     rows = connection.execute(
         "SELECT raw, taken FROM documents WHERE signer = ? AND kind = ? ORDER BY identity", (horde.root, Epoch.KIND)
     )
-    return [Paper(*open_kept(raw, Epoch), taken) for raw, taken in rows]
+    found = []
+    for raw, taken in rows:
+        with suppress(Refusal):
+            found.append(Paper(*open_kept(raw, Epoch), taken))
+    return found
 
 
 def read_rules(connection: sqlite3.Connection, horde: Horde, findings: Findings) -> dict[int, Version]:

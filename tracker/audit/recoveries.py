@@ -175,16 +175,19 @@ class Recoveries:
 
     def gaps(self) -> Iterator[Gap]:
         """For each key that served before: what was cut, what of it came back, what nobody has shown."""
+        shown_by = {key: set(self._shown(key, entries)) for key, entries in self._horde.former.items()}
+        # Up to the restore that it began with, a key went on from numbers that another one had signed.
+        any_shown = set().union(*shown_by.values())
         for key, entries in self._horde.former.items():
-            shown = sorted(self._shown(key, entries))
-            before = self._settled_before.get(entries, 0)
+            shown, before = shown_by[key], self._settled_before.get(entries, 0)
+            missing = set(range(before + 1, max(shown, default=0))) - any_shown
             mine = [one for one in self.entered.values() if one.signer == key]
             yield Gap(
                 key=show_key(key),
                 entries=entries,
                 shown=len(shown),
                 recovered=len(mine),
-                missing=max(0, shown[-1] - before - len(shown)) if shown else 0,
+                missing=len(missing),
                 lacking=sum(one.amount for one in mine if one.charged is None),
             )
 
