@@ -8,7 +8,7 @@ at the bucket's head. So finding the next job costs the same with ten or a milli
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -238,12 +238,12 @@ class _Bucket:
         self.turns: Any = SortedList()  # of (since when this origin waits, origin)
         self.turn_of: dict[str, int] = {}
 
-    def add(self, job: Waiting) -> None:
+    def add(self, job: Waiting, served: int) -> None:
         self.by_rank.add((job.rank, job.handle))
         jobs = self.by_origin.setdefault(job.origin, OrderedDict())
         jobs[job.handle] = None
         if job.origin not in self.turn_of:
-            self._set_turn(job.origin, job.since)
+            self._set_turn(job.origin, max(job.since, served))
 
     def remove(self, job: Waiting) -> None:
         self.by_rank.remove((job.rank, job.handle))
@@ -253,10 +253,14 @@ class _Bucket:
             del self.by_origin[job.origin]
             self.turns.remove((self.turn_of.pop(job.origin), job.origin))
 
-    def served(self, origin: str, now: int) -> None:
-        """This origin had its turn: it goes to the end of the line of those who wait."""
-        if origin in self.turn_of:
-            self._set_turn(origin, now)
+    def sort_first(self, served: Mapping[str, int]) -> None:
+        """Whoever was served since it stood first in this line goes further back, until somebody stands first who
+        was not."""
+        while self.turns:
+            turn, origin = self.turns[0]
+            if served.get(origin, 0) <= turn:
+                return
+            self._set_turn(origin, served[origin])
 
     def _set_turn(self, origin: str, since: int) -> None:
         if origin in self.turn_of:
@@ -278,6 +282,9 @@ class Queue:
         self._requests: dict[bytes, dict[bytes, Waiting]] = {}  # all, by request
         self._away: set[bytes] = set()  # requests whose requester is not there
         self._leases: Counter[str] = Counter()
+        # When an origin was served last, and how many of its jobs can be matched, by kind.
+        self._served: dict[Kind, dict[str, int]] = {"image": {}, "text": {}}
+        self._present: Counter[tuple[Kind, str]] = Counter()
 
     def __len__(self) -> int:
         return sum(len(jobs) for jobs in self._requests.values())
@@ -330,10 +337,17 @@ class Queue:
             bucket = self._buckets[job.constraints] = _Bucket()
             for model in job.constraints.models or ("",):
                 self._by_model.setdefault((job.constraints.kind, model), {})[job.constraints] = None
-        bucket.add(job)
+        kind = job.constraints.kind
+        self._present[kind, job.origin] += 1
+        bucket.add(job, self._served[kind].get(job.origin, 0))
 
     def _leave(self, job: Waiting) -> None:
         del self._jobs[job.handle]
+        name = job.constraints.kind, job.origin
+        self._present[name] -= 1
+        if not self._present[name]:
+            del self._present[name]
+            self._served[job.constraints.kind].pop(job.origin, None)
         bucket = self._buckets[job.constraints]
         bucket.remove(job)
         if not bucket:
@@ -371,6 +385,8 @@ class Queue:
         self, bucket: _Bucket, worker: Worker, offers: Sequence[Offer], terms: Terms, *, fair: bool
     ) -> tuple[Waiting, Offer] | None:
         looked_at = 0
+        if fair:
+            bucket.sort_first(self._served[offers[0].kind])
         for handle in _by_turn(bucket) if fair else (handle for _, handle in bucket.by_rank.islice(0, SCAN_HAD)):
             job = self._jobs[handle]
             found = why_not_pair(job, worker, offers, terms)
@@ -389,11 +405,11 @@ class Queue:
         return one.rank < other.rank
 
     def leased(self, job: Waiting, model: str, now: int) -> None:
-        """A lease of this swarm went to this job's origin."""
+        """A lease of this swarm went to this job's origin, which goes to the end of the line, whatever else it asked
+        for."""
         self._leases[model] += 1
-        bucket = self._buckets.get(job.constraints)
-        if bucket is not None:
-            bucket.served(job.origin, now)
+        if job.handle in self._jobs:
+            self._served[job.constraints.kind][job.origin] = now
 
     def ahead_of(self, job: Waiting) -> int:
         """Jobs with the same constraints that rank before this one."""

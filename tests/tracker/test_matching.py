@@ -298,6 +298,22 @@ def test_a_flood_that_goes_on_starves_nobody():
     assert taken == sorted(taken), "in the order in which they came"
 
 
+def test_a_flood_of_many_sizes_is_one_flood():
+    sizes = [an_image_work(16 + 8 * (n % 50), 16 + 8 * (n // 50)) for n in range(200)]
+    many = [waiting(n, work=work, score=9, origin="flood", admitted=NOW + n) for n, work in enumerate(sizes)]
+    assert len({job.constraints for job in many}) > 30
+    modest = waiting(5_000, score=-9, origin="modest", admitted=NOW + 500)
+    queue = a_queue(*many, modest)
+    assert modest in served(queue, a_worker(), every=4, count=8, now=NOW + 1_000)
+
+
+def test_who_is_served_in_one_line_has_not_waited_longest_in_another():
+    first, second = waiting(0, origin="one"), waiting(1, work=an_image_work(128, 128), origin="one")
+    other = waiting(2, work=an_image_work(128, 128), origin="other", admitted=NOW + 5, score=-9)
+    queue = a_queue(first, second, other)
+    assert served(queue, a_worker(), every=1, now=NOW + 100) == [first, other, second]
+
+
 def test_turns_go_round():
     queue = a_queue(
         *(waiting(n, score=100 - n, origin=f"origin {n % 3}", admitted=NOW + n) for n in range(12)),
@@ -385,6 +401,7 @@ def test_the_queue_is_empty_after_everything_has_left(data):
         assert queue.remove(job.handle, job.request) == job
     assert len(queue) == 0
     assert (queue._jobs, queue._buckets, queue._by_model, queue._requests, queue._away) == ({}, {}, {}, {}, set())
+    assert (queue._present, queue._served) == ({}, {"image": {}, "text": {}})
 
 
 # The draw
