@@ -74,6 +74,7 @@ class Conversation:
         self.origin = origin
         self.account = 0
         self.requests: set[bytes] = set()
+        self.is_registering = False
         self.held: set[tuple[bytes, int]] = set()  # attempts, by lease or receipt
         self.record: PeerRecord | None = None
         self.announced: Announce | None = None
@@ -132,6 +133,10 @@ class Conversation:
         if not self.is_closed and self._session.state is not State.CLOSED:
             for raw in envelopes:
                 self._outlet.send(raw)
+
+    def unfollow(self, request: bytes) -> None:
+        """A request that this peer follows has ended."""
+        self.requests.discard(request)
 
     async def receive(self, raw: bytes) -> None:
         """Take up one message. Returns when the next may come; never raises for what a peer sends."""

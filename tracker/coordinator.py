@@ -243,7 +243,8 @@ class Coordinator:
         """Where a request stands, job by job; from now on this connection follows it."""
         if conversation.is_closed:
             return
-        self._watch(conversation, digest)
+        if any(standing.job.state in lifecycle.LIVE for standing in standings):
+            self._watch(conversation, digest)
         jobs = tuple(standing.job.handle for standing in standings)
         conversation.tell(Queued(request=digest, jobs=jobs, held=sum(standing.job.held for standing in standings)))
         for standing in standings:
@@ -267,11 +268,17 @@ class Coordinator:
         """The peer's key wants to be an account."""
         if not conversation.account and self.rules.rules.accounts.registration == "closed":
             raise NotRegistered("this horde takes no new accounts; you are served without one")
+        conversation.is_registering = True
         conversation.account = await self.store.register(conversation.key, self.clock())
         for other in self._conversations:
             if other.is_open and other.key == conversation.key:
                 other.account = conversation.account
         await self.tell_account(conversation)
+
+    async def _await_account(self, conversation: Conversation) -> None:
+        """A `register` just before may still be on its way to the disk; the store answers in order."""
+        if conversation.is_registering and not conversation.account:
+            conversation.account = await self.store.account_of(conversation.key)
 
     async def tell_account(self, conversation: Conversation) -> None:
         """How the peer's account stands."""
@@ -299,6 +306,7 @@ class Coordinator:
         """Take a request in and match what can be matched at once; one that was taken in before is answered again."""
         if envelope.key != conversation.key:
             raise WrongSigner("a request by another key than this session's")
+        await self._await_account(conversation)
         visit = conversation.visits.get(request.private_digest)
         try:
             if visit is None:
@@ -362,8 +370,8 @@ class Coordinator:
         else:
             receipt = self._open_receipt(said.receipt) if said.receipt else None
             happened = await self.store.deny(envelope, said, receipt, sender=conversation.key, rules=rules, now=now)
+        follower = self._presence.requester(happened.before.request)
         self._jobs.follow(happened, now)
-        follower = self._presence.requester(happened.outcome.job.request)
         if not happened.outcome.changed or follower is not conversation:
             self._jobs.tell_end(conversation, happened)
 
@@ -400,8 +408,7 @@ class Coordinator:
 
     async def announce(self, conversation: Conversation, announce: Announce) -> None:
         """A worker says what it serves."""
-        if not conversation.account:  # a `register` just before may still be on its way to the disk
-            conversation.account = await self.store.account_of(conversation.key)
+        await self._await_account(conversation)
         if not conversation.account:
             raise NotRegistered("a worker needs an account, so that it can be paid: send `register` first; it is free")
         if conversation.record is None:

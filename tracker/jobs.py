@@ -54,6 +54,7 @@ class Jobs:
         self.pool = Pool()
         self.leases = Leases()
         self.open_jobs: Counter[str] = Counter()
+        self._live: Counter[bytes] = Counter()  # jobs under way, by request
         self.counts: Counter[str] = Counter()
         self._store = store
         self._presence = presence
@@ -102,6 +103,7 @@ class Jobs:
     def admitted(self, admitted: Admitted, drawn: list[tuple[Worker, Offer] | None]) -> None:
         """A request's jobs are durable: those that were leased are pushed, the others wait."""
         self.counts["requests"] += 1
+        self._live[admitted.jobs[0].request] += len(admitted.jobs)
         for pair in filter(None, drawn):
             self.pool.promise_over(pair[0])
         for leased in admitted.leases.values():
@@ -186,15 +188,18 @@ class Jobs:
         choice = Choice(worker.key, worker.owner, offer.model)
 
         async def commit() -> None:
+            decided = False
             try:
                 leased = await self._store.lease(waiting.handle, waiting.attempt, choice, self.rules, now)
+                decided = True
             except StoreError:
-                self.queue.add(waiting, present=self._presence.is_followed(waiting.request))
-                self._expire(waiting.handle, waiting.attempt, waiting.request)  # its time may have passed meanwhile
                 self._starved = True
                 raise
             finally:
                 self.pool.promise_over(worker)
+                if not decided:
+                    self.queue.add(waiting, present=self._presence.is_followed(waiting.request))
+                    self._expire(waiting.handle, waiting.attempt, waiting.request)  # its time may have passed meanwhile
             if leased is not None:
                 self._push(leased)
             else:
@@ -321,6 +326,7 @@ class Jobs:
                 self._presence.hand_worker(attempt.worker, happened.settlement)
                 if attempt.owner != job.payer:
                     self.pool.count_settled(attempt.owner)
+            self._leave_request(job.request)
         elif happened.outcome.requeued and attempt is not None:
             reason = happened.outcome.requeued
             requeued = Requeued(job=job.handle, attempt=attempt.attempt, reason=reason[:40])
@@ -368,6 +374,13 @@ class Jobs:
         self._ended(job.origin, 1)
         self.counts[job.state.value] += 1
 
+    def _leave_request(self, request: bytes) -> None:
+        """One of its jobs has ended and its requester was told; after the last one nobody needs to be found for it."""
+        self._live[request] -= 1
+        if not self._live[request]:
+            del self._live[request]
+            self._presence.forget_request(request)
+
     def tell_end(self, listener: Listener | None, happened: Happened) -> None:
         """To a requester: how its job ended."""
         job = happened.outcome.job
@@ -397,6 +410,7 @@ class Jobs:
         times = self.rules.rules.times
         grace = times.restart_grace * 1000
         self.open_jobs[job.origin] += 1
+        self._live[job.request] += 1
         if job.state is State.WAITING:
             self.queue.add(self._waiting(job), present=False)
             due = max(lifecycle.expires(job, self.rules.rules), self._clock() + grace)

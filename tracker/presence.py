@@ -20,6 +20,9 @@ class Listener(Protocol):
     def hand(self, *envelopes: bytes) -> None:
         """Give documents."""
 
+    def unfollow(self, request: bytes) -> None:
+        """A request that this connection follows has ended."""
+
 
 class Presence:
     """Workers by key and requesters by request, each with the connection that speaks for it."""
@@ -63,6 +66,12 @@ class Presence:
             return False
         del self._requesters[request]
         return True
+
+    def forget_request(self, request: bytes) -> None:
+        """A request has ended."""
+        listener = self._requesters.pop(request, None)
+        if listener is not None:
+            listener.unfollow(request)
 
     def keep_record(self, envelope: Envelope, record: PeerRecord) -> bool:
         """Where a worker is reached; False if that is known. Raises `OutOfTurn` for a version lower than the last one,

@@ -102,7 +102,7 @@ class Writer:
                 self._run(step)
             self._state.before_commit(self._connection)
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, this thread goes on and everybody gets an answer)
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             self._state.restore(before)
@@ -134,7 +134,7 @@ def _answer(batch: list[_Step]) -> None:
             step.future.set_result(step.result)
 
 
-def _translate(error: sqlite3.Error) -> StoreError:
+def _translate(error: Exception) -> StoreError:
     if "full" in str(error) or "disk I/O" in str(error):
         return StoreFull(f"the database cannot grow ({error}): make room on its disk")
     return StoreError(f"the database failed: {error}")
