@@ -223,6 +223,11 @@ class Client:
             repeat_penalty=_thousandths("repeat_penalty", repeat_penalty),
             salt=new_salt(),
         )
+        if context <= max_tokens:
+            raise BadRequest(
+                f"context {context} leaves no room for a prompt beside an answer of up to {max_tokens} tokens: "
+                "ask for fewer tokens (max_tokens) or for more context"
+            )
         work = TextWork(max_tokens=max_tokens, context_tokens=context)
         return self._ask(self._public(work, models, n, max_price), private)
 

@@ -334,7 +334,8 @@ class Follow:
         self._attempt.over = True
         if self.state is State.GIVEN_UP:
             self._move(State.WAITING, said)
-        return [Emit(events.Requeued(self._asked.index, said.attempt, said.reason, said.text))]
+        text = said.text or self._workers_words(said.reason)
+        return [Emit(events.Requeued(self._asked.index, said.attempt, said.reason, text))]
 
     def _ended(self, said: messages.Ended) -> list[Effect]:
         self._move(State.ENDED, said)
@@ -344,9 +345,15 @@ class Follow:
             "expired": events.JobExpired,
             "failed": events.JobFailed,
         }
-        text = self._denied or said.text or f"the job has ended: {said.state} ({said.reason or 'no reason given'})"
+        ended = f"the job has ended: {said.state} ({said.reason or 'no reason given'})"
+        text = self._denied or said.text or self._workers_words(said.reason) or ended
         reason = said.reason or said.state
         return [Close(), End(kinds[said.state](reason, text, self._asked.index, said.released))]
+
+    def _workers_words(self, reason: str) -> str:
+        """What the worker itself said of this reason, in a sentence; the tracker, which passes on codes, says only that."""
+        code, text = self._trouble
+        return text if code == reason else ""
 
     def _settled(self, said: SettlementCame) -> list[Effect]:
         acknowledged = self.state is State.ACKNOWLEDGED
@@ -445,6 +452,7 @@ class Follow:
     def _worker_failed(self, attempt: _Attempt, said: Input, code: str, text: str) -> list[Effect]:
         if code == "prefix_unsupported" and attempt.prefix and not attempt.assembly.begun:
             return [Close(), *self._restart(attempt, text)]
+        self._trouble = (code[:40], text)
         if attempt.over:
             self._move(State.WAITING, said)
             return [Close()]

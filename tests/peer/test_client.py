@@ -240,7 +240,13 @@ async def test_what_no_horde_takes_is_refused_before_it_is_sent(horde: Horde, va
 
 @pytest.mark.parametrize(
     "values",
-    [{"raw": True, "system": "x"}, {"prompt": [("robot", "x")]}, {"stop": [""]}, {"prompt": "", "raw": True}],
+    [
+        {"raw": True, "system": "x"},
+        {"prompt": [("robot", "x")]},
+        {"stop": [""]},
+        {"prompt": "", "raw": True},
+        {"context": 16, "max_tokens": 16},
+    ],
     ids=str,
 )
 async def test_texts_that_no_horde_takes_are_refused_too(horde: Horde, values: dict[str, Any]) -> None:

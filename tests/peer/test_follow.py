@@ -496,6 +496,28 @@ def test_each_end_has_its_error(state: str, error: type[events.JobError]) -> Non
     assert end.error.reason == "because"
 
 
+def test_a_worker_that_failed_is_quoted_where_the_tracker_gives_its_code_only() -> None:
+    scene = Scene()
+    scene.leased()
+    scene.frame(frames.Failed("too_long", "ask for more context"))
+
+    [requeued] = scene.happens(messages.Requeued(job=a_handle(), attempt=1, reason="too_long"))
+    [_, end] = scene.ended("failed", "too_long")
+
+    assert requeued.event.text == str(end.error) == "ask for more context"
+    assert end.error.reason == "too_long"
+
+
+def test_what_a_worker_said_is_not_given_for_another_reason() -> None:
+    scene = Scene()
+    scene.leased()
+    scene.frame(frames.Failed("too_long", "ask for more context"))
+
+    [requeued] = scene.requeued()
+
+    assert (requeued.event.reason, requeued.event.text) == ("gone", "")
+
+
 def test_a_refused_acknowledgement_is_the_users_to_know() -> None:
     scene = Scene()
     scene.leased()
