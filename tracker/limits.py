@@ -49,5 +49,10 @@ def affordable(public: PublicPart, rules: Rules, served: Sequence[str]) -> tuple
     costs = {model: price(rules, public.work, model) for model in models or ("",)}
     bearable = tuple(model for model in models if not public.max_price or costs[model] <= public.max_price)
     if not bearable and (models or (public.max_price and costs[""] > public.max_price)):
-        raise OverMaxPrice(f"the least that this costs here is {min(costs.values())}, max_price is {public.max_price}")
+        least, most = _kudos(min(costs.values())), _kudos(public.max_price)
+        raise OverMaxPrice(f"the least that this costs here is {least} kudos, max_price is {most}")
     return bearable
+
+
+def _kudos(thousandths: int) -> str:
+    return f"{thousandths / 1000:.3f}".rstrip("0").rstrip(".")

@@ -103,8 +103,14 @@ def test_models_whose_price_a_request_bears(models, max_price, served, bearable)
     [(("dear", "any"), NORMAL - 1, ()), ((), NORMAL - 1, ("dear", "any")), ((), NORMAL - 1, ())],
 )
 def test_a_bound_below_every_price_is_refused_with_the_least(models, max_price, served):
-    with pytest.raises(OverMaxPrice, match=f"the least that this costs here is {NORMAL}"):
+    with pytest.raises(OverMaxPrice, match=f"the least that this costs here is {NORMAL / 1000:g} kudos"):
         affordable(asking(*models, max_price=max_price), DEAR, served)
+
+
+@pytest.mark.parametrize(("bound", "shown"), [(1, "0.001"), (1_000, "1"), (100, "0.1")])
+def test_a_bound_is_told_in_kudos_as_it_was_given(bound, shown):
+    with pytest.raises(OverMaxPrice, match=rf"max_price is {shown}$"):
+        affordable(asking("dear", max_price=bound), Rules(models={"dear": ModelSection(price=1_000_000)}), ())
 
 
 def test_an_extra_that_the_rules_do_not_price_is_refused():
