@@ -669,3 +669,26 @@ async def test_no_prompt_rests_at_the_tracker(path, caplog):
         assert SECRET.encode() not in written
     assert caplog.text
     assert SECRET not in caplog.text
+
+
+async def test_a_request_right_behind_its_register_is_its_accounts(desk: Desk) -> None:
+    requester = await desk.requester()
+    await requester.say(Register())
+    queued = await requester.ask()
+
+    account = await requester.hear(Account)
+    assert account.number >= 100
+    jobs = [standing.job for standing in await desk.store.live()]
+    assert [(job.handle, job.payer) for job in jobs] == [(queued.jobs[0], account.number)]
+
+
+async def test_a_request_that_has_ended_leaves_nothing_in_memory(desk: Desk) -> None:
+    presence = desk.coordinator._presence
+    lease = await leased(desk)
+    assert presence._requesters
+    await lease.requester.acknowledge(await lease.worker.deliver(lease.lease))
+    await lease.requester.hear(Settlement)
+
+    assert presence._requesters == {}
+    assert desk.coordinator._jobs._live == {}
+    assert all(not conversation.requests for conversation in desk.coordinator._conversations)

@@ -402,3 +402,18 @@ async def test_what_is_refused_is_not_kept(clerk, path):
     with pytest.raises(Exception, match="the lease allows"):
         await clerk.receive(clerk.receipt(leased, used=31))
     assert read(path, "SELECT count(*) FROM documents") == before
+
+
+async def test_whatever_stops_a_commit_the_next_one_is_made(store, clerk, monkeypatch):
+    class Odd(Exception):
+        pass
+
+    def fail(connection):
+        raise Odd("something that nobody thought of")
+
+    monkeypatch.setattr(store._ledger, "before_commit", fail)
+    with pytest.raises(StoreError, match="nobody thought of"):
+        await clerk.account(a_key(70))
+    monkeypatch.undo()
+
+    assert await clerk.account(a_key(71)) >= 100
