@@ -11,13 +11,14 @@ from typing import TypeVar
 from protocol.errors import Refusal
 from protocol.keys import show_key
 from tracker.audit.books import compare_accounts, compare_mint
-from tracker.audit.database import open_read_only, stamp_of
+from tracker.audit.database import open_read_only
 from tracker.audit.entries import Walk
 from tracker.audit.head import Head, check_head, compare_head
 from tracker.audit.jobs import check_attempts, check_jobs, check_requests
 from tracker.audit.papers import Horde, check_documents, check_equivocations, read_horde, read_rules
 from tracker.audit.report import Findings, Report
 from tracker.store.base import StoreError
+from tracker.store.sqlite.reading import stamp_of, was_sound
 
 #: What a damaged file brings about: SQLite notices, or a column holds what no step has put there.
 UNREADABLE = (sqlite3.Error, TypeError, ValueError, OverflowError, Refusal)
@@ -37,8 +38,7 @@ def audit(path: Path, *, root: bytes | None = None, head: Head | None = None) ->
         with closing(open_read_only(path)) as connection:
             before = stamp_of(path)
             report = _Audit(connection, path, root, head).run()
-        writing = before[2]
-        if writing or stamp_of(path) == before:
+        if was_sound(path, before):
             return report
         # A tracker was started meanwhile: read again, now beside it.
 

@@ -18,6 +18,7 @@ from tracker.store.base import StoreError
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.database import APPLICATION_ID, connect, migrations
 from tracker.store.sqlite.ledger import Ledger, new_evidence
+from tracker.store.sqlite.reading import read_only, stamp_of, was_sound
 
 #: Pages between two words on how far a copy is.
 PAGES = 4096
@@ -47,20 +48,30 @@ def make_copy(source: Path, target: Path, told: Callable[[int, int], None] = lam
 
     One read transaction holds the moment: SQLite's copying would begin anew with every commit of a tracker that serves.
     """
-    with closing(open_file(source)) as reading, closing(sqlite3.connect(target, isolation_level=None)) as writing:
-        try:
-            reading.execute("BEGIN")
-            reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            reading.backup(writing, pages=PAGES, progress=lambda _, left, whole: told(whole - left, whole))
-            writing.execute("PRAGMA journal_mode = DELETE")  # one file, with no log beside it
-            _check_structure(writing, target)
-        except sqlite3.Error as error:
-            raise StoreError(f"{source}: could not be copied ({error})") from error
+    while not _try_copy(source, target, told):
+        pass  # a tracker was started meanwhile: copy again, now beside it
     handle = os.open(target, os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _try_copy(source: Path, target: Path, told: Callable[[int, int], None]) -> bool:
+    """Copy; whether what was copied is of one moment."""
+    with closing(open_file(source)) as reading, closing(sqlite3.connect(target, isolation_level=None)) as writing:
+        before = stamp_of(source)
+        try:
+            reading.execute("BEGIN")
+            reading.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            reading.backup(writing, pages=PAGES, progress=lambda _, left, whole: told(whole - left, whole))
+            writing.execute("PRAGMA journal_mode = DELETE")  # one file, with no log beside it
+            if not was_sound(source, before):
+                return False
+            _check_structure(writing, target)
+        except sqlite3.Error as error:
+            raise StoreError(f"{source}: could not be copied ({error})") from error
+    return True
 
 
 def look_into(path: Path) -> Copy:
@@ -105,11 +116,8 @@ def go_on(path: Path, delegation: Envelope, epoch: Envelope, key: SigningKey, no
 
 def open_file(path: Path) -> sqlite3.Connection:
     """A connection that only reads; raises `StoreError` for what is no tracker's database."""
-    log = path.with_name(f"{path.name}-wal")
-    # Without a log nobody writes, and then even a folder that is read-only will do; nor is a log left behind.
-    quiet = "" if log.exists() else "&immutable=1"
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro{quiet}", uri=True, isolation_level=None)
+        connection = read_only(path)
         try:
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
