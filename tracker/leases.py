@@ -10,7 +10,8 @@ from tracker.lifecycle import Attempt, Job, Stage, State
 
 @dataclass
 class LiveLease:
-    """One lease. receipt: digest, once its worker has delivered. cancelled: its requester wants it no more."""
+    """One lease. receipt: digest, once its worker has delivered; checked_receipt: its envelope, if this process has
+    checked the signature. cancelled: its requester wants it no more."""
 
     job: bytes
     attempt: int
@@ -20,6 +21,7 @@ class LiveLease:
     digest: bytes
     deadline: int
     receipt: bytes = b""
+    checked_receipt: bytes = b""
     cancelled: bool = False
 
     @property

@@ -692,3 +692,15 @@ async def test_a_request_that_has_ended_leaves_nothing_in_memory(desk: Desk) -> 
     assert presence._requesters == {}
     assert desk.coordinator._jobs._live == {}
     assert all(not conversation.requests for conversation in desk.coordinator._conversations)
+
+
+async def test_a_receipt_with_a_broken_signature_is_found_though_its_worker_delivered_the_true_one(desk: Desk) -> None:
+    lease = await leased(desk)
+    receipt = await lease.worker.deliver(lease.lease)
+    broken = bytes([receipt.raw[-1] ^ 1])
+    forged = but(an_acknowledgement(receipt), job=lease.lease.job, receipt=receipt.raw[:-1] + broken)
+
+    await lease.requester.present(forged, lease.requester.asked[-1].key)
+    assert await lease.requester.refused() == "bad_signature"
+    await lease.requester.acknowledge(receipt)
+    await lease.requester.hear(Settlement)
