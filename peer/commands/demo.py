@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from peer.events import Event
 
 
-@click.command()
+@click.command(short_help="Run a whole horde on this machine.")
 @with_home
 def demo(settings: Settings) -> None:
     """Run a whole horde on this machine: a tracker, two workers, pictures and a text, paid for and checked.
@@ -88,16 +92,14 @@ class _PeopleShow:
 
         self._console = Console(highlight=False)
         self._report: Report | None = None
-        self._is_text = False
 
     def step(self, text: str) -> None:
-        self._console.print(f"\n{text}", markup=False)
+        self._console.print(f"\n{text}", markup=False, soft_wrap=not self._console.is_terminal)
 
     def asks(self, who: str, n: int) -> None:
         from peer.commands.report import Bars, LiveText
 
-        self._is_text = who == "text"
-        report: Report = LiveText(live=True) if self._is_text else Bars(n)
+        report: Report = LiveText(live=True) if who == "text" else Bars(n)
         self._report = report.__enter__()
 
     def tell(self, event: Event) -> None:
@@ -107,13 +109,12 @@ class _PeopleShow:
     def answered(self) -> None:
         if self._report is not None:
             self._report.__exit__(None, None, None)
-        if self._is_text:
-            self._console.print()
 
 
 def summary(outcome: Outcome) -> list[str]:
     """What happened, for people."""
     audit = outcome.audit
+    potluck, tracker = as_typed("potluck", "peer"), as_typed("potluck-tracker", "tracker")
     return [
         "",
         f"Picture   {outcome.pictures[0].path}",
@@ -129,12 +130,28 @@ def summary(outcome: Outcome) -> list[str]:
         "All processes have ended. What they left is in",
         f"  {outcome.folder}",
         "What to try next:",
-        f"  potluck verify {outcome.pictures[0].path} --home {outcome.folder / 'texts'}",
-        f"  potluck-tracker audit {outcome.folder / 'tracker'}",
-        "  potluck-tracker init my-horde && potluck-tracker serve my-horde     a horde of your own",
-        "  potluck join LINK && potluck worker                                 serve it",
-        "  potluck image 'a small green square on white' --model shapes --width 32 --height 32 -o square.png",
+        f"  {potluck} verify {outcome.pictures[0].path} --home {outcome.folder / 'texts'}",
+        f"  {tracker} audit {outcome.folder / 'tracker'}",
+        f"  {tracker} init my-horde && {tracker} serve my-horde     a horde of your own",
+        f"  {potluck} join LINK && {potluck} worker     serve it",
+        f"  {potluck} image 'a small green square on white' --model shapes --width 32 --height 32 -o square.png",
     ]
+
+
+def as_typed(command: str, module: str) -> str:
+    """How `command` is typed here: by its name if that is found, else by the path of its script beside this Python."""
+    if shutil.which(command):
+        return command
+    script = Path(sys.executable).with_name(f"{command}.exe" if os.name == "nt" else command)
+    if not script.is_file():
+        return f"{_quoted(sys.executable)} -m {module}"
+    return _quoted(str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script))
+
+
+def _quoted(path: str) -> str:
+    if os.name == "nt":
+        return f'"{path}"' if " " in path else path
+    return shlex.quote(path)
 
 
 def _result_lines(result: Any) -> list[str]:

@@ -1,5 +1,7 @@
 """The demo's parts: what it computes, and the processes that it starts. tests/together runs the whole of it."""
 
+import os
+import sys
 from pathlib import Path
 
 import psutil
@@ -7,6 +9,7 @@ import pytest
 
 from peer import demo, shapes
 from peer.children import ChildFailed, child, run
+from peer.commands.demo import as_typed
 from peer.demo import PICTURE, TEXT, pictures_needed
 from peer.engines.spec import SMOLLM2_MODEL
 from protocol import prices
@@ -53,6 +56,21 @@ async def test_a_command_that_fails_gives_its_code_and_its_words() -> None:
     assert code != 0
     assert out == ""
     assert "no-such-folder" in errors
+
+
+def test_commands_are_named_as_they_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / ("potluck.exe" if os.name == "nt" else "potluck")
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert as_typed("potluck", "peer").endswith("-m peer")
+
+    script.write_text("")
+    script.chmod(0o700)
+    assert as_typed("potluck", "peer") == script.name
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert as_typed("potluck", "peer") == "potluck"
 
 
 def test_the_demo_asks_for_what_the_shipped_model_was_made_for() -> None:
