@@ -12,6 +12,7 @@ from peer import events
 from peer.events import BadRequest, Event, PotluckError
 from peer.follow import Asked, Follow
 from peer.job import Desk, Job, Secrets
+from peer.ranges import explain
 from protocol import codec
 from protocol.digests import private_digest
 from protocol.documents import Cancel, Request, sign
@@ -84,13 +85,12 @@ class Asking:
         self.cancelled: Envelope | None = None
         self._public = public
         self._seed = private.seed
-        job_key, content = SigningKey.generate(), codec.encode(private)
+        job_key, content = SigningKey.generate(), _checked(public, private)
         self._desk = desk
         self._random = random
         self._finished = finished
         self._ended = 0
         self._error: PotluckError | None = None
-        _check(public, content)
         document = Request(
             nonce=self.nonce,
             valid_until=desk.line.now() + VALID_MS,
@@ -195,10 +195,16 @@ class Asking:
             self._finished(self)
 
 
-def _check(public: PublicPart, private: bytes) -> None:
-    """Refuse here what every tracker would."""
-    try:
-        codec.decode(codec.encode(public), PublicPart)
-        check_private(private, public.work)
-    except Refusal as error:
-        raise BadRequest(f"this cannot be asked for: {error}") from error
+def _checked(public: PublicPart, private: PrivatePart) -> bytes:
+    """The private part as it travels; refuses here what every tracker would."""
+    content = codec.encode(private)
+    for part in (public, private):
+        try:
+            if part is public:
+                codec.decode(codec.encode(public), PublicPart)
+            else:
+                check_private(content, public.work)
+        except Refusal as error:
+            text = explain(str(error), part) or f"this cannot be asked for: {error}"
+            raise BadRequest(text) from error
+    return content

@@ -351,7 +351,7 @@ class Follow:
         return [Close(), End(kinds[said.state](reason, text, self._asked.index, said.released))]
 
     def _workers_words(self, reason: str) -> str:
-        """What the worker itself said of this reason, in a sentence; the tracker, which passes on codes, says only that."""
+        """What the worker itself said of this reason, in a sentence; the tracker passes on codes only."""
         code, text = self._trouble
         return text if code == reason else ""
 
