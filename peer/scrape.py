@@ -30,8 +30,8 @@ async def fetch(link: Link, what: str = "scrape") -> dict[str, Any]:
             if answer.status != 200:
                 raise Unreachable(f"{url} answers with HTTP status {answer.status}: is this the address of a tracker?")
         found = json.loads(raw)
-    except (aiohttp.ClientError, OSError) as error:
-        raise Unreachable(f"{url}: {str(error) or 'no answer in time'}") from error
+    except (aiohttp.ClientError, OSError) as error:  # a time-out too
+        raise Unreachable(f"no tracker answers at {url}: is it running, is the address right?") from error
     except ValueError as error:
         raise Unreachable(f"{url} answers something else than JSON: is this the address of a tracker?") from error
     if not isinstance(found, dict):
