@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from peer.commands.common import Command, Settings, run, with_asker
+from peer.commands.common import Command, Failure, Settings, run, with_asker
+from peer.commands.exits import Exit
 
 if TYPE_CHECKING:
     from peer.client import Client
@@ -31,7 +32,7 @@ def _for_any_kind(command: Command) -> Command:
     return command
 
 
-@click.command()
+@click.command(short_help="Ask for pictures.")
 @click.argument("prompt")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Where it goes.")
 @click.option("--width", type=int, default=512, show_default=True, help="Pixels.")
@@ -58,12 +59,12 @@ def image(settings: Settings, prompt: str, output: Path, preview: Path | None, f
         from peer.commands.report import Bars, Lines
 
         report: Report = Lines() if settings.json else Bars(len(paths))
-        await _pictures(settings, report, ask, paths, preview)
+        await _pictures(settings, report, ask, paths, preview, force=force)
 
     run(settings, work)
 
 
-@click.command()
+@click.command(short_help="Ask a model; the answer comes as it is made.")
 @click.argument("prompt")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Keep the answer there as well.")
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Tokens to make at most.")
@@ -93,7 +94,7 @@ def text(settings: Settings, prompt: str, output: Path | None, force: bool, **as
         from peer.commands.report import Lines, LiveText
 
         report: Report = Lines() if settings.json else LiveText(live=asked["n"] == 1)
-        await _texts(settings, report, ask, asked["n"], paths)
+        await _texts(settings, report, ask, asked["n"], paths, force=force)
 
     run(settings, work)
 
@@ -104,6 +105,8 @@ async def _pictures(
     ask: Callable[[Client], AsyncIterator[Event]],
     paths: list[Path],
     preview: Path | None,
+    *,
+    force: bool,
 ) -> None:
     import hashlib
 
@@ -111,6 +114,7 @@ async def _pictures(
     from peer.commands.common import print_json
 
     results: list[dict[str, Any]] = [{"path": str(path)} for path in paths]
+    previewed = False
     with report:
         async with settings.client() as horde:
             async for event in ask(horde):
@@ -118,10 +122,11 @@ async def _pictures(
                 result = results[event.index]
                 match event:
                     case events.Preview(jpeg=jpeg) if preview is not None:
-                        preview.write_bytes(jpeg)
+                        _keep(preview, jpeg, replace=force or previewed)
+                        previewed = True
                     case events.Picture(content=content, seed=seed):
                         digest = hashlib.sha256(content)
-                        paths[event.index].write_bytes(content)
+                        _keep(paths[event.index], content, replace=force)
                         await horde.saved(paths[event.index], digest.digest())
                         result |= {"sha256": digest.hexdigest(), "seed": seed}
                     case events.Received():
@@ -135,7 +140,13 @@ async def _pictures(
 
 
 async def _texts(
-    settings: Settings, report: Report, ask: Callable[[Client], AsyncIterator[Event]], n: int, paths: list[Path]
+    settings: Settings,
+    report: Report,
+    ask: Callable[[Client], AsyncIterator[Event]],
+    n: int,
+    paths: list[Path],
+    *,
+    force: bool,
 ) -> None:
     import hashlib
 
@@ -160,13 +171,11 @@ async def _texts(
                         digest = hashlib.sha256(content.encode())
                         result |= {"content": content, "sha256": digest.hexdigest()} | _received(event)
                         if paths:
-                            paths[event.index].write_bytes(content.encode())
+                            _keep(paths[event.index], content.encode(), replace=force)
                             await horde.saved(paths[event.index], digest.digest())
                             result["path"] = str(paths[event.index])
-                        if not settings.json:
-                            # A terminal's prompt begins on a line of its own; a file gets the answer and nothing else.
-                            end = "\n" if n > 1 or sys.stdout.isatty() else ""
-                            write_text((content if n > 1 else "") + end)
+                        if not settings.json and n > 1:  # a single one has been written as it came
+                            write_text(content if content.endswith("\n") else f"{content}\n")
                     case events.Settled():
                         result |= _settled(event)
                         if not settings.json:
@@ -192,7 +201,20 @@ def _check_free(paths: list[Path], *, force: bool) -> None:
 
 
 def _read_prompt(prompt: str) -> str:
-    return sys.stdin.buffer.read().decode("utf-8", "replace").strip("\n") if prompt == "-" else prompt
+    words = sys.stdin.buffer.read().decode("utf-8", "replace").strip("\n") if prompt == "-" else prompt
+    if not words.strip():
+        raise click.UsageError("the prompt is empty: say what is wanted")
+    return words
+
+
+def _keep(path: Path, content: bytes, *, replace: bool) -> None:
+    """Write a file; one that came up since `_check_free` looked is not replaced either."""
+    try:
+        with path.open("wb" if replace else "xb") as file:
+            file.write(content)
+    except FileExistsError as error:
+        text = f"{path} was made by somebody else while this was waited for; it is left alone, and nothing was saved"
+        raise Failure("exists", text, Exit.UNEXPECTED) from error
 
 
 def _received(event: Any) -> dict[str, Any]:

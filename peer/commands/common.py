@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -104,8 +106,21 @@ def run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> No
     """Run a command that uses the network to its end; ends the program with the exit code of what went wrong."""
     import asyncio
 
-    with translated(settings):
+    with translated(settings), _sigterm_like_ctrl_c():
         asyncio.run(work())
+
+
+@contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM cancel what is asked for as Ctrl+C does; without effect outside of the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

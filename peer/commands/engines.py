@@ -76,6 +76,8 @@ def dry_run_spec(words: str) -> EngineSpec:
     from peer.engines.spec import EngineSpec
 
     kind, _, rest = words.partition(":")
+    if kind not in ("image", "text"):
+        raise click.UsageError(f"--dry-run {words}: wanted image or text instead of {kind!r}")
     options: dict[str, str | int | bool] = {"kind": kind}
     for part in filter(None, rest.split(",")):
         name, equals, value = part.partition("=")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from protocol.messages import Account
 
 
-@click.command()
+@click.command(short_help="Join the horde behind a link.")
 @click.argument("link")
 @click.option("--name", default="", help="What to call it; else as it calls itself.")
 @click.option("--default", is_flag=True, help="Mean this one from now on when no --horde is given.")
@@ -39,7 +41,7 @@ def join(settings: Settings, link: str, name: str, default: bool, offline: bool)
     run(settings, work)
 
 
-@click.command()
+@click.command(short_help="Show or make your account.")
 @click.option("--register", is_flag=True, help="Make this peer's key an account of the horde.")
 @with_horde
 def account(settings: Settings, register: bool) -> None:
@@ -59,7 +61,7 @@ def account(settings: Settings, register: bool) -> None:
     run(settings, work)
 
 
-@click.command()
+@click.command(short_help="Show how the horde goes.")
 @with_horde
 def status(settings: Settings) -> None:
     """Show how the horde goes, and this peer's account in it."""
@@ -107,22 +109,32 @@ def account_lines(account: Account, key: str) -> list[str]:
             f"balance     {show_kudos(account.balance)} kudos, and {show_kudos(account.held)} held for jobs under way",
             f"earned      {show_kudos(account.earned)} by {account.jobs_done} jobs done",
             f"spent       {show_kudos(account.spent)} on {account.jobs_received} jobs received",
-            f"carried     {show_kudos(account.taken_free)} by others",
+            f"taken       {show_kudos(account.taken_free)} for free",
         ]
     else:
         lines.append("account     none: this key is anonymous here; `potluck account --register` makes it one")
     return [*lines, plain(account.notice)] if account.notice else lines
 
 
-def scrape_lines(scraped: dict[str, Any], indent: str = "") -> list[str]:
-    """What a tracker says of itself, for people: names and values, tables indented."""
+def scrape_lines(scraped: dict[str, Any], indent: str = "", inside: str = "") -> list[str]:
+    """What a tracker says of itself, for people: names and values, tables indented. inside: the table's name."""
     lines = []
     for name, value in scraped.items():
         if isinstance(value, dict) and value:
-            lines += [f"{indent}{plain(name)}", *scrape_lines(value, indent + "  ")]
+            lines += [f"{indent}{plain(name)}", *scrape_lines(value, indent + "  ", name)]
         elif not isinstance(value, list | dict):
-            lines.append(f"{indent}{plain(name):<24} {plain(str(value))}")
+            lines.append(f"{indent}{plain(name):<24} {_for_people(name, value, inside)}")
         elif isinstance(value, list):
             lines.append(f"{indent}{plain(name):<24} {len(value)}")
             lines += [line for entry in value if isinstance(entry, dict) for line in ["", *scrape_lines(entry, "    ")]]
     return lines
+
+
+def _for_people(name: str, value: object, inside: str) -> str:
+    """A value that a tracker gives in thousandths of a kudo or in milliseconds, with its unit."""
+    if type(value) is int and inside in ("kudos", "mint"):
+        return f"{show_kudos(value)} kudos"
+    if type(value) is int and name == "time":
+        with suppress(ValueError, OverflowError, OSError):  # no time that a calendar has
+            return f"{datetime.fromtimestamp(value / 1000).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    return plain(str(value))

@@ -86,6 +86,7 @@ class Bars:
             transient=True,
         )
         self._n = n
+        self._waits = _Waits(live=self._console.is_terminal)
         self._tasks = [self._progress.add_task(self._title(index, "asking"), total=None) for index in range(n)]
 
     def tell(self, event: Event) -> None:
@@ -97,23 +98,31 @@ class Bars:
             self._progress.update(task, description=self._title(event.index, doing))
         if isinstance(event, events.Requeued | events.Restarted):
             self.note(doing_now(event) or "")
+        if (waits := self._waits.line(event)) is not None:
+            self.note(self._named(event.index, waits))
 
     def note(self, text: str) -> None:
         """A line of its own above the bars."""
-        self._console.print(plain(text), markup=False)
+        self._console.print(plain(text), markup=False, soft_wrap=not self._console.is_terminal)
 
     def _title(self, index: int, doing: str) -> str:
         # Its brackets are ours: nothing that a tracker or worker says is taken for markup.
         from rich.markup import escape
 
-        return escape(plain(f"{index + 1}/{self._n}: {doing}" if self._n > 1 else doing))
+        return escape(plain(self._named(index, doing)))
+
+    def _named(self, index: int, doing: str) -> str:
+        return f"{index + 1}/{self._n}: {doing}" if self._n > 1 else doing
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        # Where bars cannot be drawn over, stopping them would leave an empty line.
+        if self._console.is_terminal:
+            self._progress.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
 
 
 class LiveText:
@@ -125,44 +134,84 @@ class LiveText:
         self._console = Console(stderr=True, highlight=False)
         self._live = live
         self._status = self._console.status("asking")
+        self._waits = _Waits(live=self._console.is_terminal)
         self._waiting = True
+        self._line_begun = False
 
     def tell(self, event: Event) -> None:
         """Show the event."""
         if isinstance(event, events.TextPiece):
             self._wait(on=False)
-            if self._live:
+            if self._live and event.text:
                 write_text(event.text)
+                self._line_begun = not event.text.endswith("\n")
             return
         if isinstance(event, events.Requeued | events.Restarted):
-            if self._live and not self._waiting:
-                write_text("\n")
+            self._end_line()
             self._wait(on=True)
             self.note(doing_now(event) or "")
         if (doing := doing_now(event)) is not None and self._waiting:
             from rich.markup import escape
 
             self._status.update(escape(plain(doing)))
+        if (waits := self._waits.line(event)) is not None:
+            self.note(waits)
 
     def note(self, text: str) -> None:
-        """A line on standard error."""
-        self._console.print(plain(text), markup=False)
+        """A line of its own on standard error."""
+        self._end_line()
+        self._console.print(plain(text), markup=False, soft_wrap=not self._console.is_terminal)
+
+    def _end_line(self) -> None:
+        # Both outputs often end up on one screen, also by way of another program's pipe.
+        if self._line_begun:
+            write_text("\n")
+            self._line_begun = False
 
     def _wait(self, *, on: bool) -> None:
         # A spinner and live text on the same terminal would write over each other.
         if on != self._waiting:
             self._waiting = on
-            if on:
-                self._status.start()
-            else:
-                self._status.stop()
+            self._spin(on=on)
+
+    def _spin(self, *, on: bool) -> None:
+        if not self._console.is_terminal:  # there, stopping it would leave an empty line
+            return
+        if on:
+            self._status.start()
+        else:
+            self._status.stop()
 
     def __enter__(self) -> Self:
-        self._status.start()
+        self._spin(on=True)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._status.stop()
+        self._end_line()
+        self._spin(on=False)
+
+
+class _Waits:
+    """What is said of waiting in lines of their own: everything where no spinner shows it, else what calls for an act.
+    Nothing twice in a row."""
+
+    def __init__(self, *, live: bool) -> None:
+        self._live = live
+        self._said: dict[int, str] = {}
+
+    def line(self, event: Event) -> str | None:
+        """The line to print for this event, if there is one."""
+        if not isinstance(event, events.Position):
+            return None
+        text = f"{doing_now(event)}"
+        if event.workers == 0:
+            text = "no worker here could do it: ask for something smaller, see `potluck status`"
+        elif self._live:
+            text = ""
+        if text == self._said.get(event.index):
+            return None
+        self._said[event.index] = text
+        return text or None
 
 
 def write_text(text: str) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from peer.verify import Verified
 
 
-@click.command()
+@click.command(short_help="Is this file what its worker signed for?")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @with_home
 def verify(settings: Settings, file: Path) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from peer.worker import Settings as WorkerSettings
 
 
-@click.command()
+@click.command(short_help="Serve the horde with this machine, for kudos.")
 @click.option("--image", "images", multiple=True, metavar="[NAME=]FOLDER|HUB_ID[@REV]", help="A diffusers pipeline.")
 @click.option("--text", "texts", multiple=True, metavar="[NAME=]FILE.gguf", help="A GGUF file.")
 @click.option("--dry-run", "dry_runs", multiple=True, metavar="image|text[:OPTION=VALUE,...]", help="No model at all.")
@@ -62,6 +62,7 @@ def worker(
     with translated(settings):
         specs = chosen(images, texts, dry_runs) * slots
         host, port = _listening(listen)
+        _check_addresses(rest["addresses"])
         home = settings.home
         _log_to_stderr()
         with home.worker_lock():
@@ -191,6 +192,18 @@ def _listening(text: str) -> tuple[str, int]:
     if not colon or not port.isdigit() or int(port) > 65535:
         raise click.UsageError(f"--listen {text}: wanted HOST:PORT, or :PORT for every address of this machine")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _check_addresses(addresses: tuple[str, ...]) -> None:
+    """Refuse what no requester could connect to; they read the port that we listen on where none is named."""
+    from peer.peer_record import with_port
+    from peer.stream_reader import BadRecord, parse_address
+
+    for address in addresses:
+        try:
+            parse_address(with_port(address, 1))
+        except BadRecord as error:
+            raise click.UsageError(f"--address {address}: wanted HOST or HOST:PORT, IPv6 hosts in brackets") from error
 
 
 def _when_told_to_end(loop: Any, end: Callable[[], object], *, stdin_too: bool) -> None:

@@ -15,12 +15,15 @@ import pytest
 import pytest_asyncio
 from click.testing import CliRunner, Result
 
+from peer import events
 from peer.__main__ import main
 from peer.commands import exits
-from peer.commands.ask import numbered
-from peer.commands.common import plain, show_kudos
+from peer.commands.ask import _keep, numbered
+from peer.commands.common import Failure, plain, show_kudos
 from peer.commands.engines import dry_run_spec, image_spec, text_spec
 from peer.commands.exits import Exit
+from peer.commands.horde import scrape_lines
+from peer.commands.report import Bars, LiveText
 from peer.home import Home
 from tests.support.builders import a_link
 from tests.support.horde import Horde, Process, until
@@ -106,7 +109,10 @@ def test_a_tracker_that_is_not_there_has_its_exit_code(tmp_path: Path, unused_tc
     result = potluck("status", "--json", "--home", str(tmp_path))
 
     assert result.exit_code == Exit.UNREACHABLE
-    assert json.loads(result.output)["error"] == "unreachable"
+    said = json.loads(result.output)
+    assert said["error"] == "unreachable"
+    assert "no tracker answers at http://127.0.0.1" in said["text"]
+    assert "ssl:" not in said["text"]
 
 
 def test_a_file_is_not_replaced_without_being_told_to(tmp_path: Path) -> None:
@@ -168,6 +174,8 @@ def test_a_file_of_which_nothing_is_known_is_not_verified(tmp_path: Path) -> Non
         ("--dry-run", "image", "--listen", "here"),
         ("--dry-run", "image", "--listen", "127.0.0.1:70000"),
         ("--dry-run", "image", "--slots", "0"),
+        ("--dry-run", "image", "--address", "x y"),
+        ("--dry-run", "image", "--address", "host:70000"),
     ],
     ids=" ".join,
 )
@@ -175,6 +183,69 @@ def test_engines_that_cannot_be_meant_are_refused(tmp_path: Path, words: Sequenc
     Home(tmp_path).join(a_link())
 
     assert potluck("worker", "--home", str(tmp_path), *words).exit_code == Exit.USAGE
+
+
+def test_a_dry_run_of_something_else_is_told_what_is_wanted(tmp_path: Path) -> None:
+    assert (
+        "--dry-run foo: wanted image or text" in potluck("worker", "--dry-run", "foo", "--home", str(tmp_path)).output
+    )
+
+
+@pytest.mark.parametrize("prompt, stdin", [("", ""), (" ", ""), ("-", "\n")])
+@pytest.mark.parametrize("command", [("image", "-o", "x.png"), ("text",)], ids=lambda words: words[0])
+def test_an_empty_prompt_is_not_asked(tmp_path: Path, command: Sequence[str], prompt: str, stdin: str) -> None:
+    result = potluck(*command, prompt, "--home", str(tmp_path), stdin=stdin)
+
+    assert result.exit_code == Exit.USAGE
+    assert "the prompt is empty" in result.output
+
+
+def test_a_file_that_came_up_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    there = tmp_path / "there.png"
+    there.write_bytes(b"mine")
+
+    with pytest.raises(Failure, match="left alone"):
+        _keep(there, b"new", replace=False)
+    assert there.read_bytes() == b"mine"
+
+    _keep(there, b"new", replace=True)
+    assert there.read_bytes() == b"new"
+
+
+def test_a_summary_of_commands_is_not_cut_off() -> None:
+    listed = potluck("--help").output.partition("Commands:")[2].partition("Exit codes")[0]
+
+    assert "..." not in listed
+
+
+def test_what_a_tracker_says_of_itself_has_units() -> None:
+    scraped = {"workers": 2, "mint": {"daily": 1_500}, "ledger": {"checkpoint": {"size": 1, "time": 86_400_000}}}
+
+    workers, _, daily, _, _, size, time = [" ".join(line.split()) for line in scrape_lines(scraped)]
+
+    assert (workers, daily, size) == ("workers 2", "daily 1.5 kudos", "size 1")
+    assert time.startswith("time 1970-01-0")
+
+
+def test_waiting_is_told_once_for_each_place_where_nothing_can_be_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bars() as bars:
+        for ahead, workers in [(2, 1), (2, 1), (1, 1), (1, 0), (1, 0)]:
+            bars.tell(events.Position(0, ahead, workers))
+
+    first, second, nobody = capsys.readouterr().err.splitlines()
+    assert first == "in the queue behind 2; 1 worker could do it"
+    assert second == "in the queue behind 1; 1 worker could do it"
+    assert nobody == "no worker here could do it: ask for something smaller, see `potluck status`"
+
+
+def test_notes_stand_on_lines_of_their_own_and_whole(capfd: pytest.CaptureFixture[str]) -> None:
+    with LiveText(live=True) as report:
+        report.tell(events.TextPiece(0, "an answer"))
+        report.note("word " * 40)
+
+    out, err = capfd.readouterr()
+    assert out == "an answer\n"
+    assert err == "word " * 40 + "\n"
 
 
 def test_engines_are_named_in_several_ways(tmp_path: Path) -> None:
@@ -336,8 +407,8 @@ async def test_standard_output_gets_the_answer_and_nothing_else(bob: Bob) -> Non
         "text", "-", "--model", "dry-run-text", "--max-tokens", "12", "-o", str(file), stdin=b"tell me\n"
     )
 
-    assert answer
-    assert answer.encode() == file.read_bytes()
+    assert file.read_bytes()
+    assert answer.encode() == file.read_bytes() + b"\n"
     assert (await bob.lines("verify", str(file)))[0]["verified"]
 
 
@@ -384,20 +455,23 @@ async def test_the_ways_to_fail_have_their_exit_codes(bob: Bob) -> None:
 
     assert failed["error"]
     assert refused["error"] == "over_max_price"
+    assert "max_price is 0.001" in refused["text"]
     assert usage["error"] == "usage"
+    assert usage["text"] == "width 63: wanted a multiple of 8, 16 to 4096"
     assert not (bob.folder / "x.png").exists()
 
 
 @shared
 @pytest.mark.skipif(sys.platform == "win32", reason="signals and file modes of POSIX")
-async def test_ctrl_c_cancels_the_job_and_ends_with_130(bob: Bob, horde: Horde) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+async def test_ctrl_c_and_sigterm_cancel_the_job_and_end_with_130(bob: Bob, horde: Horde, name: str) -> None:
     asking = await Process.start(
         "asking", bob.folder, "peer", "text", "much", "--model", "slow", "--max-tokens", "400", "--json", *bob.home
     )
     queued = await asking.line(lambda line: line.get("event") == "queued")
     await asking.line(lambda line: line.get("event") == "text_piece")
 
-    asking.process.send_signal(signal.SIGINT)
+    asking.process.send_signal(signal.Signals[name])
 
     assert await asking.process.wait() == Exit.INTERRUPTED
     slow = next(process for process in horde.processes if process.name == "slow")
