@@ -80,7 +80,7 @@ async def test_a_picture_can_be_verified_afterwards_down_to_its_settlement(horde
 
 async def test_the_pieces_of_a_text_are_what_is_acknowledged(horde: Horde) -> None:
     async with horde.client() as anonymous:
-        found = await collect(anonymous.text("tell me", **SHORT))
+        found = await collect(anonymous.text("tell me", models=["dry-run-text"], **SHORT))
 
     text = "".join(event.text for event in of_kind(found, events.TextPiece))
     [received] = of_kind(found, events.Received)

@@ -466,7 +466,8 @@ async def test_the_ways_to_fail_have_their_exit_codes(bob: Bob) -> None:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 async def test_ctrl_c_and_sigterm_cancel_the_job_and_end_with_130(bob: Bob, horde: Horde, name: str) -> None:
     asking = await Process.start(
-        "asking", bob.folder, "peer", "text", "much", "--model", "slow", "--max-tokens", "400", "--json", *bob.home
+        *(f"asking-{name}", bob.folder, "peer", "text", "much", "--model", "slow", "--max-tokens", "400", "--json"),
+        *bob.home,
     )
     queued = await asking.line(lambda line: line.get("event") == "queued")
     await asking.line(lambda line: line.get("event") == "text_piece")
