@@ -48,6 +48,7 @@ export function readBody(fields, body, where) {
 }
 
 const held = map({ kind: code, job: handle, attempt: counted, digest, progress: counted });
+const former = map({ key, entries: count });
 const asker = map({ anonymous: flag, service: [text(60), ""], give_back: [int(0, 3), 0] });
 const publicPart = map({
   work: map({ kind: either("text", "image"), max_tokens: [int(1, 32_768), 256],
@@ -70,7 +71,8 @@ const message = {
 };
 
 const document = {
-  serving: { cap: 4 * KIB, fields: { serving: key, version: int(1), expires: [int(), 0] } },
+  serving: { cap: 4 * KIB, fields: { serving: key, version: int(1), expires: [int(), 0],
+    epoch: counted, former: [list(former, 32), []] } },
   lease: { fields: { job: handle, attempt: int(1), worker: key, model: text(120, 1), public: publicPart, index: count,
     private_digest: digest, job_key: key, asker, issued: int(), deadline: int(), rules: int(1), price: count,
     paid: count, free: count } },
@@ -78,7 +80,7 @@ const document = {
   receipt: { cap: 4 * KIB, fields: { job: handle, attempt: int(1), output_digest: digest, used: count,
     context_used: counted, partial: flag, engine: text(300, 1), finished: int() } },
   settlement: { cap: 4 * KIB, fields: { job: handle, attempt: int(1), paid: count, minted: count, burned: count,
-    partial: flag, entry: count, leaf: digest, checkpoint: envelope, settled: int() } },
+    partial: flag, number: int(1), entry: count, leaf: digest, checkpoint: envelope, settled: int() } },
   checkpoint: { cap: 4 * KIB, fields: { size: count, root: digest, time: int(), epoch: counted } },
   rules: { cap: 256 * KIB, fields: { version: int(1), issued: int(), rules: text(), previous: [bytes(), none] } },
 };

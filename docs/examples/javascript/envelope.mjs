@@ -68,7 +68,8 @@ export function checkMessage(envelope, root, session, number, wanted) {
 
 function checkSigned(envelope, family, wanted) {
   const { kind, key } = envelope;
-  need(!wanted || key.equals(wanted), "wrong_signer", `a ${kind} by another key than the one that has a say in it`);
+  need(!wanted || [wanted].flat().some((one) => key.equals(one)), "wrong_signer",
+    `a ${kind} by another key than the one that has a say in it`);
   checkSignature(key, signedBytes(envelope), envelope.signature);
   const shape = SHAPES[family][kind];
   need(shape, "unknown_kind", `a ${family} of kind ${kind}, which a requester does not know`);

@@ -92,9 +92,10 @@ export class Session {
     const envelope = readEnvelope(value);
     if (envelope.context.length === 56)
       return checkMessage(envelope, this.root, this.own, this.heard++, this.serving);
-    // A peer record is signed by the worker that it is of; all else that is sent here, by the tracker.
-    const signer = envelope.kind === "peer_record" ? null : this.serving;
-    return checkDocument(envelope, this.root, signer);
+    // A peer record is signed by the worker that it is of; all else that is sent here, by the tracker, of which the
+    // root says which keys served before: what they signed still counts.
+    const served = [this.serving, ...this.delegation.body.former.map((one) => one.key)];
+    return checkDocument(envelope, this.root, envelope.kind === "peer_record" ? null : served);
   }
 
   close = () => this.socket.close();
