@@ -237,7 +237,7 @@ class Taken(SessionMessage, frozen=True, kw_only=True):
 
 class Withdrawn(SessionMessage, frozen=True, kw_only=True):
     """To a worker: this lease ended. reason: `cancelled` (a partial receipt within 10 s is paid), `settled`,
-    `deadline`, `unreachable`, `not_opened`, `replaced`, `ended`."""
+    `deadline`, `unreachable`, `not_opened`, `replaced`, `refunded`, `ended`."""
 
     KIND = "withdrawn"
 

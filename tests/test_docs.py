@@ -22,6 +22,7 @@ from protocol.errors import REFUSALS
 from protocol.rules import Rules
 from protocol.work import ImagePrivate, ImageWork, PublicPart, TextPrivate, TextWork
 from tests.protocol import make_vectors
+from tracker.matching import Reason
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -362,6 +363,12 @@ def test_an_undocumented_command_and_an_undocumented_option_are_found() -> None:
     assert missing_words("tool", main, "`tool` takes --quiet") == ["tool sing", "tool sing --loud", "tool sing --quiet"]
     assert missing_words("tool", main, "# tool sing\n--quiet --louder\n# Other\n--loud") == ["tool sing --loud"]
     assert missing_words("tool", main, "`tool sing --quiet --loud`") == []
+
+
+def test_every_reason_against_a_pair_is_documented() -> None:
+    page = (DOCS / "protocol.md").read_text("utf-8")
+
+    assert [reason for reason in Reason if f"`{reason}`" not in page] == []
 
 
 # Pages
