@@ -143,6 +143,7 @@ class Worker:
         self._runs: dict[Attempt, _Run] = {}
         self._outbox: list[Progress | Envelope] = []
         self._outbox_filled = asyncio.Event()
+        self._sending = asyncio.Lock()
         self._record_keeper = RecordKeeper(folder / "record_version", clock)
         self._addresses = Addresses(settings.host, settings.addresses)
         self._certificate: Certificate | None = None
@@ -279,6 +280,7 @@ class Worker:
     async def _announce(self) -> None:
         assert self._certificate is not None  # noqa: S101 (made before the connection)
         assert self._server is not None  # noqa: S101
+        await self._flush_outbox()  # receipts first: a job whose result is whole here is not to be leased anew
         addresses = self._addresses.known(self._server.port, self.connection.local_host)
         record = self._record_keeper.record(self._certificate.digest, addresses)
         await self.connection.send_document(sign(record, self._key, self.connection.root))
@@ -361,6 +363,10 @@ class Worker:
         What cannot be sent now is said again after the next welcome."""
         while True:
             await self._outbox_filled.wait()
+            await self._flush_outbox()
+
+    async def _flush_outbox(self) -> None:
+        async with self._sending:
             self._outbox_filled.clear()
             items, self._outbox = self._outbox, []
             for item in _batches(items):

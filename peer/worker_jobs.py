@@ -265,16 +265,13 @@ class Jobs:
     # A new connection
 
     def holding(self) -> list[Held]:
-        """What is under way, for the tracker to compare. A lease counts as held until its receipt is taken: for the
-        tracker it is still under way."""
+        """What is under way, for the tracker to compare: each attempt once, by its receipt as soon as there is one. The
+        lease of a result that is whole may have ended at the tracker without that being a reason to drop it."""
         self._listed = frozenset(job.attempt for job in self.jobs.values() if job.state in LIVE)
-        held = []
-        for job in self.jobs.values():
-            if not job.taken:
-                held.append(_held(job, "lease", job.envelope))
-            if job.receipt is not None:
-                held.append(_held(job, "receipt", job.receipt))
-        return held
+        return [
+            _held(job, "lease", job.envelope) if job.receipt is None else _held(job, "receipt", job.receipt)
+            for job in self.jobs.values()
+        ]
 
     def reconciled(self, theirs: Iterable[Held]) -> list[Effect]:
         """Both sides have said what they hold: drop the leases that the tracker ended, say the state of the others,

@@ -483,7 +483,7 @@ async def test_a_job_goes_on_while_the_tracker_is_away_and_is_handed_over_on_ret
 
         scene.tracker.cut()
         kinds = [entry.kind for entry in await scene.tracker.holdings.get()]
-        assert kinds == ["lease", "receipt"]
+        assert kinds == ["receipt"]
         again, _ = await scene.tracker.gets(Receipt)
         assert again.raw == envelope.raw
 
@@ -512,7 +512,7 @@ async def test_after_a_restart_a_whole_result_is_held_and_served_with_a_new_cert
         scene.engines = (PuppetEngine(IMAGES),)
         await scene.start()
 
-        assert [held.kind for held in await scene.tracker.holdings.get()] == ["lease", "receipt"]
+        assert [held.kind for held in await scene.tracker.holdings.get()] == ["receipt"]
         again, _ = await scene.tracker.gets(Receipt)
         assert again.raw == envelope.raw
         assert old is not None

@@ -157,7 +157,7 @@ def test_the_usual_way_from_lease_to_settlement() -> None:
     assert jobs.holding() == [Held(kind="lease", job=ATTEMPT.job, attempt=1, digest=signed(lease).digest, progress=7)]
     assert jobs.finished(ATTEMPT, receipt) == [Hand(receipt)]
     assert jobs.engine_free(0) == []
-    assert [held.kind for held in jobs.holding()] == ["lease", "receipt"]
+    assert [held.kind for held in jobs.holding()] == ["receipt"]
     jobs.taken([receipt.digest])
     assert [held.kind for held in jobs.holding()] == ["receipt"]
     [discard] = jobs.settled(ATTEMPT)
@@ -429,7 +429,7 @@ def test_receipts_that_the_tracker_lacks_are_handed_over_again() -> None:
 
     assert jobs.reconciled([held]) == []
     assert jobs.reconciled([]) == [Hand(receipt)]
-    assert [held.kind for held in jobs.holding()] == ["lease", "receipt"]
+    assert [held.kind for held in jobs.holding()] == ["receipt"]
 
 
 def test_a_whole_result_of_an_earlier_run_is_held_and_handed_over() -> None:
@@ -437,7 +437,7 @@ def test_a_whole_result_of_an_earlier_run_is_held_and_handed_over() -> None:
     receipt = signed(a_receipt(lease, used=30))
     jobs.restored(signed(lease), receipt)
 
-    assert [(held.kind, held.progress) for held in jobs.holding()] == [("lease", 30), ("receipt", 30)]
+    assert [(held.kind, held.progress) for held in jobs.holding()] == [("receipt", 30)]
     assert jobs.reconciled([]) == [Hand(receipt)]
     assert jobs.opened(an_opened(lease, private=b""), lease.deadline + 1) == []
 
