@@ -275,7 +275,7 @@ class Leaf(Body, frozen=True, kw_only=True):
     """The public bytes of one ledger entry.
 
     event: hold, release, settle, refund, award, epoch, recovered or charged. day: days since 1970. postings: account
-    and thousandths, in the order of docs/protocol.md, sum zero. hold, documents: commitments, salted by 32 bytes kept
+    and thousandths, in the order of docs/protocol.md, sum zero. hold, evidence: commitments, salted by 32 bytes kept
     in the evidence.
     """
 
@@ -283,7 +283,7 @@ class Leaf(Body, frozen=True, kw_only=True):
     day: int
     postings: tuple[tuple[int, Thousandths], ...]
     hold: Digest
-    documents: Digest
+    evidence: Digest
 
 
 class Evidence(Body, frozen=True, kw_only=True):

@@ -32,18 +32,19 @@ def make_entry(event: str, postings: Postings, evidence: Evidence) -> Entry:
     """The entry that records `postings`; they must sum to zero."""
     if sum(amount for _, amount in postings):
         raise ValueError(f"postings of a {event} that do not sum to zero: {postings}")
-    leaf = encode(leaf_of(event, postings, evidence))
-    return Entry(leaf, merkle.leaf_hash(leaf), encode(evidence), postings)
+    beside = encode(evidence)
+    leaf = encode(leaf_of(event, postings, evidence, beside))
+    return Entry(leaf, merkle.leaf_hash(leaf), beside, postings)
 
 
-def leaf_of(event: str, postings: Postings, evidence: Evidence) -> Leaf:
-    """The public leaf: the day only, and hold and documents as commitments."""
+def leaf_of(event: str, postings: Postings, evidence: Evidence, beside: bytes) -> Leaf:
+    """The public leaf: the day only, and hold and evidence as commitments. beside: the evidence as it is kept."""
     return Leaf(
         event=event,
         day=day_of(evidence.time),
         postings=postings,
         hold=commitment(evidence.salt, evidence.job or b""),
-        documents=commitment(evidence.salt, *evidence.documents),
+        evidence=commitment(evidence.salt, beside),
     )
 
 

@@ -194,7 +194,7 @@ LEAF = Leaf(
     day=b.NOW // b.DAY,
     postings=settle(101, paid=1_000, minted=4_370, burned=0),
     hold=b.a_digest("hold"),
-    documents=b.a_digest("documents"),
+    evidence=b.a_digest("evidence"),
 )
 EVIDENCE = Evidence(
     time=b.NOW,

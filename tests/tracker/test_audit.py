@@ -263,7 +263,7 @@ def test_an_attempt_that_is_paid_twice_is_found(database):
 def test_postings_that_make_kudos_from_nothing_are_found(database):
     entry, leaf, _ = entries_of(database, "settle")[0]
     raw = codec.encode(
-        Leaf(event="settle", day=leaf.day, postings=((100, 5),), hold=leaf.hold, documents=leaf.documents)
+        Leaf(event="settle", day=leaf.day, postings=((100, 5),), hold=leaf.hold, evidence=leaf.evidence)
     )
     damage(database, ("UPDATE entries SET leaf = ?, hash = ? WHERE entry = ?", (raw, merkle.leaf_hash(raw), entry)))
 

@@ -25,9 +25,10 @@ def test_an_entry_holds_leaf_and_evidence_as_they_are_hashed_and_kept():
 
 
 def test_the_evidence_opens_the_leafs_commitments():
-    leaf = codec.decode(make_entry("settle", MOVED, EVIDENCE).leaf, Leaf)
+    entry = make_entry("settle", MOVED, EVIDENCE)
+    leaf = codec.decode(entry.leaf, Leaf)
     assert leaf.hold == commitment(EVIDENCE.salt, a_handle())
-    assert leaf.documents == commitment(EVIDENCE.salt, a_digest(1), a_digest(2))
+    assert leaf.evidence == commitment(EVIDENCE.salt, entry.evidence)
 
 
 def test_a_leaf_shows_the_day_and_neither_job_documents_nor_time():

@@ -122,7 +122,7 @@ class Walk:
         except Refusal as refusal:
             self._findings.add("leaf or evidence", refusal, "what can be read", index)
             return
-        self._check_leaf(index, raw, leaf, evidence)
+        self._check_leaf(index, raw, leaf, leaf_of(leaf.event, leaf.postings, evidence, evidence_raw))
         self.seen.settled += leaf.event == "settle"
         try:
             self._event(leaf.event, before, Entry(index, hashed, leaf.postings, evidence))
@@ -130,11 +130,10 @@ class Walk:
             self._findings.add(f"what a {leaf.event} speaks of", error, "what can be read", index)
         self.seen.books.post(leaf.postings)
 
-    def _check_leaf(self, index: int, raw: bytes, leaf: Leaf, evidence: Evidence) -> None:
+    def _check_leaf(self, index: int, raw: bytes, leaf: Leaf, right: Leaf) -> None:
         """The leaf is what the evidence makes of it."""
         self._findings.expect("the sum of the postings", sum(amount for _, amount in leaf.postings), 0, index)
-        right = leaf_of(leaf.event, leaf.postings, evidence)
-        for name in ("day", "hold", "documents"):
+        for name in ("day", "hold", "evidence"):
             self._findings.expect(f"the leaf's {name}", getattr(leaf, name), getattr(right, name), index)
         if leaf == right:
             self._findings.expect("the leaf's bytes", raw, codec.encode(right), index)

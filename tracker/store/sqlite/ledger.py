@@ -15,7 +15,7 @@ from protocol.postings import Postings
 from tracker.ledger import Entry, day_of, make_entry
 
 #: How the bytes of every settle leaf begin: the head of its map, then the event.
-_SETTLE = encode(Leaf(event="settle", day=0, postings=(), hold=bytes(32), documents=bytes(32))).split(b"\xa3day")[0]
+_SETTLE = encode(Leaf(event="settle", day=0, postings=(), hold=bytes(32), evidence=bytes(32))).split(b"\xa3day")[0]
 
 
 @dataclass(frozen=True)
