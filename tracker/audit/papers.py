@@ -18,6 +18,7 @@ from protocol.documents import (
     Denial,
     Document,
     Epoch,
+    Evidence,
     Lease,
     Receipt,
     Request,
@@ -130,8 +131,10 @@ def read_rules(connection: sqlite3.Connection, horde: Horde, findings: Findings)
 
 
 def check_documents(connection: sqlite3.Connection, horde: Horde, findings: Findings) -> int:
-    """Signature, context, kind, digest and identity of every document; how many there are."""
+    """Signature, context, kind, digest and identity of every document; how many there are. What is wrong with one
+    that an entry rests on is that entry's fault."""
     count = 0
+    resting = _Resting(connection)
     for digest, signer, kind, identity, raw in connection.execute(
         "SELECT digest, signer, kind, identity, raw FROM documents"
     ):
@@ -141,15 +144,33 @@ def check_documents(connection: sqlite3.Connection, horde: Horde, findings: Find
             envelope = _checked(raw, horde, DOCUMENTS.get(kind, Document))
             body = codec.decode(envelope.body, DOCUMENTS[envelope.kind])
         except (Refusal, KeyError) as error:
-            findings.add(what, error, "a signed document of its kind")
+            findings.add(what, error, "a signed document of its kind", resting.entry(digest))
             continue
-        findings.expect(f"{what}: digest", digest, envelope.digest)
-        findings.expect(f"{what}: kind", kind, envelope.kind)
-        findings.expect(f"{what}: signer", signer, envelope.key)
-        known = _identity_of(body)
-        if known is not None:
-            findings.expect(f"{what}: identity", identity, known)
+        right = (envelope.digest, envelope.kind, envelope.key, _identity_of(body) or identity)
+        for name, found, wanted in zip(
+            ("digest", "kind", "signer", "identity"), (digest, kind, signer, identity), right, strict=True
+        ):
+            if found != wanted:
+                findings.add(f"{what}: {name}", found, wanted, resting.entry(digest, envelope.digest))
     return count
+
+
+class _Resting:
+    """Which entry rests on a document; the evidence is read when something is wrong for the first time."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._entries: dict[bytes, int] | None = None
+
+    def entry(self, *digests: bytes) -> int | None:
+        """The first entry that rests on a document with one of these digests."""
+        if self._entries is None:
+            self._entries = {}
+            for index, raw in self._connection.execute("SELECT entry, evidence FROM entries ORDER BY entry"):
+                with suppress(Refusal):
+                    for digest in codec.decode(raw, Evidence).documents:
+                        self._entries.setdefault(digest, index)
+        return next((self._entries[digest] for digest in digests if digest in self._entries), None)
 
 
 def check_equivocations(connection: sqlite3.Connection, horde: Horde, findings: Findings) -> None:
