@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from tracker.config import IPNetwork
+from tracker.pace import LOOK_SECONDS, Pace
+
+log = logging.getLogger(__name__)
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: What stands for a connection that has no address that could be read.
 UNKNOWN = "unknown"
+
+#: For each connection that an address may have at once, it may make so many in a minute.
+TURNS_A_MINUTE = 20
 
 REFUSAL = (
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
@@ -73,17 +81,25 @@ def household_of(address: IPAddress | None) -> str:
 
 
 class Places:
-    """How many connections each address has, and whether it may have one more."""
+    """How many connections each address has and made in this minute, and whether it may have one more."""
 
     def __init__(self, limit: Callable[[], int]) -> None:
         self._limit = limit
         self._taken: Counter[str] = Counter()
+        self._made: Counter[str] = Counter()
+        self._minute = 0
 
-    def enter(self, household: str) -> bool:
-        """Take a place; False if this address has none left."""
-        if self._taken[household] >= self._limit():
+    def enter(self, household: str, now: float) -> bool:
+        """Take a place at `now` (seconds); False if this address has none left, or comes too often."""
+        minute = int(now // 60)
+        if minute != self._minute:
+            self._minute = minute
+            self._made.clear()
+        limit = self._limit()
+        if self._taken[household] >= limit or self._made[household] >= TURNS_A_MINUTE * limit:
             return False
         self._taken[household] += 1
+        self._made[household] += 1
         return True
 
     def leave(self, household: str) -> None:
@@ -97,55 +113,112 @@ class Places:
 
 
 class Door(asyncio.Protocol):
-    """Stands before the HTTP protocol of one connection and counts it from its first moment.
+    """Stands before the HTTP protocol of one connection: counts it from its first moment, and sees that it gets on.
 
-    A proxy's connections are not counted here, but by the addresses that it names.
+    A proxy's connections are not counted here, but by the addresses that it names. opened: when it came, by the
+    loop's clock.
     """
 
     def __init__(self, behind: Callable[[], asyncio.Protocol], places: Places, proxies: Sequence[IPNetwork]) -> None:
+        self.opened = 0.0
         self._behind = behind
         self._inner: asyncio.Protocol | None = None
         self._places = places
         self._proxies = proxies
         self._household = ""
+        self._pace = Pace()
+        self._look: asyncio.TimerHandle | None = None
+        self._clock: Callable[[], float] = asyncio.get_running_loop().time
+        self._transport: asyncio.Transport | None = None
+        self._last = b""
+        self._largest: Callable[[], int] | None = None
+        self._too_large: Callable[[int], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the connection in, or turn it away with a word."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.opened = self._clock()
+        self._look_later()
         peer = transport.get_extra_info("peername")
         address = parse_address(peer[0]) if isinstance(peer, tuple) else None
         if not is_trusted(address, self._proxies):
             household = household_of(address)
-            if not self._places.enter(household):
-                if isinstance(transport, asyncio.WriteTransport):
-                    transport.write(REFUSAL)
-                transport.close()
+            if not self._places.enter(household, self.opened):
+                self._transport.write(REFUSAL)
+                self._transport.close()
                 return
             self._household = household
         self._inner = self._behind()
         self._inner.connection_made(transport)
 
+    def upgraded(self, largest: Callable[[], int], too_large: Callable[[int], None]) -> None:
+        """What comes from here on are the frames of a WebSocket.
+
+        largest: how large a message may be at the moment. too_large: called once with the size of one that is larger;
+        nothing is read behind it.
+        """
+        self._largest, self._too_large = largest, too_large
+        self._pace.upgraded()
+
+    @property
+    def spoke_early(self) -> bool:
+        """Whether something came behind the head of the request that was read last."""
+        return self._last != b"\r\n\r\n"
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Give the place back."""
+        if self._look is not None:
+            self._look.cancel()
         if self._household:
             self._places.leave(self._household)
         if self._inner is not None:
             self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on."""
-        if self._inner is not None:
-            self._inner.data_received(data)
+        """Pass on, as long as it is not too much."""
+        if self._inner is None:
+            return
+        if self._largest is None:
+            self._last = (self._last + data[-4:])[-4:]
+        elif self._too_large is None:
+            return
+        elif (size := self._pace.heard(data, self._clock())) > self._largest():
+            too_large, self._too_large = self._too_large, None
+            too_large(size)
+            return
+        self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
         """Pass on."""
         return self._inner.eof_received() if self._inner is not None else None
 
     def pause_writing(self) -> None:
-        """Pass on."""
+        """Pass on; from now on the reader is waited for."""
+        if self._transport is not None:
+            self._pace.paused(self._transport.get_write_buffer_size(), self._clock())
         if self._inner is not None:
             self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         """Pass on."""
+        self._pace.resumed()
         if self._inner is not None:
             self._inner.resume_writing()
+
+    def _look_later(self) -> None:
+        self._look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look_now)
+
+    def _look_now(self) -> None:
+        transport = self._transport
+        assert transport is not None  # noqa: S101 (set before the first look is called for)
+        reason = self._pace.overdue(
+            self._clock(),
+            waiting=transport.get_write_buffer_size(),
+            reads=transport.is_reading(),
+            closing=transport.is_closing(),
+        )
+        if reason:
+            log.info("cuts a connection off: %s", reason)
+            transport.abort()
+        else:
+            self._look_later()

@@ -21,8 +21,8 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from protocol.documents import Checkpoint, open_document
-from protocol.envelope import MAX_ENVELOPE_BYTES, parse
-from protocol.errors import Internal, OverLimit, Stopping
+from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, parse
+from protocol.errors import Internal, OutOfTurn, OverLimit, Stopping, TooLarge
 from protocol.links import Link
 from protocol.postings import BURN, MINT
 from tracker.config import Settings
@@ -36,9 +36,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: A request's head must be complete within so many seconds, and a connection may lie idle so long between two.
-HEAD_SECONDS = 10.0
+HEAD_SECONDS = 8.0
 #: So long a peer may take to answer the end of a WebSocket.
 CLOSE_SECONDS = 3.0
+#: So long somebody who never said hello may take for it.
+HURRY_SECONDS = 0.5
 #: A reason has to fit into a WebSocket's close frame.
 MAX_REASON_BYTES = 120
 #: What a scrape needs of the database is asked for at most so often.
@@ -82,12 +84,13 @@ class Outlet:
         self._waiting.append(raw)
         self._wake.set()
 
-    def close(self, reason: str) -> None:
-        """End the connection when what waits has been sent, or soon, if it cannot be."""
+    def close(self, reason: str, *, hurry: bool = False) -> None:
+        """End the connection when what waits has been sent, or soon (very soon in a hurry), if it cannot be."""
         if self._reason is None:
             self._reason = reason
             self._wake.set()
-            self._last_resort = asyncio.get_running_loop().call_later(2 * CLOSE_SECONDS, self._abort)
+            patience = HURRY_SECONDS if hurry else 2 * CLOSE_SECONDS
+            self._last_resort = asyncio.get_running_loop().call_later(patience, self._abort)
 
     async def write_to(self, socket: Socket) -> None:
         """Send what comes until the connection ends."""
@@ -231,7 +234,7 @@ async def _peer(request: web.Request) -> web.StreamResponse:
     if not is_trusted(parse_address(remote), proxies):  # counted at the door
         return await _converse(request, desk, block_of(address))
     household = household_of(address)
-    if not desk.places.enter(household):
+    if not desk.places.enter(household, asyncio.get_running_loop().time()):
         text = "this address has as many connections here as the rules allow: close some, then try again"
         return _json({"code": OverLimit.code, "text": text}, status=429)
     try:
@@ -242,6 +245,10 @@ async def _peer(request: web.Request) -> web.StreamResponse:
 
 async def _converse(request: web.Request, desk: Desk, origin: str) -> web.StreamResponse:
     """One peer's connection from the challenge to its end."""
+    door = request.transport.get_protocol() if request.transport else None
+    if not isinstance(door, Door) or door.spoke_early:
+        text = "a peer speaks after the challenge: wait for it"
+        return _json({"code": OutOfTurn.code, "text": text}, status=400)
     socket = web.WebSocketResponse(
         heartbeat=float(desk.settings.heartbeat_s),
         max_msg_size=MAX_ENVELOPE_BYTES,
@@ -253,8 +260,9 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
     conversation = desk.coordinator.open(outlet, origin)
     desk.outlets.add(outlet)
     writer = asyncio.create_task(outlet.write_to(socket), name="peer-writer")
-    deadline = asyncio.get_running_loop().call_later(
-        desk.coordinator.hello_deadline_s, _end_if_silent, conversation, outlet
+    door.upgraded(lambda: _largest(conversation), lambda size: _too_large(conversation, size))
+    deadline = asyncio.get_running_loop().call_at(
+        door.opened + desk.coordinator.hello_deadline_s, _end_if_silent, conversation, outlet
     )
     try:
         conversation.start()
@@ -287,7 +295,15 @@ async def _listen(socket: web.WebSocketResponse, conversation: Conversation, out
 
 def _end_if_silent(conversation: Conversation, outlet: Outlet) -> None:
     if not conversation.is_open:
-        outlet.close("too_slow: hello was not complete in time")
+        outlet.close("too_slow: hello was not complete in time", hurry=True)
+
+
+def _largest(conversation: Conversation) -> int:
+    return MAX_ENVELOPE_BYTES if conversation.is_open else MAX_BEFORE_HELLO_BYTES
+
+
+def _too_large(conversation: Conversation, size: int) -> None:
+    conversation.hang_up(TooLarge(f"a message of {size} bytes: at most {_largest(conversation)} are read here"))
 
 
 # Readers

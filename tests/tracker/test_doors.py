@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from tracker.doors import Places, block_of, client_address, household_of, parse_address
+from tracker.doors import TURNS_A_MINUTE, Places, block_of, client_address, household_of, parse_address
 
 PROXIES = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1"))
 
@@ -53,9 +53,23 @@ def test_blocks_and_households(address, block, household):
 def test_places_are_limited_for_each_address_and_given_back():
     places = Places(lambda: 2)
 
-    assert [places.enter("a"), places.enter("a"), places.enter("a"), places.enter("b")] == [True, True, False, True]
+    assert [places.enter(household, 0) for household in "aaab"] == [True, True, False, True]
     places.leave("a")
-    assert places.enter("a")
+    assert places.enter("a", 0)
     for household in ("a", "a", "b"):
         places.leave(household)
     assert len(places) == 0
+
+
+def test_an_address_that_comes_too_often_waits_for_the_next_minute():
+    places = Places(lambda: 2)
+
+    def comes(household, now):
+        came = places.enter(household, now)
+        if came:
+            places.leave(household)
+        return came
+
+    assert [comes("a", 59.0) for _ in range(2 * TURNS_A_MINUTE + 1)] == [True] * 2 * TURNS_A_MINUTE + [False]
+    assert comes("b", 59.0)
+    assert comes("a", 60.0)

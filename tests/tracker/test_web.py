@@ -15,7 +15,7 @@ import pytest
 
 from protocol import codec
 from protocol.documents import RulesDocument
-from protocol.envelope import MAX_ENVELOPE_BYTES, Challenge, Outbound, decode_challenge, parse
+from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, Challenge, Outbound, decode_challenge, parse
 from protocol.links import parse_link
 from protocol.messages import Hello, Holding, Refused, Welcome
 from protocol.rules import HordeSection, LimitsSection, Rules, TimesSection, from_json
@@ -165,10 +165,38 @@ async def test_text_is_refused(start):
 async def test_a_message_that_is_too_large_ends_the_connection(start):
     async with start() as tracker, tracker.peer() as peer:
         await peer.challenge()
+        await peer.socket.send_bytes(bytes(MAX_BEFORE_HELLO_BYTES + 1))
+        code, reason = await peer.end()
+
+    assert code == aiohttp.WSCloseCode.POLICY_VIOLATION
+    assert reason == "too_large: a message of 4097 bytes: at most 4096 are read here"
+
+
+async def test_after_hello_the_limit_is_that_of_an_envelope(start):
+    async with start() as tracker, tracker.peer() as peer:
+        await peer.hello()
+        await peer.hear(Holding)
         await peer.socket.send_bytes(bytes(MAX_ENVELOPE_BYTES + 1))
+        refused = await peer.hear(Refused)
         code, _ = await peer.end()
 
-    assert code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+    assert (refused.code, refused.final) == ("too_large", True)
+    assert code == aiohttp.WSCloseCode.POLICY_VIOLATION
+
+
+async def test_who_speaks_before_the_challenge_is_not_let_in(start):
+    async with start() as tracker:
+        reader, writer = await asyncio.open_connection(*tracker.place)
+        writer.write(
+            b"GET /peer HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x82\x01"
+        )
+        async with asyncio.timeout(30):
+            answer = await reader.read()
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"out_of_turn" in answer
 
 
 async def test_nonsense_before_hello_ends_the_connection_with_the_reason(start):
