@@ -135,22 +135,22 @@ async def test_what_was_confirmed_is_in_the_file_for_others_to_read(store, clerk
 
 async def test_steps_that_come_together_share_a_commit(store, clerk):
     commits = []
-    started, go_on = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
 
-    def hold(connection):
+    def listen(connection):
         connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
-        loop.call_soon_threadsafe(started.set)
-        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
 
-    holding = asyncio.create_task(on_the_writer(store, hold))
-    await started.wait()
-    steps = [asyncio.create_task(clerk.account(a_key(number))) for number in range(50)]
-    await asyncio.sleep(0)
-    go_on.set()
-    await asyncio.gather(holding, *steps)
+    await on_the_writer(store, listen)
+    commits.clear()
+    await asyncio.gather(*(clerk.account(a_key(number)) for number in range(50)))
+    assert len(commits) == 1, "one for all of them"
+
+    first = asyncio.create_task(clerk.account(a_key(50)))
+    while len(commits) == 1:  # noqa: ASYNC110 (another thread commits)
+        await asyncio.sleep(0)
+    steps = [asyncio.create_task(clerk.account(a_key(number))) for number in range(51, 60)]
+    await asyncio.gather(first, *steps)
     await on_the_writer(store, lambda connection: connection.set_trace_callback(None))
-    assert len(commits) == 2, "one for the step that held the others up, one for all of those"
+    assert len(commits) == 3, "one for the step that was under way, one for all that came meanwhile"
 
 
 async def test_a_full_disk_fails_the_step_and_changes_nothing(store, clerk, path):
