@@ -28,8 +28,12 @@ MEDIA_TYPE = "application/x-potluck-stream"
 
 #: From dialling to the end of the TLS handshake, for each address.
 CONNECT_SECONDS = 3.0
+#: From the end of dialling to the worker's answer; the opening is on its way in that time.
+ANSWER_SECONDS = 10.0
 #: Without any frame, not even a sign of life, for so long the stream counts as cut.
-SILENCE_SECONDS = 30.0
+SILENCE_SECONDS = 10.0
+#: So long a connection that is not used is kept; a worker keeps it longer.
+IDLE_SECONDS = 5.0
 #: A worker ends the response right behind the last frame; a connection that it leaves open longer is not used again.
 END_SECONDS = 1.0
 
@@ -143,9 +147,11 @@ class StreamReader:
         private_too: bool,
         connect_seconds: float = CONNECT_SECONDS,
         silence_seconds: float = SILENCE_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self.private_too = private_too
         self._connect_seconds = connect_seconds
+        self._answer_seconds = answer_seconds
         self._silence_seconds = silence_seconds
         self._pins: dict[bytes, Pin] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -153,7 +159,7 @@ class StreamReader:
     async def __aenter__(self) -> StreamReader:
         options: dict[str, Any] = {} if self.private_too else {"resolver": PublicResolver()}
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, **options),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, **options),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=self._connect_seconds, sock_read=self._silence_seconds
             ),
@@ -189,13 +195,15 @@ class StreamReader:
         failures: list[StreamBroken] = []
         for address in worker.addresses:
             try:
-                return await self._session.post(
-                    f"{address.url}/stream",
-                    params={"after": str(after)} if after >= 0 else {},
-                    data=body,
-                    ssl=self._pin(worker.certificate),
-                    allow_redirects=False,
-                )
+                # The time-outs of aiohttp begin anew with every byte, also of a head that never ends.
+                async with asyncio.timeout(self._connect_seconds + self._answer_seconds):
+                    return await self._session.post(
+                        f"{address.url}/stream",
+                        params={"after": str(after)} if after >= 0 else {},
+                        data=body,
+                        ssl=self._pin(worker.certificate),
+                        allow_redirects=False,
+                    )
             except aiohttp.ServerFingerprintMismatch:
                 text = f"{address.host}:{address.port} shows another certificate than the worker signed for"
                 failures.append(StreamBroken("wrong_certificate", text))
