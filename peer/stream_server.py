@@ -7,15 +7,15 @@ not read costs one write buffer, and nobody waits for it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Protocol
+from typing import Protocol, cast
 
 from aiohttp import web
 
+from peer.gate import HANDSHAKE_SECONDS, MAX_CONNECTIONS, MAX_OF_ONE_ADDRESS, STALL_SECONDS, House, Places
 from peer.opening import MAX_BODY_BYTES
 from peer.output import Output, follow
 from protocol.errors import BadValue, Refusal, TooLarge, TooSlow
@@ -23,15 +23,14 @@ from protocol.frames import Failed, encode_frame
 
 MEDIA_TYPE = "application/x-potluck-stream"
 
-MAX_CONNECTIONS = 512
 BACKLOG = 128
-HANDSHAKE_SECONDS = 10.0
-#: For headers, and between two requests on one connection.
-IDLE_SECONDS = 60.0
-BODY_SECONDS = 20.0
-#: A reader that takes nothing for so long is cut off.
-STALL_SECONDS = 60.0
-ALIVE_SECONDS = 10.0
+#: From the end of the handshake, or of the answer before, to the end of a request's headers. Longer than requesters
+#: keep a connection that they do not use, so that none is ended as it is used again.
+IDLE_SECONDS = 8.0
+BODY_SECONDS = 8.0
+#: So long the rest of a body that is not wanted is read and thrown away, for the answer to arrive.
+REST_SECONDS = 1.0
+ALIVE_SECONDS = 3.0
 #: How long streams may go on when the worker ends.
 SHUTDOWN_SECONDS = 1.0
 
@@ -49,8 +48,6 @@ _STATUS = {
     "busy": 503,
 }
 _BAD_REQUEST = 400
-
-log = logging.getLogger(__name__)
 
 
 class Desk(Protocol):
@@ -74,6 +71,8 @@ class StreamServer:
         host: str,
         port: int,
         max_connections: int = MAX_CONNECTIONS,
+        max_of_one_address: int = MAX_OF_ONE_ADDRESS,
+        handshake_seconds: float = HANDSHAKE_SECONDS,
         alive_seconds: float = ALIVE_SECONDS,
         stall_seconds: float = STALL_SECONDS,
         idle_seconds: float = IDLE_SECONDS,
@@ -83,7 +82,8 @@ class StreamServer:
         self._desk = desk
         self._context = context
         self._host = host
-        self._max_connections = max_connections
+        self._places = Places(max_connections, max_of_one_address)
+        self._handshake_seconds = handshake_seconds
         self._alive_seconds = alive_seconds
         self._stall_seconds = stall_seconds
         self._body_seconds = body_seconds
@@ -94,20 +94,21 @@ class StreamServer:
             access_log=None,
             handler_cancellation=True,
             keepalive_timeout=idle_seconds,
+            lingering_time=REST_SECONDS,
             shutdown_timeout=SHUTDOWN_SECONDS,
             # A body that says it is compressed is taken as it is, and refused: nothing here is ever unpacked.
             auto_decompress=False,
         )
         self._server: asyncio.Server | None = None
+        self._house: House | None = None
 
     async def __aenter__(self) -> StreamServer:
         await self._runner.setup()
         try:
+            behind = cast("Callable[[], asyncio.Protocol]", self._runner.server)
+            self._house = House(behind, self._context, self._places, self._stall_seconds, self._handshake_seconds)
             self._server = await asyncio.get_running_loop().create_server(
-                self._protocol_factory(),
-                sock=_listening(self._host, self.port),
-                ssl=self._context,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                self._house.gate, sock=_listening(self._host, self.port)
             )
         except BaseException:
             await self._runner.cleanup()
@@ -118,22 +119,14 @@ class StreamServer:
     async def __aexit__(self, *_: object) -> None:
         if self._server is not None:
             self._server.close()
+        if self._house is not None:
+            await self._house.close()
         await self._runner.cleanup()
 
     @property
     def connections(self) -> int:
-        """How many readers are connected."""
-        server = self._runner.server
-        return len(server.connections) if server is not None else 0
-
-    def _protocol_factory(self) -> Callable[[], asyncio.Protocol]:
-        server = self._runner.server
-        assert server is not None  # noqa: S101 (set by setup)
-
-        def make() -> asyncio.Protocol:
-            return server() if self.connections < self._max_connections else _Full()
-
-        return make
+        """How many readers are connected, those whose handshake is under way among them."""
+        return len(self._places)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -148,12 +141,7 @@ class StreamServer:
         try:
             async with aclosing(follow(output, after + 1, self._alive_seconds)) as pieces:
                 async for piece in pieces:
-                    async with asyncio.timeout(self._stall_seconds):
-                        await response.write(piece)
-        except TimeoutError:
-            log.info("a reader took nothing for %s s and was cut off", self._stall_seconds)
-            if request.transport is not None:
-                request.transport.abort()
+                    await response.write(piece)
         except ConnectionError:
             pass  # the reader went; it comes again if it wants the rest
         return response
@@ -173,14 +161,6 @@ def _listening(host: str, port: int) -> socket.socket:
         return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
-
-
-class _Full(asyncio.Protocol):
-    """Ends a connection beyond the limit at once."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        transport.abort()
 
 
 def _after(request: web.Request) -> int:

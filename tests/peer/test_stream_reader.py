@@ -233,6 +233,27 @@ async def test_bytes_that_make_no_frame_are_no_sign_of_life(tmp_path: Path) -> N
     assert caught.value.reason == "silent"
 
 
+async def test_an_answer_that_never_begins_is_not_waited_for_whatever_comes_of_it(tmp_path: Path) -> None:
+    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        writer.close()
+
+    certificate = fresh_certificate(tmp_path)
+    listener = await asyncio.start_server(trickle, "127.0.0.1", 0, ssl=certificate.context)
+    port = listener.sockets[0].getsockname()[1]
+    worker = Worker(WORKER.public, 1, certificate.digest, (Address("127.0.0.1", port),))
+    async with listener, StreamReader(private_too=True, answer_seconds=0.2, connect_seconds=5) as reader:
+        with pytest.raises(StreamBroken) as caught:
+            await read(reader, worker)
+
+    assert caught.value.reason == "timeout"
+
+
 async def test_a_worker_that_says_nothing_at_all_is_silent(tmp_path: Path) -> None:
     async def script(request: web.Request, response: web.StreamResponse) -> None:
         await response.prepare(request)

@@ -10,7 +10,7 @@ import { decode, encode } from "./msgpack.mjs";
 import { need, Refusal } from "./refusal.mjs";
 
 const MAX_FRAME = 1 << 20;
-const SILENCE_MS = 30_000; // a worker sends a frame each 10 s, if only to say that it is there
+const SILENCE_MS = 10_000; // a worker sends a frame each 3 s, if only to say that it is there
 const CONNECT_MS = 4_000;
 // Openings in a row that bring nothing new. The first one has to be found out while the tracker waits for it to happen.
 const TRIES = 5;
