@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 
+from peer.hashing import FileDigest
 from protocol import frames
 from protocol.digests import SALT_BYTES, Artifact, output_digest
 from protocol.documents import Lease, Receipt, open_document, parse_document
@@ -90,8 +92,10 @@ class Assembly:
         self._text = [prefix] if prefix else []
         self._text_bytes = len(prefix.encode())
         self._files: list[tuple[str, bytes]] = []
+        self._artifacts: list[Artifact] = []
         self._start: frames.Start | None = None
-        self._content = bytearray()
+        self._content = BytesIO()
+        self._digest = FileDigest()
 
     @property
     def begun(self) -> bool:
@@ -149,29 +153,30 @@ class Assembly:
         if not 0 < start.size <= most:
             raise Misbehaved(f"a picture of {start.size} bytes: at most {most} for its measures")
         self._start = start
+        self._content = BytesIO()
+        self._digest = FileDigest()
 
     def _take_chunk(self, content: bytes) -> None:
         if self._start is None:
             raise Misbehaved("a piece of a file that has not begun")
-        if not content or len(self._content) + len(content) > self._start.size:
+        if not content or self._content.tell() + len(content) > self._start.size:
             raise Misbehaved(f"an empty piece, or one beyond the {self._start.size} bytes that were announced")
-        self._content += content
-        if len(self._content) == self._start.size:
-            self._files.append((self._start.media_type, bytes(self._content)))
+        self._content.write(content)
+        self._digest.add(content)
+        if self._content.tell() == self._start.size:
+            self._files.append((self._start.media_type, self._content.getvalue()))
+            self._artifacts.append(Artifact(self._start.media_type, self._start.size, self._digest.digest()))
             self._start = None
-            self._content.clear()
 
     def _take_final(self, final: frames.Final) -> Complete:
         if self._start is not None:
-            raise Misbehaved(f"the end after {len(self._content)} of {self._start.size} bytes")
+            raise Misbehaved(f"the end after {self._content.tell()} of {self._start.size} bytes")
         if len(final.salt) != SALT_BYTES:
             raise Misbehaved(f"a salt of {len(final.salt)} bytes: wanted {SALT_BYTES}")
-        return Complete(self._artifacts(), tuple(self._files), final.salt, final.finish[:40], final.receipt)
-
-    def _artifacts(self) -> tuple[Artifact, ...]:
+        artifacts = self._artifacts
         if isinstance(self._work, TextWork):
-            return (Artifact.of(TEXT_TYPE, "".join(self._text).encode()),)
-        return tuple(Artifact.of(media_type, content) for media_type, content in self._files)
+            artifacts = [Artifact.of(TEXT_TYPE, "".join(self._text).encode())]
+        return Complete(tuple(artifacts), tuple(self._files), final.salt, final.finish[:40], final.receipt)
 
 
 def largest_use(work: Work) -> int:

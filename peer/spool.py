@@ -294,10 +294,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _read_exactly(file: FileIO, size: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        part = file.read(size - len(parts))
+    parts: list[bytes] = []
+    while size:
+        part = file.read(size)
         if not part:
             raise SpoolError(f"{file.name!r} is shorter than it was")
-        parts += part
-    return bytes(parts)
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)  # of a single one it is that very one, not a copy

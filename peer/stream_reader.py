@@ -221,7 +221,7 @@ class StreamReader:
         silent_at = clock() + self._silence_seconds
         try:
             # Bytes alone are no sign of life: frames are.
-            while data := await asyncio.wait_for(response.content.readany(), silent_at - clock()):
+            while data := await _read_before(silent_at, response.content):
                 for frame in reader.feed(data):
                     yield frame
                     silent_at = clock() + self._silence_seconds
@@ -239,6 +239,12 @@ class StreamReader:
         if len(self._pins) > MAX_PINS:
             del self._pins[next(iter(self._pins))]
         return pin
+
+
+async def _read_before(moment: float, content: aiohttp.StreamReader) -> bytes:
+    """What has come, nothing at the end; raises `TimeoutError` at this moment of the loop's clock."""
+    async with asyncio.timeout_at(moment):  # and not `wait_for`, which starts a task for every read
+        return await content.readany()
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> StreamBroken:

@@ -97,30 +97,48 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that `data` completes."""
-        self._buffer += data
-        start = 0
+        buffer = self._buffer
+        if buffer:
+            buffer += data
+        used = 0
         try:
-            while len(self._buffer) - start >= LENGTH_BYTES:
-                length = int.from_bytes(self._buffer[start : start + LENGTH_BYTES], "big")
-                if length > MAX_FRAME_BYTES:
-                    raise TooLarge(f"a frame of {length} bytes: at most {MAX_FRAME_BYTES}")
-                end = start + LENGTH_BYTES + length
-                if len(self._buffer) < end:
-                    break
-                frame = decode_frame(bytes(self._buffer[start + LENGTH_BYTES : end]))
-                start = end
-                yield frame
+            # Frames that came whole are read where they are; only what is left of one is ever put aside.
+            with memoryview(buffer or data) as view:
+                while len(view) - used >= LENGTH_BYTES:
+                    length = int.from_bytes(view[used : used + LENGTH_BYTES], "big")
+                    if length > MAX_FRAME_BYTES:
+                        raise TooLarge(f"a frame of {length} bytes: at most {MAX_FRAME_BYTES}")
+                    end = used + LENGTH_BYTES + length
+                    if len(view) < end:
+                        break
+                    with view[used + LENGTH_BYTES : end] as raw:
+                        frame = decode_frame(raw)
+                    used = end
+                    yield frame
         finally:
-            del self._buffer[:start]
+            if buffer:
+                del buffer[:used]
+            else:
+                buffer += memoryview(data)[used:]
 
 
-def decode_frame(raw: bytes) -> Frame:
+#: How a chunk begins: an array of three, and its kind. With a number and bytes of the right types behind that, nothing
+#: is left that could break the strict form: its content need not be decoded a second time to see whether it does.
+_CHUNK = codec.encode(Chunk(0, b""))[:-3]  # without the number 0 and the header of no bytes
+
+
+def decode_frame(raw: bytes | memoryview) -> Frame:
     """The frame in `raw` (without its length); raises `Malformed`."""
-    codec.check_strict(raw)
+    is_chunk = raw[: len(_CHUNK)] == _CHUNK
+    if not is_chunk:
+        codec.check_strict(bytes(raw))
     try:
-        return _FRAME.decode(raw)
+        frame = _FRAME.decode(raw)
     except msgspec.DecodeError as error:
         raise Malformed(f"not a frame: {error}") from error
+    if is_chunk and isinstance(frame, Chunk) and frame.number > codec.MAX_INTEGER:
+        raise Malformed(f"not a frame: an integer above {codec.MAX_INTEGER}")
+    return frame
 
 
 class OpenBody(msgspec.Struct, frozen=True, array_like=True):

@@ -12,6 +12,9 @@ from tests.bench.scale import Bench
 from tests.bench.stage import children
 from tests.support.horde import Horde
 
+#: All pictures of a repetition are asked for in one request, by somebody without an account.
+RULES = "limits.anonymous_max_n = 20"
+
 
 def lacking(*modules: str) -> str:
     """What of these is not installed, in words; empty if nothing."""
@@ -23,7 +26,7 @@ def lacking(*modules: str) -> str:
 async def one_worker(bench: Bench, name: str, *arguments: str) -> AsyncIterator[tuple[Client, Child]]:
     """A client in a horde with one worker of these arguments, and a process for the engine alone."""
     folder = bench.folder / name
-    async with Horde.open(folder) as horde, children(folder, "bare", 1) as (bare,):
+    async with Horde.open(folder, RULES) as horde, children(folder, "bare", 1) as (bare,):
         await horde.worker("worker", *arguments)
         async with horde.client() as client:
             yield client, bare

@@ -106,6 +106,37 @@ def test_what_is_no_frame_is_malformed(value: object) -> None:
         decode_frame(msgpack.packb(value))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["chunk", 2**63, b"a"],
+        ["chunk", 1.0, b"a"],
+        ["chunk", True, b"a"],
+        ["chunk", 0, "a"],
+        ["chunk", 0, b"a", 0.5],
+        ["chunk", 0, b"a", {"news": 1.5}],
+        ["chunk", 0, b"a", msgpack.ExtType(5, b"x")],
+    ],
+    ids=str,
+)
+def test_a_chunk_is_held_to_the_strict_form_like_all_frames(value: object) -> None:
+    with pytest.raises(Malformed):
+        decode_frame(msgpack.packb(value))
+
+
+@given(frame=st.builds(Chunk, st.integers(-(2**63), 2**64 - 1), st.binary(max_size=40)), data=st.data())
+def test_a_chunk_is_taken_only_if_the_strict_check_takes_it(frame: Chunk, data: st.DataObject) -> None:
+    raw = bytearray(msgpack.packb(["chunk", frame.number, frame.content]))
+    place = data.draw(st.integers(0, len(raw)))
+    raw[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    try:
+        decode_frame(bytes(raw))
+    except Malformed:
+        return
+
+    codec.check_strict(bytes(raw))
+
+
 def test_elements_of_a_later_version_are_ignored() -> None:
     assert decode_frame(msgpack.packb(["text", 0, "a", "news"])) == Text(0, "a")
     assert codec.decode(msgpack.packb([b"o", b"p", "q", "news"]), OpenBody) == OpenBody(b"o", b"p", "q")
