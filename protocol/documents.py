@@ -287,13 +287,17 @@ class Leaf(Body, frozen=True, kw_only=True):
 
 
 class Evidence(Body, frozen=True, kw_only=True):
-    """What lies beside a leaf and opens its commitments: exact time, rules, job, and the digests of documents."""
+    """What lies beside a leaf and opens its commitments: exact time, rules, job, and the digests of documents.
+
+    received: when the receipt came, where its requester's silence made the settlement; else 0.
+    """
 
     time: Milliseconds
     rules: Annotated[int, Meta(ge=1)]
     salt: Salt
     job: Handle | None = None
     attempt: int = 0
+    received: Milliseconds = 0
     documents: tuple[Digest, ...] = ()
 
 

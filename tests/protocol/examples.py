@@ -202,5 +202,6 @@ EVIDENCE = Evidence(
     salt=b.a_salt(3),
     job=b.a_handle(),
     attempt=1,
+    received=b.NOW,
     documents=(b.a_digest("lease"), b.a_digest("receipt"), b.a_digest("acknowledgement")),
 )

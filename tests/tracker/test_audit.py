@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from protocol import codec, merkle, prices
-from protocol.documents import Checkpoint, Evidence, Leaf, Receipt, Settlement, sign
+from protocol.documents import Checkpoint, Evidence, Leaf, Settlement, sign
 from protocol.envelope import parse
 from protocol.keys import show_key
 from protocol.postings import BURN, MINT
@@ -262,9 +262,7 @@ def test_an_attempt_that_is_paid_twice_is_found(database):
 
 def test_postings_that_make_kudos_from_nothing_are_found(database):
     entry, leaf, _ = entries_of(database, "settle")[0]
-    raw = codec.encode(
-        Leaf(event="settle", day=leaf.day, postings=((100, 5),), hold=leaf.hold, evidence=leaf.evidence)
-    )
+    raw = codec.encode(Leaf(event="settle", day=leaf.day, postings=((100, 5),), hold=leaf.hold, evidence=leaf.evidence))
     damage(database, ("UPDATE entries SET leaf = ?, hash = ? WHERE entry = ?", (raw, merkle.leaf_hash(raw), entry)))
 
     report = audit(database)
@@ -326,6 +324,12 @@ class Dishonest:
                 return outcome
             changed = {name: getattr(outcome.payment, name) + extra for name, extra in more.items()}
             return replace(outcome, payment=replace(outcome.payment, **changed))
+
+        self._patch.setattr(sqlite_store, "decide", decide)
+
+    def hurries(self, early):
+        def decide(job, attempt, event, rules, now):
+            return lifecycle.decide(job, attempt, event, rules, now + early * isinstance(event, lifecycle.Silence))
 
         self._patch.setattr(sqlite_store, "decide", decide)
 
@@ -393,15 +397,17 @@ async def test_a_tracker_that_goes_beyond_the_highest_price_that_was_offered_is_
     assert "the lease's price: found" in told(audit(path))
 
 
-async def test_a_tracker_that_pays_before_the_silence_is_over_is_found_out(tmp_path):
+async def test_a_tracker_that_pays_before_the_silence_is_over_is_found_out(tmp_path, dishonest):
     path = tmp_path / "horde.db"
     async with History.open(path) as history:
-        asked = await history.ask(NOBODY, served_by=ANN)
-        await history.deliver(await history.receipt(asked.admitted.leases[0].document, ANN))
-        await history.store.silence(asked.job, history.rules.rules, history.tick(86_400_000))
-        entry = (await history.store.ledger_head()).size - 1
-    assert audit(path).ok
-    damage(path, ("UPDATE documents SET taken = taken + 1 WHERE kind = ?", (Receipt.KIND,)))
+        rules = history.rules.rules
+        for early in (0, 1):
+            dishonest.hurries(early)
+            asked = await history.ask(NOBODY, served_by=ANN)
+            await history.deliver(await history.receipt(asked.admitted.leases[0].document, ANN))
+            await history.store.silence(asked.job, rules, history.tick(rules.times.silence * 1000 - early))
+            entry = (await history.store.ledger_head()).size - 1
+            assert audit(path).ok == (not early)
 
     assert f"entry {entry}: paid without an acknowledgement" in told(audit(path))
 

@@ -69,11 +69,10 @@ class Horde:
 
 @dataclass(frozen=True)
 class Paper(Generic[D]):
-    """One document as it is kept. taken: when the tracker took it in."""
+    """One document as it is kept."""
 
     envelope: Envelope
     body: D
-    taken: int
 
 
 def read_horde(connection: sqlite3.Connection, root: bytes | None, findings: Findings) -> Horde:
@@ -97,12 +96,12 @@ def read_horde(connection: sqlite3.Connection, root: bytes | None, findings: Fin
 def read_epochs(connection: sqlite3.Connection, horde: Horde) -> list[Paper[Epoch]]:
     """The root's word on each restore, in their order; what cannot be read is `check_documents`' matter."""
     rows = connection.execute(
-        "SELECT raw, taken FROM documents WHERE signer = ? AND kind = ? ORDER BY identity", (horde.root, Epoch.KIND)
+        "SELECT raw FROM documents WHERE signer = ? AND kind = ? ORDER BY identity", (horde.root, Epoch.KIND)
     )
     found = []
-    for raw, taken in rows:
+    for (raw,) in rows:
         with suppress(Refusal):
-            found.append(Paper(*open_kept(raw, Epoch), taken))
+            found.append(Paper(*open_kept(raw, Epoch)))
     return found
 
 
@@ -198,23 +197,23 @@ class Papers:
 
     def find(self, digest: bytes, of: type[D], entry: int) -> Paper[D] | None:
         """The document that an entry's evidence names; a finding if there is none of this kind."""
-        row = self._connection.execute("SELECT raw, taken FROM documents WHERE digest = ?", (digest,)).fetchone()
+        row = self._connection.execute("SELECT raw FROM documents WHERE digest = ?", (digest,)).fetchone()
         return self._open(row, of, entry, digest)
 
     def find_by_identity(self, signer: bytes, of: type[D], identity: bytes, entry: int) -> Paper[D] | None:
         """The document that stands under an identity; a finding if there is none."""
         row = self._connection.execute(
-            "SELECT raw, taken FROM documents WHERE signer = ? AND kind = ? AND identity = ?",
+            "SELECT raw FROM documents WHERE signer = ? AND kind = ? AND identity = ?",
             (signer, of.KIND, identity),
         ).fetchone()
         return self._open(row, of, entry, identity)
 
-    def _open(self, row: tuple[bytes, int] | None, of: type[D], entry: int, name: bytes) -> Paper[D] | None:
+    def _open(self, row: tuple[bytes] | None, of: type[D], entry: int, name: bytes) -> Paper[D] | None:
         if row is None:
             self._findings.add(f"the {of.KIND} of the evidence", None, f"document {name[:8].hex()}…", entry)
             return None
         try:
-            return Paper(*open_kept(row[0], of), row[1])
+            return Paper(*open_kept(row[0], of))
         except Refusal as refusal:
             self._findings.add(f"the {of.KIND} of the evidence", refusal, f"a {of.KIND}", entry)
             return None

@@ -146,7 +146,10 @@ class Payments:
         if proofs.acknowledgement is not None:
             self._check_acknowledgement(entry, proofs, proofs.acknowledgement)
         elif not job.cancelled:
-            earliest = proofs.receipt.taken + rules.times.silence * 1000
+            received = entry.evidence.received
+            if received < lease.issued:
+                self._findings.add("when the receipt came", received, f"not before {lease.issued}", entry.index)
+            earliest = received + rules.times.silence * 1000
             if entry.evidence.time < earliest:
                 self._findings.add(
                     "paid without an acknowledgement",

@@ -44,7 +44,6 @@ CREATE TABLE documents (
     signer    BLOB NOT NULL,
     kind      TEXT NOT NULL,
     identity  BLOB NOT NULL,                -- nonce; or job and attempt; or version
-    taken     INTEGER NOT NULL,
     raw       BLOB NOT NULL,
     UNIQUE (signer, kind, identity)
 ) STRICT, WITHOUT ROWID;

@@ -103,7 +103,7 @@ def go_on(path: Path, delegation: Envelope, epoch: Envelope, key: SigningKey, no
         try:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("UPDATE horde SET delegation = ?, epoch = ?", (delegation.raw, said.number))
-            papers.take(connection, epoch, papers.epoch_identity(said.number), now)
+            papers.take(connection, epoch, papers.epoch_identity(said.number))
             ledger = Ledger(key, delegation.key, said.number)
             ledger.load(connection)
             rules = connection.execute("SELECT max(version) FROM rules").fetchone()[0]

@@ -122,10 +122,18 @@ class Ledger:
 
 
 def new_evidence(
-    now: int, rules: int, job: bytes | None = None, attempt: int = 0, proofs: tuple[bytes, ...] = ()
+    now: int,
+    rules: int,
+    job: bytes | None = None,
+    attempt: int = 0,
+    proofs: tuple[bytes, ...] = (),
+    *,
+    received: int = 0,
 ) -> Evidence:
     """Evidence with a fresh salt."""
-    return Evidence(time=now, rules=rules, salt=new_salt(), job=job, attempt=attempt, documents=proofs)
+    return Evidence(
+        time=now, rules=rules, salt=new_salt(), job=job, attempt=attempt, received=received, documents=proofs
+    )
 
 
 # The day's mint

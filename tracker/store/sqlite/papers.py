@@ -29,7 +29,7 @@ def epoch_identity(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
-def take(connection: sqlite3.Connection, envelope: Envelope, identity: bytes, now: int) -> bool:
+def take(connection: sqlite3.Connection, envelope: Envelope, identity: bytes) -> bool:
     """Keep a document; False if it is there already. Raises `Conflict`."""
     row = connection.execute(
         "SELECT digest FROM documents WHERE signer = ? AND kind = ? AND identity = ?",
@@ -37,8 +37,8 @@ def take(connection: sqlite3.Connection, envelope: Envelope, identity: bytes, no
     ).fetchone()
     if row is None:
         connection.execute(
-            "INSERT INTO documents (digest, signer, kind, identity, taken, raw) VALUES (?, ?, ?, ?, ?, ?)",
-            (envelope.digest, envelope.key, envelope.kind, identity, now, envelope.raw),
+            "INSERT INTO documents (digest, signer, kind, identity, raw) VALUES (?, ?, ?, ?, ?)",
+            (envelope.digest, envelope.key, envelope.kind, identity, envelope.raw),
         )
         return True
     if row[0] != envelope.digest:

@@ -100,12 +100,12 @@ class _Step:
         return attempt is not None and attempt.lease == self._shown.lease[0].digest
 
     def _take_papers(self, *, with_lease: bool) -> None:
-        shown, connection, now = self._shown, self._connection, self._now
+        shown, connection = self._shown, self._connection
         identity = job_identity(self._settlement.job, self._settlement.attempt)
-        papers.take(connection, shown.settlement[0], identity, now)
+        papers.take(connection, shown.settlement[0], identity)
         if with_lease:
-            papers.take(connection, shown.lease[0], identity, now)
-            papers.take(connection, shown.receipt[0], identity, now)
+            papers.take(connection, shown.lease[0], identity)
+            papers.take(connection, shown.receipt[0], identity)
 
     def _enter(self) -> None:
         """Pay the worker, out of what all have set aside; its payer's part is a matter of its own."""
@@ -172,7 +172,7 @@ class _Step:
         if self._shown.request is None or self._is_charged():
             return
         envelope, body = self._shown.request
-        papers.take(self._connection, envelope, body.nonce, self._now)
+        papers.take(self._connection, envelope, body.nonce)
         if job is not None and not (job.payer == ANONYMOUS and self._amount):
             payer = job.payer
         elif self._amount:  # who pays had an account

@@ -171,7 +171,7 @@ class SqliteStore(Store):
 
         def run(connection: sqlite3.Connection) -> Admitted:
             # It may also be known as evidence alone, shown after a restore that cut its jobs.
-            known = not papers.take(connection, envelope, request.nonce, now)
+            known = not papers.take(connection, envelope, request.nonce)
             if known and (jobs := rows.jobs_of_request(connection, envelope.digest)):
                 return Admitted(jobs, sum(job.held for job in jobs), {}, again=True)
             documents.check_validity(request.valid_until, now)
@@ -299,7 +299,7 @@ class SqliteStore(Store):
             free=free,
         )
         envelope = documents.sign(lease, self._key, self._root)
-        papers.take(connection, envelope, job_identity(job.handle, job.attempt), now)
+        papers.take(connection, envelope, job_identity(job.handle, job.attempt))
         attempt = Attempt(
             attempt=job.attempt,
             worker=choice.worker,
@@ -337,7 +337,7 @@ class SqliteStore(Store):
             job, attempt = _job_and_attempt(connection, receipt.job, receipt.attempt)
             if envelope.key != attempt.worker:
                 raise WrongSigner("a receipt by another worker than the one that the lease names")
-            papers.take(connection, envelope, job_identity(receipt.job, receipt.attempt), now)
+            papers.take(connection, envelope, job_identity(receipt.job, receipt.attempt))
             proofs = (attempt.lease, envelope.digest)
             return self._decide(connection, job, attempt.attempt, _received(envelope, receipt), rules, now, proofs)
 
@@ -400,13 +400,13 @@ class SqliteStore(Store):
         if envelope.key != job.job_key:
             raise WrongSigner(f"a {envelope.kind} by another key than the request's job key")
         identity = job_identity(said.job, said.attempt)
-        papers.take(connection, envelope, identity, now)
+        papers.take(connection, envelope, identity)
         if receipt is not None:
             if (receipt[1].job, receipt[1].attempt) != (said.job, said.attempt):
                 raise ReceiptMismatch(f"the receipt in this {envelope.kind} is of another job or attempt")
             if receipt[0].key != attempt.worker:
                 raise WrongSigner("the receipt is by another worker than the one that the lease names")
-            papers.take(connection, receipt[0], identity, now)
+            papers.take(connection, receipt[0], identity)
         return job, attempt
 
     async def cancel(
@@ -420,7 +420,7 @@ class SqliteStore(Store):
             jobs = [job for job in jobs if said.job in (None, job.handle)]
             if not jobs or jobs[0].signer != sender:
                 raise UnknownJob("this key has no such job: a cancel is signed by the request's job key")
-            if papers.take(connection, envelope, said.nonce, now):
+            if papers.take(connection, envelope, said.nonce):
                 documents.check_validity(said.valid_until, now)
             event = lifecycle.Cancelled()
             proofs = (envelope.digest,)
@@ -461,7 +461,10 @@ class SqliteStore(Store):
         settlement = b""
         after, ended = outcome.job, outcome.attempt
         if outcome.payment is not None and ended is not None:
-            after, ended, settlement = self._pay(connection, after, ended, outcome.payment, rules, now, proofs)
+            received = job.changed if isinstance(event, lifecycle.Silence) else 0
+            after, ended, settlement = self._pay(
+                connection, after, ended, outcome.payment, rules, now, proofs, received=received
+            )
         elif ended is not None and ended.stage is Stage.ENDED:
             ended = _unreserved(connection, ended)
         released = after.held if outcome.release else 0
@@ -499,8 +502,10 @@ class SqliteStore(Store):
         rules: Rules,
         now: int,
         proofs: tuple[bytes, ...],
+        *,
+        received: int,
     ) -> tuple[Job, Attempt, bytes]:
-        """Enter the settlement, sign it and keep it."""
+        """Enter the settlement, sign it and keep it. received: see `Evidence`."""
         day = day_of(attempt.issued)
         minted = payment.minted
         if minted > attempt.reserved:  # the attempt had ended, and what was set aside for it had gone back
@@ -509,7 +514,7 @@ class SqliteStore(Store):
         attempt = _unreserved(connection, attempt)
         count_minted(connection, day, minted)
         moved = postings.settle(attempt.owner, paid=payment.paid, minted=minted, burned=payment.tax)
-        evidence = new_evidence(now, attempt.rules, job.handle, attempt.attempt, proofs)
+        evidence = new_evidence(now, attempt.rules, job.handle, attempt.attempt, proofs, received=received)
         index, entry = self._ledger.append(connection, "settle", moved, evidence)
         settlement = Settlement(
             job=job.handle,
@@ -525,7 +530,7 @@ class SqliteStore(Store):
             settled=now,
         )
         envelope = documents.sign(settlement, self._key, self._root)
-        papers.take(connection, envelope, job_identity(job.handle, attempt.attempt), now)
+        papers.take(connection, envelope, job_identity(job.handle, attempt.attempt))
         self._count(connection, job, attempt, payment, minted, rules, now)
         return _with_held(job, job.held - payment.paid - payment.tax), attempt, envelope.raw
 
