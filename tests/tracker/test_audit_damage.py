@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from protocol import codec
 from protocol.documents import Evidence, Leaf
-from protocol.envelope import SIGNATURE_BYTES
+from protocol.keys import SIGNATURE_BYTES
 from tests.support.builders import ROOT
 from tests.support.history import History, live_through_everything
 from tracker.__main__ import cli
