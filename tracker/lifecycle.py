@@ -7,13 +7,14 @@ nothing changes. Whoever calls it reads the job and writes the outcome in one tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from protocol.errors import Fenced, OutOfTurn, OverLease, TooLate
 from protocol.prices import used_price
 from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart, Work
+from tracker.values import replace
 
 
 class State(StrEnum):

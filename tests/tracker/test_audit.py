@@ -27,7 +27,7 @@ from tracker.audit.head import BadHead
 from tracker.audit.report import MAX_FINDINGS
 from tracker.ledger import make_entry
 from tracker.store.base import StoreError
-from tracker.store.sqlite import store as sqlite_store
+from tracker.store.sqlite import SqliteStore, admission, settling
 
 
 @pytest.fixture(scope="module")
@@ -325,17 +325,17 @@ class Dishonest:
             changed = {name: getattr(outcome.payment, name) + extra for name, extra in more.items()}
             return replace(outcome, payment=replace(outcome.payment, **changed))
 
-        self._patch.setattr(sqlite_store, "decide", decide)
+        self._patch.setattr(settling, "decide", decide)
 
     def hurries(self, early):
         def decide(job, attempt, event, rules, now):
             return lifecycle.decide(job, attempt, event, rules, now + early * isinstance(event, lifecycle.Silence))
 
-        self._patch.setattr(sqlite_store, "decide", decide)
+        self._patch.setattr(settling, "decide", decide)
 
     def charges(self, extra):
         dearer = SimpleNamespace(tax=prices.tax, price=lambda *arguments: prices.price(*arguments) + extra)
-        self._patch.setattr(sqlite_store, "prices", dearer)
+        self._patch.setattr(admission, "prices", dearer)
 
 
 @pytest.fixture
@@ -445,7 +445,7 @@ async def test_a_tail_that_was_cut_is_found_by_a_settlement_that_was_kept(tmp_pa
         await history.serve(NOBODY, ANN)
         await history.store.seal(history.tick())
     shutil.copy(path, earlier)
-    async with sqlite_store.SqliteStore.open(path, SERVING) as store:
+    async with SqliteStore.open(path, SERVING) as store:
         history = History(store, await store.rules_in_force())
         history.now = NOW + 1_000_000
         history.accounts = {ANN.public: 100, BEN.public: 101, CARL.public: 102}

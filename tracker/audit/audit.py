@@ -15,7 +15,15 @@ from tracker.audit.database import open_read_only
 from tracker.audit.entries import Walk
 from tracker.audit.head import Head, check_head, compare_head
 from tracker.audit.jobs import check_attempts, check_jobs, check_requests
-from tracker.audit.papers import Horde, check_documents, check_equivocations, read_horde, read_rules
+from tracker.audit.papers import (
+    Horde,
+    check_documents,
+    check_equivocations,
+    index_documents,
+    read_epochs,
+    read_horde,
+    read_rules,
+)
 from tracker.audit.report import Findings, Report
 from tracker.store.base import StoreError
 from tracker.store.sqlite.reading import stamp_of, was_sound
@@ -59,9 +67,11 @@ class _Audit:
         horde = self._read_horde()
         self._attempt("the file's structure", lambda: _check_structure(connection, findings))
         versions = self._attempt("rules", lambda: read_rules(connection, horde, findings)) or {}
+        self._attempt("documents", lambda: index_documents(connection))
         documents = self._attempt("documents", lambda: check_documents(connection, horde, findings))
         self._attempt("equivocations", lambda: check_equivocations(connection, horde, findings))
-        walk = Walk(connection, horde, versions, head, findings)
+        epochs = self._attempt("epochs", lambda: read_epochs(connection, horde)) or []
+        walk = Walk(connection, horde, versions, epochs, head, findings)
         self._attempt("entries", walk.run)
         seen = walk.seen
         head_cut = ""

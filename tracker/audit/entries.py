@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from protocol import codec, merkle, postings, prices
-from protocol.documents import Cancel, Checkpoint, Denial, Evidence, Leaf, Request
+from protocol.documents import Cancel, Checkpoint, Denial, Epoch, Evidence, Leaf, Request
 from protocol.errors import Refusal
 from protocol.merkle import Frontier
 from protocol.postings import ANONYMOUS
 from tracker.audit.books import Books
 from tracker.audit.epochs import Epochs
 from tracker.audit.head import Head
-from tracker.audit.papers import Horde, Papers, Version, check_signed, read_epochs
+from tracker.audit.papers import Horde, Paper, Papers, Version, check_signed
 from tracker.audit.payments import Entry, Moment, Payments
 from tracker.audit.recoveries import Recoveries
 from tracker.audit.report import Findings
@@ -43,6 +43,7 @@ class Walk:
         connection: sqlite3.Connection,
         horde: Horde,
         versions: dict[int, Version],
+        epochs: list[Paper[Epoch]],
         head: Head | None,
         findings: Findings,
     ) -> None:
@@ -55,7 +56,7 @@ class Walk:
         self._papers = Papers(connection, findings)
         self._payments = Payments(connection, versions, self.seen.books, findings)
         self.recoveries = Recoveries(connection, horde, versions, self.seen.books, findings)
-        self._epochs = Epochs(read_epochs(connection, horde), horde, findings)
+        self._epochs = Epochs(epochs, horde, findings)
         self._checkpoint = b""
         self._roots_differ = False
 
@@ -230,7 +231,7 @@ class Walk:
         if len(named) > 1:
             self._findings.add("the evidence's documents", len(named), "at most one cancel", entry.index)
         found = self._connection.execute(
-            "SELECT digest FROM documents WHERE signer = ? AND kind = ?", (job.job_key, Cancel.KIND)
+            "SELECT digest FROM papers WHERE signer = ? AND kind = ?", (job.job_key, Cancel.KIND)
         ).fetchall()
         for digest in named or [digest for (digest,) in found]:
             cancel = self._papers.find(digest, Cancel, entry.index)

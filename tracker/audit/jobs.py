@@ -23,7 +23,7 @@ def check_requests(connection: sqlite3.Connection, findings: Findings) -> None:
         "SELECT r.request, r.signer, r.nonce, r.job_key, r.payer, r.public, r.private_digest, d.raw,"
         " (SELECT count(*) FROM jobs j WHERE j.request = r.request),"
         " (SELECT min(admitted) FROM jobs j WHERE j.request = r.request)"
-        " FROM requests r LEFT JOIN documents d ON d.digest = r.request"
+        " FROM requests r LEFT JOIN papers p ON p.digest = r.request LEFT JOIN documents d ON d.rowid = p.place"
     ):
         what = f"request {request[:8].hex()}…"
         try:
@@ -119,7 +119,7 @@ def check_attempts(connection: sqlite3.Connection, recovered: set[bytes], findin
     columns = ("job", "attempt", "worker", "model", "issued", "deadline", "rules", "price", "paid", "free")
     for raw, *row in connection.execute(
         "SELECT d.raw, a.job, a.attempt, a.worker, a.model, a.issued, a.deadline, a.rules, a.price, a.paid, a.free"
-        " FROM attempts a LEFT JOIN documents d ON d.digest = a.lease"
+        " FROM attempts a LEFT JOIN papers p ON p.digest = a.lease LEFT JOIN documents d ON d.rowid = p.place"
     ):
         what = f"attempt {row[1]} of job {row[0][:8].hex()}…"
         try:

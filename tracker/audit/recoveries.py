@@ -194,7 +194,8 @@ class Recoveries:
     def _shown(self, key: bytes, entries: int) -> Iterator[int]:
         """The numbers of the settlements of this key that were cut and shown."""
         for (raw,) in self._connection.execute(
-            "SELECT raw FROM documents WHERE signer = ? AND kind = ?", (key, Settlement.KIND)
+            "SELECT d.raw FROM papers p JOIN documents d ON d.rowid = p.place WHERE p.signer = ? AND p.kind = ?",
+            (key, Settlement.KIND),
         ):
             try:
                 _, said = open_kept(raw, Settlement)

@@ -29,7 +29,7 @@ from tests.support.clerk import Clerk
 from tests.tracker.store.contract import StoreContract, everything
 from tracker.lifecycle import State
 from tracker.store.base import StoreError, StoreFull
-from tracker.store.sqlite import SqliteStore, database, rows
+from tracker.store.sqlite import SqliteStore, admission, database, rows
 from tracker.store.sqlite.database import APPLICATION_ID, connect, migrations
 
 
@@ -217,7 +217,7 @@ class NaiveStore(SqliteStore):
         def run(connection):
             again = rows.job(connection, handle)
             assert again is not None
-            return self._lease(connection, replace(again, state=State.WAITING), choice, rules, now)
+            return admission.lease(connection, self._tables, replace(again, state=State.WAITING), choice, rules, now)
 
         return await self._step(run)
 
@@ -358,18 +358,6 @@ async def test_what_a_peer_has_under_way_is_found_as_quickly_however_much_it_has
     assert after.count < 2 * before.count
 
 
-async def test_requests_that_an_older_database_holds_open_are_still_open(backend, path, monkeypatch):
-    known = migrations()
-    with monkeypatch.context() as patched:
-        patched.setattr(database, "migrations", lambda: known[:1])
-        backend.create(Rules())
-    write(path, "INSERT INTO requests VALUES (x'01', x'02', x'03', x'04', 4, '', x'', x'')")
-    write(path, "INSERT INTO jobs VALUES (x'05', x'01', 0, 'waiting', '', 0, 0, 0, 0, 1, 0, 0, 0, 0, x'', 0)")
-    connection = connect(path)
-    with closing(connection):
-        assert rows.open_requests(connection, b"\x02") == [(b"\x03", b"\x01")]
-
-
 # Evidence
 
 
@@ -411,7 +399,7 @@ async def test_whatever_stops_a_commit_the_next_one_is_made(store, clerk, monkey
     def fail(connection):
         raise Odd("something that nobody thought of")
 
-    monkeypatch.setattr(store._ledger, "before_commit", fail)
+    monkeypatch.setattr(store._tables, "before_commit", fail)
     with pytest.raises(StoreError, match="nobody thought of"):
         await clerk.account(a_key(70))
     monkeypatch.undo()

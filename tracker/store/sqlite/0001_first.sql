@@ -1,6 +1,10 @@
 -- All that a tracker must not forget. Times are milliseconds since 1970 (UTC), kudos are thousandths, digests are
 -- SHA-256 of the signed bytes, keys are 32 bytes, job handles 16. No prompt is ever stored: a request holds only the
 -- digest of its private part.
+--
+-- Rows lie in the order in which they came, and keys that are random (handles, digests, nonces) in indexes: a job
+-- writes the same few pages as those that came with it, and one page of its own in each index of the tables below.
+-- So no table has more indexes than the tracker looks things up by; what only an audit asks for has none.
 
 CREATE TABLE horde (
     one         INTEGER PRIMARY KEY CHECK (one = 1),
@@ -38,15 +42,15 @@ CREATE TABLE keys (
 
 CREATE INDEX keys_by_account ON keys (account);
 
--- Evidence, byte for byte as it was signed.
+-- Evidence, byte for byte as it was signed. What is said of one attempt lies together in the index.
 CREATE TABLE documents (
-    digest    BLOB PRIMARY KEY,
+    digest    BLOB NOT NULL,
     signer    BLOB NOT NULL,
     kind      TEXT NOT NULL,
     identity  BLOB NOT NULL,                -- nonce; or job and attempt; or version
     raw       BLOB NOT NULL,
-    UNIQUE (signer, kind, identity)
-) STRICT, WITHOUT ROWID;
+    UNIQUE (identity, kind, signer)
+) STRICT;
 
 -- Proof that a key signed two different things under one identity.
 CREATE TABLE equivocations (
@@ -56,8 +60,9 @@ CREATE TABLE equivocations (
     raw     BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Found by its signer and nonce through its document.
 CREATE TABLE requests (
-    request         BLOB PRIMARY KEY,       -- digest of the document
+    request         BLOB NOT NULL UNIQUE,   -- digest of the document
     signer          BLOB NOT NULL,
     nonce           BLOB NOT NULL,
     job_key         BLOB NOT NULL UNIQUE,
@@ -65,13 +70,11 @@ CREATE TABLE requests (
     origin          TEXT NOT NULL,          -- whom fairness and limits count: the account, or a block of addresses
     public          BLOB NOT NULL,
     private_digest  BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE INDEX requests_by_signer ON requests (signer, nonce);
+) STRICT;
 
 CREATE TABLE jobs (
-    job        BLOB PRIMARY KEY,
-    request    BLOB NOT NULL REFERENCES requests,
+    job        BLOB NOT NULL UNIQUE,
+    request    BLOB NOT NULL REFERENCES requests (request),
     number     INTEGER NOT NULL,            -- which of the request's n
     state      TEXT NOT NULL CHECK (state IN ('waiting', 'leased', 'delivered', 'settled', 'refunded', 'cancelled',
                                               'expired', 'failed')),
@@ -86,14 +89,17 @@ CREATE TABLE jobs (
     waited     INTEGER NOT NULL DEFAULT 0,  -- how long it waited before that
     cancelled  INTEGER NOT NULL DEFAULT 0,  -- when the requester called it off
     excluded   BLOB NOT NULL DEFAULT x'',   -- keys of workers that shall not get it again, one after the other
-    settled    INTEGER NOT NULL DEFAULT 0   -- the attempt that was paid
-) STRICT, WITHOUT ROWID;
+    settled    INTEGER NOT NULL DEFAULT 0,  -- the attempt that was paid
+    signer     BLOB NOT NULL                -- of the request
+) STRICT;
 
 CREATE INDEX jobs_by_request ON jobs (request, number);
-CREATE INDEX jobs_live ON jobs (state) WHERE state IN ('waiting', 'leased', 'delivered');
+-- What a peer has under way is asked at each of its connections: it must not cost more the more it has asked for
+-- before. A tracker that starts reads all of it.
+CREATE INDEX jobs_open ON jobs (signer, request) WHERE state IN ('waiting', 'leased', 'delivered');
 
 CREATE TABLE attempts (
-    job         BLOB NOT NULL REFERENCES jobs,
+    job         BLOB NOT NULL REFERENCES jobs (job),
     attempt     INTEGER NOT NULL,
     worker      BLOB NOT NULL,
     owner       INTEGER NOT NULL REFERENCES accounts,
@@ -110,10 +116,8 @@ CREATE TABLE attempts (
     tax         INTEGER NOT NULL,           -- what of the tax the hold covers
     reserved    INTEGER NOT NULL,           -- what of the day's budget is set aside for it now
     receipt     BLOB NOT NULL DEFAULT x'',  -- digest
-    PRIMARY KEY (job, attempt)
-) STRICT, WITHOUT ROWID;
-
-CREATE INDEX attempts_live ON attempts (worker) WHERE stage <> 'ended';
+    UNIQUE (job, attempt)
+) STRICT;
 
 -- What the daily budget still bears: reserved for leases, minted by settlements.
 CREATE TABLE mint_days (

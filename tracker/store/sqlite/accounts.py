@@ -1,58 +1,145 @@
-"""Accounts: whose key is whose, and how each stands."""
+"""Accounts: whose key is whose, and how each stands.
+
+A job moves kudos between the same few accounts many times. So rows are changed in memory, and each is written once for
+each commit, however many steps of it changed it.
+"""
 
 from __future__ import annotations
 
+import copy
 import sqlite3
 
+import msgspec
+
 from protocol.errors import UnknownJob
+from protocol.postings import Postings
 from protocol.rules import Rules
 from tracker.ledger import decayed
 from tracker.store.base import AccountState
-from tracker.store.sqlite.ledger import Ledger
+from tracker.store.sqlite.journal import Journal
+
+#: Rows that are kept in memory between two commits.
+MOST = 4096
+
+_READ = (
+    "SELECT balance, held, earned, spent, taken_free, free_now, free_at, jobs_done, jobs_received FROM accounts"
+    " WHERE account = ?"
+)
+_WRITE = (
+    "UPDATE accounts SET balance = ?, held = ?, earned = ?, spent = ?, taken_free = ?, free_now = ?, free_at = ?,"
+    " jobs_done = ?, jobs_received = ? WHERE account = ?"
+)
+
+
+class _Row(msgspec.Struct):
+    """One account, in the order of its columns."""
+
+    balance: int = 0
+    held: int = 0
+    earned: int = 0
+    spent: int = 0
+    taken_free: int = 0
+    free_now: int = 0
+    free_at: int = 0
+    jobs_done: int = 0
+    jobs_received: int = 0
+
+
+class Accounts:
+    """All accounts. What changes is in the database when `write` has been called, at the end of a transaction."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._rows: dict[int, _Row] = {}
+        self._changed: set[int] = set()
+
+    def open(self, connection: sqlite3.Connection, number: int, now: int) -> None:
+        """A new account, with nothing in it."""
+        connection.execute("INSERT INTO accounts (account, since) VALUES (?, ?)", (number, now))
+        self._journal.put(self._rows, number, _Row())
+
+    def _row(self, connection: sqlite3.Connection, number: int) -> _Row:
+        row = self._rows.get(number)
+        if row is None:
+            found = connection.execute(_READ, (number,)).fetchone()
+            if found is None:
+                raise UnknownJob(f"there is no account {number}")
+            row = self._rows[number] = _Row(*found)
+        return row
+
+    def _change(self, connection: sqlite3.Connection, number: int) -> _Row:
+        """The row, to be changed by the caller at once."""
+        row = copy.copy(self._row(connection, number))
+        self._journal.put(self._rows, number, row)
+        self._changed.add(number)
+        return row
+
+    def state_of(self, connection: sqlite3.Connection, number: int, now: int, rules: Rules) -> AccountState:
+        """How an account stands."""
+        row = self._row(connection, number)
+        return AccountState(
+            number=number,
+            balance=row.balance,
+            held=row.held,
+            earned=row.earned,
+            spent=row.spent,
+            taken_free=row.taken_free,
+            free_now=decayed(row.free_now, row.free_at, now, rules.matching.half_life_days),
+            jobs_done=row.jobs_done,
+            jobs_received=row.jobs_received,
+        )
+
+    def move(self, connection: sqlite3.Connection, moved: Postings) -> None:
+        """Change the balances."""
+        for account, amount in moved:
+            self._change(connection, account).balance += amount
+
+    def hold(self, connection: sqlite3.Connection, number: int, amount: int) -> None:
+        """So much more is held for an account's jobs (below zero: less)."""
+        self._change(connection, number).held += amount
+
+    def count_done(self, connection: sqlite3.Connection, owner: int, earned: int) -> None:
+        """A worker's account has done a job."""
+        row = self._change(connection, owner)
+        row.earned += earned
+        row.jobs_done += 1
+
+    def count_received(
+        self,
+        connection: sqlite3.Connection,
+        payer: int,
+        *,
+        held: int,
+        spent: int,
+        uncovered: int,
+        rules: Rules,
+        now: int,
+    ) -> None:
+        """A payer's account has got a result. held: what of its holds that took; uncovered: of it that others
+        carried."""
+        row = self._change(connection, payer)
+        row.held -= held
+        row.spent += spent
+        row.taken_free += uncovered
+        row.free_now = decayed(row.free_now, row.free_at, now, rules.matching.half_life_days) + uncovered
+        row.free_at = now
+        row.jobs_received += 1
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write what has changed."""
+        if self._changed:
+            changed = (number for number in self._changed if number in self._rows)
+            rows = [(*msgspec.structs.astuple(self._rows[number]), number) for number in changed]
+            connection.executemany(_WRITE, rows)
+            self._changed.clear()
+
+    def shrink(self) -> None:
+        """Keep no more rows than that; nothing may wait to be written."""
+        if len(self._rows) > MOST:
+            self._rows.clear()
 
 
 def account_of(connection: sqlite3.Connection, key: bytes) -> int:
     """The number of the account of `key`, 0 if it has none."""
     row = connection.execute("SELECT account FROM keys WHERE key = ?", (key,)).fetchone()
     return row[0] if row else 0
-
-
-def register(connection: sqlite3.Connection, ledger: Ledger, key: bytes, now: int) -> int:
-    """The number of the account of `key`, opened now if it had none."""
-    number = account_of(connection, key)
-    if not number:
-        number = ledger.open_account(connection, now)
-        connection.execute("INSERT INTO keys (key, account, since) VALUES (?, ?, ?)", (key, number, now))
-    return number
-
-
-def state_of(connection: sqlite3.Connection, number: int, now: int, rules: Rules) -> AccountState:
-    """How an account stands."""
-    row = connection.execute(
-        "SELECT balance, held, earned, spent, taken_free, free_now, free_at, jobs_done, jobs_received FROM accounts"
-        " WHERE account = ?",
-        (number,),
-    ).fetchone()
-    if row is None:
-        raise UnknownJob(f"there is no account {number}")
-    free_now = decayed(row[5], row[6], now, rules.matching.half_life_days)
-    return AccountState(number, row[0], row[1], row[2], row[3], row[4], free_now, row[7], row[8])
-
-
-def count_done(connection: sqlite3.Connection, owner: int, earned: int) -> None:
-    """A worker's account has done a job."""
-    connection.execute(
-        "UPDATE accounts SET earned = earned + ?, jobs_done = jobs_done + 1 WHERE account = ?", (earned, owner)
-    )
-
-
-def count_received(
-    connection: sqlite3.Connection, payer: int, *, held: int, spent: int, uncovered: int, rules: Rules, now: int
-) -> None:
-    """A payer's account has got a result. held: what of its holds that took; uncovered: of it that others carried."""
-    before = state_of(connection, payer, now, rules)
-    connection.execute(
-        "UPDATE accounts SET held = held - ?, spent = spent + ?, taken_free = taken_free + ?, free_now = ?,"
-        " free_at = ?, jobs_received = jobs_received + 1 WHERE account = ?",
-        (held, spent, uncovered, before.free_now + uncovered, now, payer),
-    )

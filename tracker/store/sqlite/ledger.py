@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from protocol import documents, postings
 from protocol.codec import encode
@@ -12,7 +12,10 @@ from protocol.documents import Checkpoint, Evidence, Leaf
 from protocol.keys import SigningKey
 from protocol.merkle import Frontier
 from protocol.postings import Postings
-from tracker.ledger import Entry, day_of, make_entry
+from tracker.ledger import Entry, make_entry
+from tracker.store.sqlite.accounts import Accounts, account_of
+from tracker.store.sqlite.journal import Journal
+from tracker.values import replace
 
 #: How the bytes of every settle leaf begin: the head of its map, then the event.
 _SETTLE = encode(Leaf(event="settle", day=0, postings=(), hold=bytes(32), evidence=bytes(32))).split(b"\xa3day")[0]
@@ -32,7 +35,8 @@ class Books:
 class Ledger:
     """Appends entries and moves balances, within the transaction of whoever calls it."""
 
-    def __init__(self, key: SigningKey, root: bytes, epoch: int) -> None:
+    def __init__(self, key: SigningKey, root: bytes, epoch: int, accounts: Accounts | None = None) -> None:
+        self._accounts = accounts or Accounts(Journal())
         self._key = key
         self._root = root
         self._epoch = epoch
@@ -52,17 +56,14 @@ class Ledger:
         highest = connection.execute("SELECT max(account) FROM accounts").fetchone()[0] or 0
         self._books = Books(tree, checkpoint, size, max(postings.FIRST_PERSON, highest + 1), settled)
 
-    def snapshot(self) -> object:
-        """See `writer.State`."""
+    @property
+    def books(self) -> Books:
+        """What is kept in memory: to come back to."""
         return self._books
 
-    def restore(self, snapshot: object) -> None:
-        """See `writer.State`."""
-        assert isinstance(snapshot, Books)  # noqa: S101 (told to the type checker: it is what snapshot returned)
-        self._books = snapshot
-
-    def before_commit(self, connection: sqlite3.Connection) -> None:
-        """Nothing of the ledger waits for the commit."""
+    def go_back(self, books: Books) -> None:
+        """All is as it was with these books."""
+        self._books = books
 
     @property
     def size(self) -> int:
@@ -96,10 +97,7 @@ class Ledger:
         )
         settled = self._books.settled + (event == "settle")
         self._books = replace(self._books, tree=self._books.tree.append(entry.hash), settled=settled)
-        connection.executemany(
-            "UPDATE accounts SET balance = balance + ? WHERE account = ?",
-            [(amount, account) for account, amount in moved],
-        )
+        self._accounts.move(connection, moved)
         return index, entry
 
     def seal(self, connection: sqlite3.Connection, now: int) -> bytes | None:
@@ -113,10 +111,14 @@ class Ledger:
         self._books = replace(self._books, checkpoint=raw, checkpoint_size=tree.size)
         return raw
 
-    def open_account(self, connection: sqlite3.Connection, now: int) -> int:
-        """A new person's account, with nothing in it."""
+    def account_for(self, connection: sqlite3.Connection, key: bytes, now: int) -> int:
+        """The number of the account of `key`, opened now if it had none."""
+        number = account_of(connection, key)
+        if number:
+            return number
         number = self._books.next_account
-        connection.execute("INSERT INTO accounts (account, since) VALUES (?, ?)", (number, now))
+        self._accounts.open(connection, number, now)
+        connection.execute("INSERT INTO keys (key, account, since) VALUES (?, ?, ?)", (key, number, now))
         self._books = replace(self._books, next_account=number + 1)
         return number
 
@@ -134,32 +136,3 @@ def new_evidence(
     return Evidence(
         time=now, rules=rules, salt=new_salt(), job=job, attempt=attempt, received=received, documents=proofs
     )
-
-
-# The day's mint
-
-
-def budget_used(connection: sqlite3.Connection, now: int) -> int:
-    """What of today's budget is minted or set aside, in thousandths."""
-    row = connection.execute("SELECT reserved + minted FROM mint_days WHERE day = ?", (day_of(now),)).fetchone()
-    return row[0] if row else 0
-
-
-def reserve(connection: sqlite3.Connection, day: int, amount: int) -> None:
-    """Set so much of a day's budget aside (or give it back, below zero)."""
-    if amount:
-        connection.execute(
-            "INSERT INTO mint_days (day, reserved) VALUES (?, ?)"
-            " ON CONFLICT (day) DO UPDATE SET reserved = reserved + excluded.reserved",
-            (day, amount),
-        )
-
-
-def count_minted(connection: sqlite3.Connection, day: int, amount: int) -> None:
-    """So much was minted on the account of that day's budget."""
-    if amount:
-        connection.execute(
-            "INSERT INTO mint_days (day, minted) VALUES (?, ?)"
-            " ON CONFLICT (day) DO UPDATE SET minted = minted + excluded.minted",
-            (day, amount),
-        )

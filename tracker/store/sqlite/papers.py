@@ -31,24 +31,31 @@ def epoch_identity(number: int) -> bytes:
 
 def take(connection: sqlite3.Connection, envelope: Envelope, identity: bytes) -> bool:
     """Keep a document; False if it is there already. Raises `Conflict`."""
-    row = connection.execute(
-        "SELECT digest FROM documents WHERE signer = ? AND kind = ? AND identity = ?",
-        (envelope.key, envelope.kind, identity),
-    ).fetchone()
-    if row is None:
-        connection.execute(
-            "INSERT INTO documents (digest, signer, kind, identity, raw) VALUES (?, ?, ?, ?, ?)",
-            (envelope.digest, envelope.key, envelope.kind, identity, envelope.raw),
-        )
+    kept = connection.execute(
+        "INSERT INTO documents (digest, signer, kind, identity, raw) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (envelope.digest, envelope.key, envelope.kind, identity, envelope.raw),
+    )
+    if kept.rowcount:
         return True
-    if row[0] != envelope.digest:
-        raise Conflict(envelope, row[0])
+    first = digest_of(connection, envelope.key, envelope.kind, identity)
+    if first != envelope.digest:
+        raise Conflict(envelope, first)
     return False
 
 
-def find(connection: sqlite3.Connection, digest: bytes) -> bytes:
-    """The bytes of a document, empty if there is none."""
-    row = connection.execute("SELECT raw FROM documents WHERE digest = ?", (digest,)).fetchone()
+def find(connection: sqlite3.Connection, digest: bytes, identity: bytes) -> bytes:
+    """The bytes of a document of that digest and identity, empty if there is none."""
+    row = connection.execute(
+        "SELECT raw FROM documents WHERE identity = ? AND digest = ?", (identity, digest)
+    ).fetchone()
+    return row[0] if row else b""
+
+
+def digest_of(connection: sqlite3.Connection, signer: bytes, kind: str, identity: bytes) -> bytes:
+    """The digest of the document under an identity, empty if there is none."""
+    row = connection.execute(
+        "SELECT digest FROM documents WHERE signer = ? AND kind = ? AND identity = ?", (signer, kind, identity)
+    ).fetchone()
     return row[0] if row else b""
 
 

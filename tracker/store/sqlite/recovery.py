@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 
 from protocol import postings
-from protocol.documents import Lease, Serving, Settlement
+from protocol.documents import Lease, Settlement
 from protocol.errors import Equivocation, OverLimit, WrongSigner
 from protocol.postings import ANONYMOUS
 from protocol.rules import Rules
@@ -15,21 +14,23 @@ from tracker.ledger import day_of
 from tracker.lifecycle import LIVE, Attempt, Job, Outcome, Stage, State
 from tracker.recovery import uncovered
 from tracker.store.base import Happened, Recovered, Shown
-from tracker.store.sqlite import accounts, papers, rows
-from tracker.store.sqlite.ledger import Ledger, count_minted, new_evidence, reserve
+from tracker.store.sqlite import papers
+from tracker.store.sqlite.accounts import account_of
+from tracker.store.sqlite.ledger import new_evidence
 from tracker.store.sqlite.papers import job_identity
+from tracker.store.sqlite.tables import Tables
+from tracker.values import replace
 
 
 def recover(
     connection: sqlite3.Connection,
-    ledger: Ledger,
-    delegation: Serving,
+    tables: Tables,
     shown: Shown,
     rules: Sequence[Rules],
     now: int,
 ) -> Recovered:
     """See `Store.recover`. rules: every version, the newest last."""
-    return _Step(connection, ledger, delegation, shown, rules, now).run()
+    return _Step(connection, tables, shown, rules, now).run()
 
 
 class _Step:
@@ -38,15 +39,13 @@ class _Step:
     def __init__(
         self,
         connection: sqlite3.Connection,
-        ledger: Ledger,
-        delegation: Serving,
+        tables: Tables,
         shown: Shown,
         rules: Sequence[Rules],
         now: int,
     ) -> None:
         self._connection = connection
-        self._ledger = ledger
-        self._delegation = delegation
+        self._tables = tables
         self._shown = shown
         self._rules = rules
         self._now = now
@@ -62,11 +61,12 @@ class _Step:
     def run(self) -> Recovered:
         """Enter what is not in the ledger yet."""
         digest = self._shown.settlement[0].digest
-        known = bool(papers.find(self._connection, digest))
+        identity = job_identity(self._settlement.job, self._settlement.attempt)
+        known = bool(papers.find(self._connection, digest, identity))
         if not known:
             self._check_cut()
         happened = None
-        job = rows.job(self._connection, self._settlement.job)
+        job = self._tables.live.job(self._connection, self._settlement.job)
         entered = not known and not self._is_paid_anew(job)
         if not known:
             self._take_papers(with_lease=entered)
@@ -83,7 +83,7 @@ class _Step:
     def _check_cut(self) -> None:
         """The root key lists the signer as one that served, and the entry as one that was cut."""
         signer, entry = self._shown.settlement[0].key, self._settlement.entry
-        entries = next((former.entries for former in self._delegation.former if former.key == signer), None)
+        entries = next((former.entries for former in self._tables.delegation.former if former.key == signer), None)
         if entries is None:
             raise WrongSigner("a settlement by a key that has not served this horde before")
         if entry < entries:
@@ -96,7 +96,7 @@ class _Step:
         """Whether the copy had this very lease, and it was settled since the restore."""
         if job is None or job.state is not State.SETTLED or job.settled != self._settlement.attempt:
             return False
-        attempt = rows.attempt(self._connection, job.handle, job.settled)
+        attempt = self._tables.live.attempt(self._connection, job.handle, job.settled)
         return attempt is not None and attempt.lease == self._shown.lease[0].digest
 
     def _take_papers(self, *, with_lease: bool) -> None:
@@ -112,13 +112,13 @@ class _Step:
         said, shown = self._settlement, self._shown
         signer, day = shown.settlement[0].key, day_of(self._lease.issued)
         self._check_budget(signer, day)
-        owner = accounts.register(self._connection, self._ledger, self._lease.worker, self._now)
+        owner = self._tables.ledger.account_for(self._connection, self._lease.worker, self._now)
         moved = postings.settle(owner, paid=said.paid, minted=said.minted, burned=said.burned)
         proofs = (shown.settlement[0].digest, shown.lease[0].digest, shown.receipt[0].digest)
         entry = self._append("recovered", moved, proofs)
-        count_minted(self._connection, day, said.minted)
+        self._tables.mint.count(self._connection, day, said.minted)
         if self._lease.price:
-            accounts.count_done(self._connection, owner, said.paid + said.minted)
+            self._tables.accounts.count_done(self._connection, owner, said.paid + said.minted)
         self._connection.execute(
             "INSERT INTO recovered (settlement, signer, entry, day, minted) VALUES (?, ?, ?, ?, ?)",
             (shown.settlement[0].digest, signer, entry, day, said.minted),
@@ -136,7 +136,7 @@ class _Step:
     def _append(self, event: str, moved: postings.Postings, proofs: tuple[bytes, ...]) -> int:
         said = self._settlement
         evidence = new_evidence(self._now, len(self._rules), said.job, said.attempt, proofs)
-        return self._ledger.append(self._connection, event, moved, evidence)[0]
+        return self._tables.ledger.append(self._connection, event, moved, evidence)[0]
 
     # Its job, where the copy had it
 
@@ -145,7 +145,7 @@ class _Step:
         job has ended, or has been delivered by somebody else."""
         if job.state not in LIVE:
             return None
-        newest = rows.attempt(self._connection, job.handle, job.attempt) if job.attempt else None
+        newest = self._tables.live.attempt(self._connection, job.handle, job.attempt) if job.attempt else None
         same = newest is not None and newest.lease == self._shown.lease[0].digest
         return None if job.state is State.DELIVERED and not same else (newest, same)
 
@@ -153,15 +153,15 @@ class _Step:
         """The job is settled: its hold goes back, and its newest attempt ends without fault."""
         was_leased = newest is not None and newest.stage is not Stage.ENDED
         if newest is not None and was_leased:
-            reserve(self._connection, day_of(newest.issued), -newest.reserved)
+            self._tables.mint.reserve(self._connection, day_of(newest.issued), -newest.reserved)
             newest = replace(newest, stage=Stage.ENDED, reserved=0)
-            rows.update_attempt(self._connection, job.handle, newest)
+            self._tables.live.write_attempt(self._connection, job.handle, newest)
         if job.held:
             self._append("release", postings.release(job.payer, job.held), ())
-            self._connection.execute("UPDATE accounts SET held = held - ? WHERE account = ?", (job.held, job.payer))
+            self._tables.accounts.hold(self._connection, job.payer, -job.held)
         attempt = self._settlement.attempt
         after = replace(job, state=State.SETTLED, reason="", changed=self._now, settled=attempt, held=0)
-        rows.update_job(self._connection, after)
+        self._tables.live.write_job(self._connection, after)
         other = newest if was_leased and not same else None
         outcome = Outcome(after, newest if same else None, withdraw="settled" if other else "")
         return Happened(job, outcome, self._shown.settlement[0].raw, job.held, other)
@@ -176,9 +176,9 @@ class _Step:
         if job is not None and not (job.payer == ANONYMOUS and self._amount):
             payer = job.payer
         elif self._amount:  # who pays had an account
-            payer = accounts.register(self._connection, self._ledger, envelope.key, self._now)
+            payer = self._tables.ledger.account_for(self._connection, envelope.key, self._now)
         else:
-            payer = accounts.account_of(self._connection, envelope.key) or ANONYMOUS
+            payer = account_of(self._connection, envelope.key) or ANONYMOUS
         self._charge(envelope.digest, payer)
 
     def _is_charged(self) -> bool:
@@ -199,7 +199,7 @@ class _Step:
             "UPDATE recovered SET charged = ? WHERE settlement = ?", (entry, self._shown.settlement[0].digest)
         )
         if self._lease.price:
-            accounts.count_received(
+            self._tables.accounts.count_received(
                 self._connection,
                 payer,
                 held=0,

@@ -5,13 +5,20 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from protocol import codec
 from protocol.work import PublicPart
 from tracker.lifecycle import Attempt, Job, Stage, State
+from tracker.store.sqlite.journal import Journal
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 KEY = 32
+#: Jobs and attempts that are kept in memory between two commits.
+MOST = 1024
 
 _JOB = (
     "SELECT j.job, j.request, j.number, r.public, r.private_digest, r.job_key, r.signer, r.payer, r.origin, j.state,"
@@ -112,20 +119,22 @@ def attempt(connection: sqlite3.Connection, handle: bytes, number: int) -> Attem
 
 
 def insert_job(connection: sqlite3.Connection, job: Job) -> None:
-    """A new job; its request is there."""
+    """A new job, as it stands when it is first written; its request is there."""
     connection.execute(
-        "INSERT INTO jobs (job, request, number, state, held, score, anonymous, admitted, changed, signer)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO jobs (job, request, number, state, attempt, held, score, anonymous, admitted, changed, waited,"
+        " signer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             job.handle,
             job.request,
             job.number,
             job.state.value,
+            job.attempt,
             job.held,
             job.score,
             job.anonymous,
             job.admitted,
             job.changed,
+            job.waited,
             job.signer,
         ),
     )
@@ -184,3 +193,51 @@ def update_attempt(connection: sqlite3.Connection, handle: bytes, changed: Attem
         "UPDATE attempts SET stage = ?, reserved = ?, receipt = ? WHERE job = ? AND attempt = ?",
         (changed.stage.value, changed.reserved, changed.receipt, handle, changed.attempt),
     )
+
+
+class Live:
+    """Jobs and attempts that something happened to lately, as their rows are. Every change is written at once."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._jobs: dict[bytes, Job] = {}
+        self._attempts: dict[tuple[bytes, int], Attempt] = {}
+
+    def job(self, connection: sqlite3.Connection, handle: bytes) -> Job | None:
+        """The job with this handle."""
+        return self._jobs.get(handle) or job(connection, handle)
+
+    def attempt(self, connection: sqlite3.Connection, handle: bytes, number: int) -> Attempt | None:
+        """One attempt of a job."""
+        return self._attempts.get((handle, number)) or attempt(connection, handle, number)
+
+    def add_job(self, connection: sqlite3.Connection, new: Job) -> None:
+        """See `insert_job`."""
+        insert_job(connection, new)
+        if new.state is not State.WAITING:  # waiting jobs may be many, and nothing happens to them
+            self._journal.put(self._jobs, new.handle, new)
+
+    def write_job(self, connection: sqlite3.Connection, changed: Job) -> None:
+        """See `update_job`."""
+        update_job(connection, changed)
+        self._journal.put(self._jobs, changed.handle, changed)
+
+    def add_attempt(self, connection: sqlite3.Connection, handle: bytes, new: Attempt) -> None:
+        """See `insert_attempt`."""
+        insert_attempt(connection, handle, new)
+        self._journal.put(self._attempts, (handle, new.attempt), new)
+
+    def write_attempt(self, connection: sqlite3.Connection, handle: bytes, changed: Attempt) -> None:
+        """See `update_attempt`."""
+        update_attempt(connection, handle, changed)
+        self._journal.put(self._attempts, (handle, changed.attempt), changed)
+
+    def shrink(self) -> None:
+        """Keep no more than so many of them, the last ones."""
+        _drop_first(self._jobs)
+        _drop_first(self._attempts)
+
+
+def _drop_first(table: dict[K, V]) -> None:
+    for key in list(islice(table, max(0, len(table) - MOST))):
+        del table[key]

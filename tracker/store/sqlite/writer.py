@@ -1,8 +1,10 @@
 """Steps that wait at the same time share one commit; a thread waits for the disk.
 
 A durable commit costs a disk sync, whatever it holds. So all steps that have come in while the last commit was being
-synced are run in one transaction, each in a savepoint of its own, and are committed together: a step that refuses
-undoes itself only. Nobody hears of a result before the commit that holds it.
+synced are run in one transaction and committed together. A step that refuses undoes itself only: where one has written
+something before that, the whole batch is rolled back and run again, each step in a savepoint of its own. So a step may
+run twice, and must do nothing but look at the database and write to it. Nobody hears of a result before the commit that
+holds it.
 
 The steps run in the loop's thread, and only `COMMIT` in a thread of its own. Every statement gives up the interpreter's
 lock for some microseconds: with the steps in another thread, each would cost two hand-overs between the threads, which
@@ -39,6 +41,9 @@ class State(Protocol):
     def before_commit(self, connection: sqlite3.Connection) -> None:
         """Write what is written once for each commit."""
 
+    def committed(self) -> None:
+        """All of it is durable: nothing will go back behind this."""
+
 
 @dataclass(slots=True)
 class _Step:
@@ -55,6 +60,10 @@ class _Batch:
     steps: list[_Step]
     before: object
     failure: StoreError | None = None
+
+
+class _HalfDone(Exception):
+    """A step has refused after it had written something."""
 
 
 class Writer:
@@ -112,27 +121,50 @@ class Writer:
 
     def _run(self, batch: _Batch) -> bool:
         """One transaction for the whole batch; whether there is anything to commit."""
-        connection = self._connection
-        changes = connection.total_changes
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for step in batch.steps:
-                self._run_step(step)
-            self._state.before_commit(connection)
-            if connection.total_changes != changes:
-                return True
-            connection.execute("COMMIT")  # of nothing: the disk has no part in it
+            try:
+                return self._transact(batch, self._run_bare)
+            except _HalfDone:
+                self._connection.execute("ROLLBACK")
+                self._state.restore(batch.before)
+                return self._transact(batch, self._run_guarded)
         except Exception as error:  # noqa: BLE001 (whatever it is, the next batch is run and everybody gets an answer)
             self._undo(batch, error)
         return False
 
-    def _run_step(self, step: _Step) -> None:
-        before = self._state.snapshot()
-        self._connection.execute("SAVEPOINT step")
+    def _transact(self, batch: _Batch, run: Callable[[_Step], None]) -> bool:
+        connection = self._connection
+        changes = connection.total_changes
+        connection.execute("BEGIN IMMEDIATE")
+        for step in batch.steps:
+            run(step)
+        self._state.before_commit(connection)
+        if connection.total_changes != changes:
+            return True
+        connection.execute("COMMIT")  # of nothing: the disk has no part in it
+        return False
+
+    def _run_bare(self, step: _Step) -> None:
+        """Nearly all steps that refuse do so before they write anything: then nothing is to be undone."""
+        changes, before = self._connection.total_changes, self._state.snapshot()
         try:
             step.result = step.run(self._connection)
         except sqlite3.OperationalError:
             raise  # no room, no access: the whole batch fails
+        except Exception as error:
+            if self._connection.total_changes != changes or self._state.snapshot() != before:
+                raise _HalfDone from error
+            step.error = error
+
+    def _run_guarded(self, step: _Step) -> None:
+        """In a savepoint, which SQLite keeps a copy of every page for."""
+        before = self._state.snapshot()
+        step.result, step.error = None, None
+        self._connection.execute("SAVEPOINT step")
+        try:
+            step.result = step.run(self._connection)
+        except sqlite3.OperationalError:
+            raise
         except Exception as error:  # noqa: BLE001 (handed to whoever asked for the step)
             self._connection.execute("ROLLBACK TO step")
             self._state.restore(before)
@@ -159,7 +191,9 @@ class Writer:
         self._next_batch()
 
     def _answer(self, batch: _Batch) -> None:
-        if batch.failure is not None:
+        if batch.failure is None:
+            self._state.committed()
+        else:
             self._state.restore(batch.before)
         for step in batch.steps:
             if step.future.cancelled():

@@ -1,0 +1,203 @@
+"""A request becomes jobs with a hold each, and a job becomes the lease of a worker."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import msgspec
+
+from protocol import codec, documents, postings, prices
+from protocol.documents import Asker, Lease, Request
+from protocol.envelope import Envelope
+from protocol.errors import WrongSigner
+from protocol.postings import ANONYMOUS
+from protocol.work import ImageWork
+from tracker.ledger import day_of, give_back_class
+from tracker.lifecycle import Attempt, Job, Stage, State
+from tracker.store.base import Admitted, Choice, Leased, RulesInForce
+from tracker.store.sqlite import papers
+from tracker.store.sqlite.ledger import new_evidence
+from tracker.store.sqlite.papers import job_identity
+from tracker.store.sqlite.tables import Tables
+from tracker.values import replace
+
+
+def admit(
+    connection: sqlite3.Connection,
+    tables: Tables,
+    envelope: Envelope,
+    request: Request,
+    *,
+    payer: int,
+    origin: str,
+    choices: Sequence[Choice | None],
+    models: Sequence[str],
+    rules: RulesInForce,
+    now: int,
+) -> Admitted:
+    """A request that is new: its jobs, each with its hold, those with a choice leased at once."""
+    _insert_request(connection, envelope, request, payer, origin)
+    jobs: list[Job] = []
+    leases: dict[int, Leased] = {}
+    held = 0
+    for number, choice in zip_longest(range(request.public.n), choices):
+        job = _new_job(connection, tables, envelope, request, number, payer, origin, models, rules, now)
+        held += job.held
+        if choice is None:
+            tables.live.add_job(connection, job)
+        else:
+            leases[number] = lease(connection, tables, job, choice, rules, now, is_new=True)
+            job = leases[number].job
+        jobs.append(job)
+    return Admitted(jobs, held, leases)
+
+
+def _insert_request(
+    connection: sqlite3.Connection, envelope: Envelope, request: Request, payer: int, origin: str
+) -> None:
+    try:
+        connection.execute(
+            "INSERT INTO requests (request, signer, nonce, job_key, payer, origin, public, private_digest)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                envelope.digest,
+                envelope.key,
+                request.nonce,
+                request.job_key,
+                payer,
+                origin,
+                codec.encode(request.public),
+                request.private_digest,
+            ),
+        )
+    except sqlite3.IntegrityError as error:
+        raise WrongSigner("the job key of this request was used before: make a fresh one for each") from error
+
+
+def _new_job(
+    connection: sqlite3.Connection,
+    tables: Tables,
+    envelope: Envelope,
+    request: Request,
+    number: int,
+    payer: int,
+    origin: str,
+    models: Sequence[str],
+    rules: RulesInForce,
+    now: int,
+) -> Job:
+    """One job, its hold entered: what the dearest model would cost, as far as the balance goes."""
+    state = tables.accounts.state_of(connection, payer, now, rules.rules)
+    dearest = max(prices.price(rules.rules, request.public.work, model) for model in models)
+    balance = 0 if payer == ANONYMOUS else state.balance
+    held = postings.share(dearest, prices.tax(rules.rules), balance).held
+    job = Job(
+        handle=secrets.token_bytes(16),
+        request=envelope.digest,
+        number=number,
+        public=request.public,
+        private_digest=request.private_digest,
+        job_key=request.job_key,
+        signer=envelope.key,
+        payer=payer,
+        origin=origin,
+        state=State.WAITING,
+        attempt=0,
+        failed=0,
+        held=held,
+        score=0 if payer == ANONYMOUS else state.balance - held - state.free_now,
+        anonymous=payer == ANONYMOUS,
+        admitted=now,
+        changed=now,
+    )
+    if held:
+        evidence = new_evidence(now, rules.version, job.handle, 0, (envelope.digest,))
+        tables.ledger.append(connection, "hold", postings.hold(payer, held), evidence)
+        tables.accounts.hold(connection, payer, held)
+    return job
+
+
+def lease(
+    connection: sqlite3.Connection,
+    tables: Tables,
+    job: Job,
+    choice: Choice,
+    rules: RulesInForce,
+    now: int,
+    *,
+    is_new: bool = False,
+) -> Leased:
+    """The next attempt: terms fixed, minted part set aside, lease signed and kept. is_new: the job is not written
+    yet."""
+    own = job.payer == choice.owner
+    price = 0 if own else prices.price(rules.rules, job.work, choice.model)
+    share = postings.share(price, 0 if own else prices.tax(rules.rules), job.held)
+    mint = rules.rules.mint
+    free = postings.minted(mint.steps, mint.daily, tables.mint.used(connection, now), share.free)
+    tables.mint.reserve(connection, day_of(now), free)
+    waited = job.waited + now - job.changed
+    job = replace(job, state=State.LEASED, attempt=job.attempt + 1, changed=now, waited=waited)
+    said = _lease_of(connection, tables, job, choice, rules, now, price=price, paid=share.paid, free=free)
+    envelope = documents.sign(said, tables.key, tables.root)
+    attempt = Attempt(
+        attempt=job.attempt,
+        worker=choice.worker,
+        owner=choice.owner,
+        model=choice.model,
+        lease=envelope.digest,
+        stage=Stage.PUSHED,
+        issued=now,
+        deadline=said.deadline,
+        rules=rules.version,
+        price=price,
+        paid=share.paid,
+        free=free,
+        uncovered=share.free,
+        tax=share.tax_paid,
+        reserved=free,
+    )
+    (tables.live.add_job if is_new else tables.live.write_job)(connection, job)
+    tables.live.add_attempt(connection, job.handle, attempt)
+    papers.take(connection, envelope, job_identity(job.handle, job.attempt))
+    return Leased(job, attempt, envelope.raw, tables.mint.used(connection, now))
+
+
+def _lease_of(
+    connection: sqlite3.Connection,
+    tables: Tables,
+    job: Job,
+    choice: Choice,
+    rules: RulesInForce,
+    now: int,
+    *,
+    price: int,
+    paid: int,
+    free: int,
+) -> Lease:
+    """What the lease says: one job's public part, and of its asker what the tracker vouches for."""
+    times = rules.rules.times
+    seconds = times.image_lease if isinstance(job.work, ImageWork) else times.text_lease
+    payer = tables.accounts.state_of(connection, job.payer, now, rules.rules)
+    return Lease(
+        job=job.handle,
+        attempt=job.attempt,
+        worker=choice.worker,
+        model=choice.model,
+        public=msgspec.structs.replace(job.public, models=(choice.model,), n=1),
+        index=job.number,
+        private_digest=job.private_digest,
+        job_key=job.job_key,
+        asker=Asker(
+            anonymous=job.anonymous,
+            give_back=0 if job.anonymous else give_back_class(payer.earned, payer.spent + payer.taken_free),
+        ),
+        issued=now,
+        deadline=now + seconds * 1000,
+        rules=rules.version,
+        price=price,
+        paid=paid,
+        free=free,
+    )
