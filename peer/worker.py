@@ -93,10 +93,12 @@ SETTINGS = Settings()
 
 @dataclass
 class _Run:
-    """An engine at work. spool_to_remove: when it has ended, since nobody wants what it makes."""
+    """A result that is being made and stored. engine: which one makes it, None when that is done. spool_to_remove: at
+    its end, since nobody wants the result."""
 
     task: asyncio.Task[None]
     stop: asyncio.Event
+    engine: int | None
     spool_to_remove: Spool | None = None
 
 
@@ -329,16 +331,21 @@ class Worker:
         assert self._group is not None  # noqa: S101 (streams are served within its life only)
         stop = asyncio.Event()
         task = self._group.create_task(self._make(attempt, engine, stop))
-        self._runs[attempt] = _Run(task, stop)
-        task.add_done_callback(lambda _: self._run_ended(attempt, engine))
+        self._runs[attempt] = _Run(task, stop, engine)
+        task.add_done_callback(lambda _: self._run_ended(attempt))
         self._tell_news(News("started", attempt=attempt))
 
-    def _run_ended(self, attempt: Attempt, engine: int) -> None:
-        """An engine has ended what it did, however that came out; also if it had not begun."""
+    def _run_ended(self, attempt: Attempt) -> None:
+        """A run is over, however that came out; also if it had not begun."""
         run = self._runs.pop(attempt)
         if run.spool_to_remove is not None:
             run.spool_to_remove.remove()
-        if not self._is_ending:
+        self._free_engine(run)
+
+    def _free_engine(self, run: _Run) -> None:
+        """The engine has done its part: the next job need not wait until the disk has done its own."""
+        engine, run.engine = run.engine, None
+        if engine is not None and not self._is_ending:
             self._carry_out(self._jobs.engine_free(engine))
 
     def _discard(self, attempt: Attempt, code: str, text: str) -> None:
@@ -413,6 +420,7 @@ class Worker:
     async def _make_receipt(self, job: Job, output: Output, engine: int, stop: asyncio.Event) -> Envelope:
         """Let the engine make the result; sign for it when it is on disk."""
         done = await self._run_engine(job, output, self._engines[engine].run(self._task(job), stop))
+        self._free_engine(self._runs[job.attempt])
         if done.finish == "cancelled" and not stop.is_set():
             raise EngineError("failed", "the engine stopped without having been told to")
         if isinstance(job.lease.public.work, ImageWork) and not output.spool.frames and done.finish != "cancelled":

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from peer.engines.base import ArtifactMade, Done, Engine, EngineError, Event, Pr
 from peer.engines.process import ProcessEngine
 from peer.engines.spec import EngineSpec
 from peer.news import News
+from peer.spool import Spool
 from peer.worker import Settings, Worker
 from protocol import codec
 from protocol.digests import Artifact, output_digest
@@ -386,6 +388,28 @@ async def test_a_failure_is_told_to_tracker_and_reader_and_the_next_job_runs(tmp
         async with scene.reader.open(again) as stream:
             scene.puppet.does(ArtifactMade("image/png", b"x"), Done(30))
             assert isinstance((await stream.rest())[-1], Final)
+
+
+async def test_an_engine_goes_on_while_its_last_result_is_being_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = threading.Event()
+    sync = Spool.sync
+    monkeypatch.setattr(Spool, "sync", lambda spool: disk.wait() and sync(spool))
+    try:
+        async with Scene(tmp_path).play() as scene:
+            first, second = await scene.lease(), await scene.lease(but(IMAGE_LEASE, job=a_handle(2)))
+            async with scene.reader.open(first) as stored, scene.reader.open(second) as made:
+                await scene.puppet.tasks.get()
+                scene.puppet.does(ArtifactMade("image/png", b"x"), Done(30))
+
+                await scene.puppet.tasks.get()
+                disk.set()
+                assert isinstance((await stored.rest())[-1], Final)
+                scene.puppet.does(ArtifactMade("image/png", b"y"), Done(30))
+                assert isinstance((await made.rest())[-1], Final)
+    finally:
+        disk.set()
 
 
 @pytest.mark.parametrize("events", [[Done(30)], [ArtifactMade("image/png", b"x"), Done(3, finish="cancelled")]])
