@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from io import BytesIO
@@ -45,6 +47,8 @@ SAMPLERS: Mapping[str, tuple[str, Mapping[str, object]]] = MappingProxyType(
 PREVIEW_LATENTS = 32
 PREVIEW_BYTES = 64 * 1024
 PREVIEW_QUALITIES = (80, 50, 20)
+#: Previews may take so much of a picture's time; only its first one is drawn whatever it takes.
+PREVIEW_SHARE = 0.02
 
 
 def maker(spec: EngineSpec) -> Maker:
@@ -61,6 +65,8 @@ class Diffusers(Maker):
         self._options = options
         self._pipeline: Any = None
         self._accepts: frozenset[str] = frozenset()
+        #: Unused ones by the sampler's name: to make one can take as long as a step, or as several pictures.
+        self._schedulers: dict[str, Any] = {}
 
     def load(self) -> Sequence[Offer]:
         # Some routines of CUDA are only repeatable with this, and it counts only before torch is there.
@@ -137,13 +143,19 @@ class Diffusers(Maker):
             return Done(0, finish="cancelled")
         pipeline = self._pipeline
         original = pipeline.scheduler
-        pipeline.scheduler = _scheduler(original, private.sampler)
+        pipeline.scheduler = self._scheduler(private.sampler)
         drawing = _Drawing(job, pipeline)
         try:
             return drawing.draw(self._arguments(job, work, private, drawing))
         finally:
             pipeline.scheduler = original
             pipeline.maybe_free_model_hooks()
+
+    def _scheduler(self, sampler: str) -> Any:
+        """A fresh one for each job: they keep a state, and what a job left behind must not show in the next."""
+        if sampler not in self._schedulers:
+            self._schedulers[sampler] = _new_scheduler(self._pipeline.scheduler, sampler)
+        return copy.deepcopy(self._schedulers[sampler])
 
     def _arguments(self, job: Job, work: ImageWork, private: ImagePrivate, drawing: _Drawing) -> dict[str, Any]:
         import torch
@@ -165,6 +177,26 @@ class Diffusers(Maker):
         return arguments
 
 
+class Previews:
+    """When to draw a preview of one picture. every: steps between two, 0 for none. began: by the clock, in seconds."""
+
+    def __init__(self, every: int, steps: int, began: float) -> None:
+        self._every = every
+        self._steps = steps
+        self._began = began
+        self._taken = 0.0
+
+    def is_due(self, done: int, now: float) -> bool:
+        """Whether to draw one after this step: all those before it have taken little time, or there were none."""
+        if not self._every or done % self._every or done >= self._steps:
+            return False
+        return self._taken <= PREVIEW_SHARE * (now - self._began)
+
+    def took(self, seconds: float) -> None:
+        """A preview was drawn."""
+        self._taken += seconds
+
+
 class _Enough(Exception):
     """The job is stopped, and this pipeline cannot finish early."""
 
@@ -179,6 +211,7 @@ class _Drawing:
         self._done = 0
         self._stopped = False
         self._estimate: Any = None
+        self._previews = Previews(job.task.preview_every, self._steps, time.perf_counter())
         self._watch(pipeline.scheduler)
 
     def _watch(self, scheduler: Any) -> None:
@@ -232,9 +265,10 @@ class _Drawing:
         if done > self._done:
             self._done = done
             self._job.say(StepsDone(done, self._steps))
-            every = self._job.task.preview_every
-            if every and done % every == 0 and done < self._steps:
+            began = time.perf_counter()
+            if self._previews.is_due(done, began):
                 self._preview(tensors["latents"] if self._estimate is None else self._estimate)
+                self._previews.took(time.perf_counter() - began)
         if self._job.halted and self._done < self._steps:
             self._job.check()
             if not self._done or not hasattr(type(pipeline), "interrupt"):
@@ -283,8 +317,8 @@ def _png(image: Any) -> bytes:
     return file.getvalue()
 
 
-def _scheduler(original: Any, sampler: str) -> Any:
-    """A fresh scheduler for one job: they keep a state, and what a job left behind must not show in the next."""
+def _new_scheduler(original: Any, sampler: str) -> Any:
+    """What this name means for the model whose own scheduler is given."""
     if not sampler:
         return type(original).from_config(original.config)
     import diffusers

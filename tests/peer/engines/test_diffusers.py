@@ -15,6 +15,7 @@ from PIL import Image
 
 from peer import shapes
 from peer.engines.base import ArtifactMade, EngineError, PreviewMade, StepsDone
+from peer.engines.diffusers import PREVIEW_SHARE, Previews
 from peer.engines.process import ProcessEngine
 from peer.engines.spec import EngineSpec, shapes_spec
 from tests.peer.engines import tiny_pipeline
@@ -141,7 +142,7 @@ class TestTinyPipeline(EngineContract):
         with_them = await events_of(engine, replace(task, preview_every=2))
 
         previews = [event.jpeg for event in with_them if isinstance(event, PreviewMade)]
-        assert len(previews) == 3
+        assert 1 <= len(previews) <= 3  # how many of them are cheap enough, the clock decides
         assert all(len(jpeg) <= 64 * 1024 for jpeg in previews)
         assert {Image.open(io.BytesIO(jpeg)).format for jpeg in previews} == {"JPEG"}
         assert not any(isinstance(event, PreviewMade) for event in without)
@@ -160,6 +161,24 @@ class TestTinyPipeline(EngineContract):
 
 
 @pytest.mark.slow  # it loads a pipeline of its own
+def test_a_preview_is_due_after_every_so_many_steps_but_not_after_the_last():
+    previews = Previews(5, 15, began=100.0)
+
+    assert [done for done in range(1, 16) if previews.is_due(done, 100.0 + done)] == [5, 10]
+    assert not any(Previews(0, 15, began=100.0).is_due(done, 100.0 + done) for done in range(1, 16))
+
+
+def test_after_the_first_previews_are_drawn_only_as_long_as_they_take_a_small_share():
+    previews = Previews(1, 100, began=0.0)
+    assert previews.is_due(1, 0.5)
+    previews.took(1.0)
+
+    assert not previews.is_due(2, 0.9 / PREVIEW_SHARE)
+    assert previews.is_due(3, 1.1 / PREVIEW_SHARE)
+    previews.took(1.0)
+    assert not previews.is_due(4, 1.9 / PREVIEW_SHARE)
+
+
 async def test_another_data_type_and_number_of_threads_are_another_class(folder, tmp_path):
     async with ProcessEngine(tiny_spec(folder, dtype="bfloat16", threads=2)) as engine:
         assert " bfloat16 " in engine.offers[0].engine
