@@ -45,6 +45,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have to show beside whether they pass: each text that one has recorded as its `table`."""
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        for name, text in getattr(report, "user_properties", ()) if getattr(report, "when", "") == "call" else ():
+            if name == "table":
+                terminalreporter.section(report.nodeid)
+                terminalreporter.write_line(str(text))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") is not None and not has_gpu():
         pytest.skip(NO_GPU)
