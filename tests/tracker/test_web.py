@@ -308,6 +308,16 @@ async def test_a_connection_that_sends_no_request_is_closed(start, monkeypatch):
         writer.close()
 
 
+async def test_what_is_no_http_is_refused_and_fills_no_log(start, caplog):
+    async with start() as tracker:
+        reader, writer = await asyncio.open_connection(*tracker.place)
+        writer.write(b"GET /scrape HTTP/1.1\r\nHost : x\r\n\r\n")
+        async with asyncio.timeout(30):
+            assert (await reader.read()).startswith(b"HTTP/1.0 400")
+        writer.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 # The queue to a peer
 
 
