@@ -56,7 +56,7 @@ ACTION = st.tuples(st.sampled_from(ACTIONS), PICK)
 
 
 #: Rules of which each example takes every one at least once, with what each of them wants.
-SEVERAL: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+SEVERAL: dict[str, dict[str, Any]] = {
     "denies": {"stage": STAGE, "form": st.sampled_from(["", "", "whole", "partial"]), "times": st.integers(1, 3)},
     "asks_when_nobody_serves": {"who": REQUESTER, "away": st.booleans(), "cancels": st.booleans()},
     "asks_for_more_than_it_has": {"acknowledges": st.booleans()},
