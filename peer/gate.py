@@ -143,7 +143,7 @@ class Gate(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give the place back."""
-        self.resume_writing()
+        self._wait_no_more()
         self._leave()
         if self._inner is not None:
             self._inner.connection_lost(exc)
@@ -172,11 +172,14 @@ class Gate(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Pass on."""
+        self._wait_no_more()
+        if self._inner is not None:
+            self._inner.resume_writing()
+
+    def _wait_no_more(self) -> None:
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-        if self._inner is not None:
-            self._inner.resume_writing()
 
     def _wait(self) -> None:
         """Wait for a reader that has to take something of what is there."""

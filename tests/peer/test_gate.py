@@ -115,6 +115,20 @@ async def test_a_request_in_one_piece_with_the_end_of_the_handshake_is_heard(tmp
         writer.close()
 
 
+async def test_a_reader_that_hangs_up_gives_its_place_back(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server, asyncio.timeout(PATIENCE_S):
+        reader, writer = await plain(server)
+        client = Client()
+        await client.shake_hands(reader, writer)
+        client.tls.write(b"POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        writer.write(client.outgoing.read())
+        assert (await client.read(reader)).startswith(b"HTTP/1.1 410")
+        assert server.connections == 1
+        writer.transport.abort()
+        while server.connections:
+            await asyncio.sleep(0)
+
+
 async def test_a_reader_that_takes_no_refusals_is_cut_off(tmp_path: Path) -> None:
     async with serving(tmp_path, stall_seconds=0.2) as server, asyncio.timeout(PATIENCE_S):
         reader, writer = await plain(server)
