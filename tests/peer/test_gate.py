@@ -13,6 +13,7 @@ from peer.gate import Places, household_of
 from peer.output import Output
 from peer.stream_server import StreamServer
 from protocol.errors import StreamGone
+from tests.support.horde import until
 
 #: A guard against hanging, not a claim about speed.
 PATIENCE_S = 30.0
@@ -125,8 +126,7 @@ async def test_a_reader_that_hangs_up_gives_its_place_back(tmp_path: Path) -> No
         assert (await client.read(reader)).startswith(b"HTTP/1.1 410")
         assert server.connections == 1
         writer.transport.abort()
-        while server.connections:
-            await asyncio.sleep(0)
+        await until(lambda: not server.connections, "its place is still taken", PATIENCE_S)
 
 
 async def test_a_reader_that_takes_no_refusals_is_cut_off(tmp_path: Path) -> None:
