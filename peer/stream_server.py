@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import aclosing
+from traceback import walk_tb
 from typing import Protocol, cast
 
 from aiohttp import web
@@ -54,10 +55,16 @@ _BAD_REQUEST = 400
 
 def _not_ours(record: logging.LogRecord) -> bool:
     """Make little of what is no HTTP: aiohttp logs it as an error, with a trace, for everybody who sends any."""
-    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError) or (isinstance(error, UnicodeEncodeError) and not _is_ours(error)):
         record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
         return http_log.isEnabledFor(logging.DEBUG)
     return True
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it came through code of ours. (An `Expect` that is no UTF-8 fails in aiohttp, before any of it.)"""
+    return any(frame.f_globals["__name__"] == __name__ for frame, _ in walk_tb(error.__traceback__))
 
 
 http_log = logging.getLogger(f"{__name__}.http")

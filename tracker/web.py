@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
@@ -39,10 +40,16 @@ log = logging.getLogger(__name__)
 
 def _not_ours(record: logging.LogRecord) -> bool:
     """Make little of what is no HTTP: aiohttp logs it as an error, with a trace, for everybody who sends any."""
-    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError) or (isinstance(error, UnicodeEncodeError) and not _is_ours(error)):
         record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
         return http_log.isEnabledFor(logging.DEBUG)
     return True
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it came through code of ours. (An `Expect` that is no UTF-8 fails in aiohttp, before any of it.)"""
+    return any(frame.f_globals["__name__"] == __name__ for frame, _ in walk_tb(error.__traceback__))
 
 
 http_log = logging.getLogger(f"{__name__}.http")
@@ -60,6 +67,16 @@ MAX_REASON_BYTES = 120
 LEDGER_MS = 1000
 #: So long the database may take to answer before it counts as broken.
 HEALTH_SECONDS = 5.0
+
+#: What aiohttp reads of a request for a WebSocket.
+HANDSHAKE = (
+    "Upgrade",
+    "Connection",
+    "Sec-WebSocket-Version",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Extensions",
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -263,6 +280,8 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
     if not isinstance(door, Door) or door.spoke_early:
         text = "a peer speaks after the challenge: wait for it"
         return _json({"code": OutOfTurn.code, "text": text}, status=400)
+    if not all(request.headers.get(name, "").isascii() for name in HANDSHAKE):
+        raise web.HTTPBadRequest  # aiohttp fails at them; whatever else is wrong it refuses
     socket = web.WebSocketResponse(
         heartbeat=float(desk.settings.heartbeat_s),
         max_msg_size=MAX_ENVELOPE_BYTES,

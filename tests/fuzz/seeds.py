@@ -85,16 +85,26 @@ def web_frame(content: bytes, opcode: int = 2, last: bool = True) -> bytes:
     return head + length + bytes(4) + content
 
 
+def expecting(method: bytes) -> Iterator[bytes]:
+    """Requests that expect something, by name and by no name at all, and for everywhere."""
+    for first in (method, b"GET /nowhere", b"OPTIONS *", b"PUT /stream", b"CONNECT x:1"):
+        for what in (b"100-continue", b"\x8a"):
+            yield pieces([first + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nExpect: " + what + b"\r\n\r\n"])
+
+
 def of_tracker_web(said: list[bytes]) -> Iterator[bytes]:
     """Requests for each page, and conversations."""
     for page in PAGES:
         yield pieces([f"GET {page} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n".encode()])
     yield pieces([b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"5\r\nhello\r\n", b"0\r\n\r\n"])
+    yield from expecting(b"GET /rules")
     yield pieces([UPGRADE, web_frame(said[0])])
     yield pieces([UPGRADE, web_frame(said[0])[:20], web_frame(said[0])[20:]])
     yield pieces([UPGRADE, web_frame(said[0], last=False), web_frame(b"ping", 9), web_frame(b"", 0)])
     yield pieces([UPGRADE, web_frame(b"\x03\xe8bye", 8)])
     yield pieces([UPGRADE, web_frame(b"text", 1)])
+    for name in (b"dGhl", b"13", b": websocket", b": Upgrade"):
+        yield pieces([UPGRADE.replace(name, b": \xa6\xff")])
     yield pieces([UPGRADE[:40], UPGRADE[40:], web_frame(bytes(5000))])
 
 
@@ -109,6 +119,7 @@ def of_worker_web() -> Iterator[bytes]:
     yield pieces([b"POST /stream HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"])
     yield pieces([b"POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"])
     yield pieces([b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n" * 3])
+    yield from expecting(b"POST /stream")
 
 
 def of_stream() -> Iterator[bytes]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from protocol.messages import Register
 from tests.fuzz import registry
 from tests.fuzz.http import TrackerWeb, WorkerWeb
-from tests.fuzz.registry import CORPUS, TARGETS, corpus, feed, opened
 from tests.fuzz.pure import Planted
+from tests.fuzz.registry import CORPUS, TARGETS, corpus, feed, opened
 from tests.fuzz.script import pieces
 from tests.fuzz.sessions import STRANGER, Caller, Conversing, Stranger
 from tests.fuzz.target import LOOK, WARM_UP, Fault, LoopTarget, Target

@@ -308,12 +308,28 @@ async def test_a_connection_that_sends_no_request_is_closed(start, monkeypatch):
         writer.close()
 
 
-async def test_what_is_no_http_is_refused_and_fills_no_log(start, caplog):
+@pytest.mark.parametrize("header", [b"Host : x", b"Expect: \x8a"])
+async def test_what_is_no_http_is_refused_and_fills_no_log(start, caplog, header):
     async with start() as tracker:
         reader, writer = await asyncio.open_connection(*tracker.place)
-        writer.write(b"GET /scrape HTTP/1.1\r\nHost : x\r\n\r\n")
+        writer.write(b"GET /scrape HTTP/1.1\r\n" + header + b"\r\nConnection: close\r\n\r\n")
         async with asyncio.timeout(30):
-            assert (await reader.read()).startswith(b"HTTP/1.0 400")
+            assert (await reader.read()).startswith((b"HTTP/1.0 400", b"HTTP/1.1 500"))
+        writer.close()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("wrong", [b"dGhl", b"13", b"websocket"])
+async def test_a_request_for_a_websocket_that_is_none_is_refused(start, caplog, wrong):
+    async with start() as tracker:
+        reader, writer = await asyncio.open_connection(*tracker.place)
+        whole = (
+            b"GET /peer HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        writer.write(whole.replace(wrong, b"\xa6"))
+        async with asyncio.timeout(30):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 400")
         writer.close()
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
