@@ -11,6 +11,7 @@ context and body as received, each behind its length. There are two families:
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar, cast
@@ -68,7 +69,7 @@ class Envelope:
         """SHA-256 of the signed bytes: the name by which documents refer to each other."""
         return hashlib.sha256(self.signed_bytes).digest()
 
-    @property
+    @cached_property
     def signed_bytes(self) -> bytes:
         """What the signature covers."""
         return signed_bytes(self.kind, self.key, self.context, self.body)
@@ -89,8 +90,13 @@ class Envelope:
 
 def signed_bytes(kind: str, key: bytes, context: bytes, body: bytes) -> bytes:
     """The tag, then kind, key, context and body, each behind its length in 4 bytes (big-endian)."""
-    parts = (TAG, kind.encode(), key, context, body)
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    name = kind.encode()
+    lengths = _LENGTHS.pack(len(name), len(key), len(context), len(body))
+    return b"".join((_TAG, lengths[:4], name, lengths[4:8], key, lengths[8:12], context, lengths[12:], body))
+
+
+_TAG = len(TAG).to_bytes(4, "big") + TAG
+_LENGTHS = struct.Struct(">4I")
 
 
 def parse(raw: bytes, *, limit: int = MAX_ENVELOPE_BYTES) -> Envelope:

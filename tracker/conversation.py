@@ -81,9 +81,11 @@ class Conversation:
         self.has_moved = False  # its record is another one than was known before
         self.visits: dict[bytes, Visit] = {}
         self._outlet = outlet
-        self._session = Session(coordinator.root, coordinator.key, coordinator.delegation, secrets.token_bytes(16))
+        self._session = Session(
+            coordinator.root, coordinator.key, coordinator.delegation, secrets.token_bytes(16), coordinator.checked
+        )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._room = asyncio.Event()
         self.is_closed = False
 
     @property
@@ -162,14 +164,16 @@ class Conversation:
                 self._outlet.close(effect.reason)
 
     async def _begin(self, work: Coroutine[Any, Any, None], about: bytes) -> None:
-        await self._places.acquire()
+        while len(self._tasks) >= MAX_AT_ONCE:
+            self._room.clear()
+            await self._room.wait()
         task = asyncio.create_task(self._guarded(work, about))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._places.release()
+        self._room.set()
 
     async def _guarded(self, work: Coroutine[Any, Any, None], about: bytes) -> None:
         """What goes wrong with one message is told to its sender and touches nobody else."""

@@ -32,6 +32,7 @@ from protocol.messages import (
     AskWhy,
     Held,
     Kept,
+    Progress,
     Queued,
     Report,
     Taken,
@@ -43,6 +44,7 @@ from protocol.postings import ANONYMOUS
 from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart, kind_of
 from tracker import lifecycle
+from tracker.checked import Checked
 from tracker.content_filter import ContentFilter, no_filter
 from tracker.conversation import Conversation, Outlet, Visit
 from tracker.jobs import Jobs, ended
@@ -86,6 +88,7 @@ class Coordinator:
         self.delegation = delegation
         self.clock = clock
         self.content_filter = content_filter
+        self.checked = Checked()
         self._presence = Presence()
         self._jobs = Jobs(store, self._presence, rules, clock=clock, chance=chance)
         self._conversations: set[Conversation] = set()
@@ -327,7 +330,7 @@ class Coordinator:
         origin = str(conversation.account) if conversation.account else conversation.origin
         check_limits(request.public, rules.rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
         models = affordable(request.public, rules.rules, self._jobs.pool.models(kind_of(request.public.work)))
-        drawn = self._jobs.draw(request, models, payer, origin, now)
+        drawn = self._jobs.draw(request, payer, origin, now)
         try:
             admitted = await self.store.admit(
                 envelope,
@@ -379,9 +382,7 @@ class Coordinator:
         """The receipt inside an acknowledgement or denial, checked like one from the worker."""
         envelope = documents.parse_document(said.receipt, Receipt)
         check_document_context(envelope, self.root)
-        lease = self._jobs.leases.of_job(said.job)
-        if lease is None or lease.checked_receipt != envelope.raw:  # else the worker's own was the same to the byte
-            envelope.verify()
+        self.checked.verify(envelope)
         return envelope, documents.open_document(envelope, Receipt)
 
     async def unreachable(self, conversation: Conversation, said: Unreachable) -> None:
@@ -456,19 +457,8 @@ class Coordinator:
         """What became of leases at a worker."""
         for progress in report.leases:
             lease = self._jobs.leases.find(conversation.key, progress.job, progress.attempt)
-            if lease is None or lease.receipt:
-                continue  # it has ended meanwhile, and the worker hears or has heard of it
-            event: Event
-            match progress.state:
-                case "accepted":
-                    event = lifecycle.Accepted()
-                case "opened":
-                    event = lifecycle.Opened()
-                case "declined":
-                    event = lifecycle.Declined(progress.reason or "declined")
-                case "failed":
-                    event = lifecycle.WorkerFailed(progress.reason or "failed")
-            await self._jobs.carry_out(progress.job, progress.attempt, event)
+            if lease is not None and not lease.receipt:  # else it has ended, and the worker hears or has heard of it
+                await self._jobs.carry_out(progress.job, progress.attempt, _event_of(progress))
 
     async def receipt(self, conversation: Conversation, envelope: Envelope, receipt: Receipt) -> None:
         """A worker has delivered."""
@@ -481,9 +471,6 @@ class Coordinator:
             self._jobs.follow(happened, now)
         elif happened.settlement:
             conversation.hand(happened.settlement)
-        lease = self._jobs.leases.of_job(receipt.job)
-        if lease is not None and lease.receipt == envelope.digest:
-            lease.checked_receipt = envelope.raw
 
     async def recover(self, conversation: Conversation, said: Kept) -> None:
         """A peer shows a settlement that a restore has cut."""
@@ -534,6 +521,18 @@ class Coordinator:
                 for kind, model in sorted({*swarms, *waiting})
             ],
         }
+
+
+def _event_of(progress: Progress) -> Event:
+    match progress.state:
+        case "accepted":
+            return lifecycle.Accepted()
+        case "opened":
+            return lifecycle.Opened()
+        case "declined":
+            return lifecycle.Declined(progress.reason or "declined")
+        case "failed":
+            return lifecycle.WorkerFailed(progress.reason or "failed")
 
 
 def _why_over(standing: Standing | None) -> str:

@@ -12,18 +12,20 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import lru_cache, partial
 from typing import Any, Literal, cast
 
 from protocol.documents import Request
 from protocol.errors import Refusal
 from protocol.messages import Ended, Offer, Position, Requeued, Withdrawn
 from protocol.postings import ANONYMOUS, mint_rate
+from protocol.work import PublicPart
 from tracker import lifecycle
 from tracker.leases import Leases, LiveLease
 from tracker.ledger import day_of
 from tracker.lifecycle import Attempt, Event, Job, Stage, State
 from tracker.limits import affordable
-from tracker.matching import Queue, Terms, Waiting, Worker
+from tracker.matching import Constraints, Queue, Terms, Waiting, Worker, constraints_of
 from tracker.pool import Pool
 from tracker.presence import Listener, Presence
 from tracker.store.base import Admitted, Choice, Happened, Leased, RulesInForce, Standing, Store, StoreError
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: How many jobs at the head of each bucket are told when their position changes.
 POSITIONS = 20
+#: Public parts whose constraints are kept: those of a request with many jobs are alike.
+KEPT = 1024
 #: What could not be stored is tried again after so long.
 RETRY_MS = 1000
 
@@ -67,6 +71,7 @@ class Jobs:
         self._budget_used = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._starved = False
+        self._constraints = lru_cache(KEPT)(self._constraints_now)
 
     def tick(self, now: int) -> None:
         """Look at everything that is due."""
@@ -85,13 +90,12 @@ class Jobs:
 
     # Admission
 
-    def draw(
-        self, request: Request, models: tuple[str, ...], payer: int, origin: str, now: int
-    ) -> list[tuple[Worker, Offer] | None]:
+    def draw(self, request: Request, payer: int, origin: str, now: int) -> list[tuple[Worker, Offer] | None]:
         """Workers for the jobs of a request that is about to be admitted; their places are promised meanwhile."""
         public = request.public
         self.open_jobs[origin] += public.n
-        probe = Waiting.of(_unborn(request, payer, origin, now), models if public.models else ())
+        constraints = self._constraints(public, self.rules.version, anonymous=payer == ANONYMOUS)
+        probe = Waiting.unborn(request, constraints, origin, now)
         drawn: list[tuple[Worker, Offer] | None] = []
         for _ in range(public.n):
             pair = self.pool.draw(probe, self.terms(now), self._chance)
@@ -141,7 +145,7 @@ class Jobs:
         """A job has a place in the queue."""
         self.queue.add(self._waiting(job), present=self._presence.is_followed(job.request))
         due = lifecycle.expires(job, self.rules.rules)
-        self._timers.at(due, lambda: self._expire(job.handle, job.attempt, job.request), job.handle)
+        self._timers.at(due, partial(self._expire, job.handle, job.attempt, job.request), job.handle)
 
     def _match_or_tell(self, job: Job) -> None:
         """A job that begins to wait gets a worker at once, or hears its position."""
@@ -150,11 +154,15 @@ class Jobs:
             self._tell_position(waiting)
 
     def _waiting(self, job: Job) -> Waiting:
-        models = job.public.models
+        return Waiting.of(job, self._constraints(job.public, self.rules.version, anonymous=job.anonymous))
+
+    def _constraints_now(self, public: PublicPart, version: int, *, anonymous: bool) -> Constraints:
+        """What the jobs of a request have in common under these rules; `version` tells what was kept from the rest."""
+        models = public.models
         if models:
             with suppress(Refusal):  # rules may have changed since it was admitted: then no worker fits
-                models = affordable(job.public, self.rules.rules, ())
-        return Waiting.of(job, models)
+                models = affordable(public, self.rules.rules, ())
+        return constraints_of(public, models, anonymous=anonymous)
 
     def _match(self, waiting: Waiting) -> bool:
         """Lease a waiting job if somebody can take it now."""
@@ -414,7 +422,7 @@ class Jobs:
         if job.state is State.WAITING:
             self.queue.add(self._waiting(job), present=False)
             due = max(lifecycle.expires(job, self.rules.rules), self._clock() + grace)
-            self._timers.at(due, lambda: self._expire(job.handle, job.attempt, job.request), job.handle)
+            self._timers.at(due, partial(self._expire, job.handle, job.attempt, job.request), job.handle)
         elif attempt is not None:
             lease = self._remember(job, attempt)
             if job.state is State.DELIVERED:
@@ -445,26 +453,3 @@ def ended(job: Job, released: int) -> Ended:
     """What a requester is told of a job that ended without settlement."""
     state = cast("Literal['refunded', 'cancelled', 'expired', 'failed']", job.state.value)
     return Ended(job=job.handle, attempt=job.attempt, state=state, reason=job.reason[:40], released=released)
-
-
-def _unborn(request: Request, payer: int, origin: str, now: int) -> Job:
-    """The job that a request will have, as far as matching it needs to know."""
-    return Job(
-        handle=b"",
-        request=b"",
-        number=0,
-        public=request.public,
-        private_digest=request.private_digest,
-        job_key=request.job_key,
-        signer=b"",
-        payer=payer,
-        origin=origin,
-        state=State.WAITING,
-        attempt=0,
-        failed=0,
-        held=0,
-        score=0,
-        anonymous=payer == ANONYMOUS,
-        admitted=now,
-        changed=now,
-    )

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from tracker.lifecycle import Attempt, Job, Stage, State
 
 
-@dataclass
+@dataclass(slots=True)
 class LiveLease:
-    """One lease. receipt: digest, once its worker has delivered; checked_receipt: its envelope, if this process has
-    checked the signature. cancelled: its requester wants it no more."""
+    """One lease. receipt: digest, once its worker has delivered. cancelled: its requester wants it no more."""
 
     job: bytes
     attempt: int
@@ -21,7 +20,6 @@ class LiveLease:
     digest: bytes
     deadline: int
     receipt: bytes = b""
-    checked_receipt: bytes = b""
     cancelled: bool = False
 
     @property

@@ -15,11 +15,12 @@ from typing import Any
 
 from sortedcontainers import SortedList
 
+from protocol.documents import Request
 from protocol.errors import NotOffered
 from protocol.messages import Announce, Offer
 from protocol.prices import price
 from protocol.rules import Rules
-from protocol.work import ImageWork, Kind, Work, kind_of
+from protocol.work import ImageWork, Kind, PublicPart, Work, kind_of
 from tracker.lifecycle import Job
 
 #: How many jobs at a bucket's head are looked at for one worker.
@@ -70,12 +71,12 @@ class Constraints:
     flags: tuple[str, ...]
     anonymous: bool
 
-    @classmethod
-    def of(cls, job: Job, models: tuple[str, ...]) -> Constraints:
-        """The constraints of a job; `models` are those of its models whose price it bears."""
-        size, length = measures(job.work)
-        alike = tuple(sorted(set(models)))
-        return cls(kind_of(job.work), alike, size_class(size), size_class(length), job.public.flags, job.anonymous)
+
+def constraints_of(public: PublicPart, models: tuple[str, ...], *, anonymous: bool) -> Constraints:
+    """The constraints of a request's jobs; `models` are those of its models whose price it bears."""
+    size, length = measures(public.work)
+    alike = tuple(sorted(set(models)))
+    return Constraints(kind_of(public.work), alike, size_class(size), size_class(length), public.flags, anonymous)
 
 
 def measures(work: Work) -> tuple[int, int]:
@@ -85,7 +86,7 @@ def measures(work: Work) -> tuple[int, int]:
     return work.context_tokens, work.max_tokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """A waiting job as the queue sees it."""
 
@@ -102,14 +103,14 @@ class Waiting:
     held: int
 
     @classmethod
-    def of(cls, job: Job, models: tuple[str, ...]) -> Waiting:
+    def of(cls, job: Job, constraints: Constraints) -> Waiting:
         """The job, ranked: accounts by score, anonymous people below all, then by age."""
         return cls(
             handle=job.handle,
             attempt=job.attempt,
             request=job.request,
             work=job.work,
-            constraints=Constraints.of(job, models),
+            constraints=constraints,
             rank=(job.anonymous, -job.score, job.admitted, job.handle),
             origin=job.origin,
             since=job.admitted,
@@ -118,8 +119,25 @@ class Waiting:
             held=job.held,
         )
 
+    @classmethod
+    def unborn(cls, request: Request, constraints: Constraints, origin: str, now: int) -> Waiting:
+        """A job that a request will have, as far as matching it needs to know."""
+        return cls(
+            handle=b"",
+            attempt=0,
+            request=b"",
+            work=request.public.work,
+            constraints=constraints,
+            rank=(constraints.anonymous, 0, now, b""),
+            origin=origin,
+            since=now,
+            excluded=frozenset(),
+            max_price=request.public.max_price,
+            held=0,
+        )
 
-@dataclass
+
+@dataclass(slots=True)
 class Worker:
     """A worker that is here: what it announced, and which leases it has."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from protocol import codec
-from protocol.documents import DOCUMENTS, Document
+from protocol.documents import DOCUMENTS, Document, Receipt
 from protocol.envelope import (
     MAX_BEFORE_HELLO_BYTES,
     MAX_ENVELOPE_BYTES,
@@ -42,6 +42,7 @@ from protocol.messages import (
     SessionMessage,
     Unreachable,
 )
+from tracker.checked import Checked
 
 #: A peer that holds more than this at once is refused.
 MAX_HELD = 16_384
@@ -115,7 +116,9 @@ Effect = Send | Greeted | Reconciled | Heard | Presented | HangUp
 class Session:
     """The tracker's end of one connection."""
 
-    def __init__(self, root: bytes, key: SigningKey, delegation: bytes, session_id: bytes) -> None:
+    def __init__(
+        self, root: bytes, key: SigningKey, delegation: bytes, session_id: bytes, checked: Checked | None = None
+    ) -> None:
         self.state = State.GREETING
         self.peer: bytes | None = None
         self._root = root
@@ -124,6 +127,7 @@ class Session:
         self._inbound = Inbound(root, session_id)
         self._outbound: Outbound | None = None
         self._held: list[Held] = []
+        self._checked = checked or Checked()
 
     def challenge(self, now: int) -> bytes:
         """The tracker's first words."""
@@ -206,5 +210,8 @@ class Session:
         if len(envelope.raw) > kind.MAX_BYTES:
             raise TooLarge(f"a {envelope.kind} of {len(envelope.raw)} bytes: at most {kind.MAX_BYTES}")
         check_document_context(envelope, self._root)
-        envelope.verify()
+        if envelope.kind == Receipt.KIND:
+            self._checked.verify(envelope)
+        else:
+            envelope.verify()
         return [Presented(envelope, envelope.open(kind))]

@@ -24,7 +24,7 @@ from tests.support.builders import (
 )
 from tests.support.jobs import a_waiting_job
 from tracker import matching, pool
-from tracker.matching import SCAN, Queue, Reason, Terms, Waiting, Worker, size_class, why_not
+from tracker.matching import SCAN, Queue, Reason, Terms, Waiting, Worker, constraints_of, size_class, why_not
 from tracker.pool import DRAW, Pool
 
 TERMS = Terms(Rules())
@@ -51,7 +51,8 @@ def waiting(number=0, public=None, *, work=None, models=None, **fields):
     """A waiting job as the queue sees it; `models` those whose price it bears, by default those it names."""
     public = public or a_public_part(work or SMALL)
     job = a_waiting_job(number, public, **fields)
-    return Waiting.of(job, public.models if models is None else models)
+    named = public.models if models is None else models
+    return Waiting.of(job, constraints_of(public, named, anonymous=job.anonymous))
 
 
 def a_queue(*jobs):
