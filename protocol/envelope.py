@@ -157,7 +157,7 @@ def check_document_context(envelope: Envelope, root: bytes) -> None:
         raise WrongHorde(f"a {envelope.kind} of horde {show_key(envelope.context)[:8]}…, not of {show_key(root)[:8]}…")
 
 
-@dataclass
+@dataclass(slots=True)
 class Inbound:
     """The receiving half of a session: whose messages, for which horde and session, which number comes next."""
 
@@ -189,7 +189,7 @@ class Inbound:
             raise OutOfSequence(f"message number {sequence}: the next is {self.sequence}")
 
 
-@dataclass
+@dataclass(slots=True)
 class Outbound:
     """The sending half of a session: signs and counts."""
 

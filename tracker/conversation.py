@@ -46,6 +46,9 @@ MAX_AT_ONCE = 128
 #: Private parts that may wait for their request.
 MAX_VISITS = 64
 
+#: One for all: an empty set is larger than one would think.
+NOTHING: frozenset[tuple[bytes, int]] = frozenset()
+
 
 class Outlet(Protocol):
     """The socket, as far as a conversation needs it."""
@@ -69,13 +72,32 @@ class Visit:
 class Conversation:
     """The tracker's end of one connection, and what it knows of the peer at the other."""
 
+    __slots__ = (
+        "__weakref__",
+        "_outlet",
+        "_room",
+        "_session",
+        "_tasks",
+        "account",
+        "announced",
+        "coordinator",
+        "has_moved",
+        "held",
+        "is_closed",
+        "is_registering",
+        "origin",
+        "record",
+        "requests",
+        "visits",
+    )
+
     def __init__(self, coordinator: Coordinator, outlet: Outlet, origin: str) -> None:
         self.coordinator = coordinator
         self.origin = origin
         self.account = 0
         self.requests: set[bytes] = set()
         self.is_registering = False
-        self.held: set[tuple[bytes, int]] = set()  # attempts, by lease or receipt
+        self.held = NOTHING  # attempts, by lease or receipt
         self.record: PeerRecord | None = None
         self.announced: Announce | None = None
         self.has_moved = False  # its record is another one than was known before
@@ -84,8 +106,8 @@ class Conversation:
         self._session = Session(
             coordinator.root, coordinator.key, coordinator.delegation, secrets.token_bytes(16), coordinator.checked
         )
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Event()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # a third of an empty set
+        self._room: asyncio.Event | None = None  # while there is none for one more
         self.is_closed = False
 
     @property
@@ -165,15 +187,17 @@ class Conversation:
 
     async def _begin(self, work: Coroutine[Any, Any, None], about: bytes) -> None:
         while len(self._tasks) >= MAX_AT_ONCE:
-            self._room.clear()
+            self._room = asyncio.Event()
             await self._room.wait()
         task = asyncio.create_task(self._guarded(work, about))
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._room.set()
+        del self._tasks[task]
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     async def _guarded(self, work: Coroutine[Any, Any, None], about: bytes) -> None:
         """What goes wrong with one message is told to its sender and touches nobody else."""

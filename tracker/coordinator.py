@@ -215,9 +215,10 @@ class Coordinator:
 
     async def reconcile(self, conversation: Conversation, held: Sequence[Held]) -> None:
         """A peer has said what it holds: give it what it lacks."""
+        attempts = [(entry.job, entry.attempt) for entry in held if entry.kind in ("lease", "receipt")]
+        if attempts:
+            conversation.held = frozenset(attempts)
         for entry in held:
-            if entry.kind in ("lease", "receipt"):
-                conversation.held.add((entry.job, entry.attempt))
             if entry.kind == "request":
                 await self._resume_request(conversation, entry.job, entry.digest)
             elif entry.kind in ("lease", "receipt"):

@@ -119,6 +119,22 @@ class Door(asyncio.Protocol):
     loop's clock.
     """
 
+    __slots__ = (
+        "_behind",
+        "_clock",
+        "_household",
+        "_inner",
+        "_largest",
+        "_last",
+        "_look",
+        "_pace",
+        "_places",
+        "_proxies",
+        "_too_large",
+        "_transport",
+        "opened",
+    )
+
     def __init__(self, behind: Callable[[], asyncio.Protocol], places: Places, proxies: Sequence[IPNetwork]) -> None:
         self.opened = 0.0
         self._behind = behind

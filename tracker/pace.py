@@ -29,6 +29,8 @@ class Heads:
     size: bytes of the message under way, as far as its heads speak of them. ended: messages that are complete.
     """
 
+    __slots__ = ("_head", "_left", "_more", "ended", "size")
+
     def __init__(self) -> None:
         self.size = 0
         self.ended = 0
@@ -79,6 +81,8 @@ def _end_of_head(buffer: bytes, at: int) -> int:
 
 class Pace:
     """What one connection is waited for, and since when. Times are seconds of any clock that only goes forward."""
+
+    __slots__ = ("_begun", "_closing", "_heads", "_stalled", "_waiting")
 
     def __init__(self) -> None:
         self._heads: Heads | None = None

@@ -116,6 +116,8 @@ Effect = Send | Greeted | Reconciled | Heard | Presented | HangUp
 class Session:
     """The tracker's end of one connection."""
 
+    __slots__ = ("_checked", "_delegation", "_held", "_inbound", "_key", "_outbound", "_root", "peer", "state")
+
     def __init__(
         self, root: bytes, key: SigningKey, delegation: bytes, session_id: bytes, checked: Checked | None = None
     ) -> None:

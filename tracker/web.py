@@ -92,13 +92,18 @@ class Socket(Protocol):
 
 
 class Outlet:
-    """Messages on their way to one peer, and whether the connection is to end. The coordinator's end of a socket."""
+    """Messages on their way to one peer, and whether the connection is to end. The coordinator's end of a socket.
+
+    Most peers say and hear nothing most of the time: what is only needed in between is made then.
+    """
+
+    __slots__ = ("_abort", "_last_resort", "_limit", "_reason", "_waiting", "_wake")
 
     def __init__(self, limit: int, abort: Callable[[], None]) -> None:
         self._limit = limit
         self._abort = abort
-        self._waiting: deque[bytes] = deque()
-        self._wake = asyncio.Event()
+        self._waiting: deque[bytes] | None = None
+        self._wake: asyncio.Future[None] | None = None
         self._reason: str | None = None
         self._last_resort: asyncio.TimerHandle | None = None
 
@@ -106,19 +111,25 @@ class Outlet:
         """Queue a message. A peer for which too many wait is cut off: it would cost memory without end."""
         if self._reason is not None:
             return
+        if self._waiting is None:
+            self._waiting = deque()
         if len(self._waiting) >= self._limit:
             self._waiting.clear()
             self.close("too_slow: too many messages wait for this peer")
             self._abort()
             return
         self._waiting.append(raw)
-        self._wake.set()
+        self._stir()
+
+    def _stir(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
 
     def close(self, reason: str, *, hurry: bool = False) -> None:
         """End the connection when what waits has been sent, or soon (very soon in a hurry), if it cannot be."""
         if self._reason is None:
             self._reason = reason
-            self._wake.set()
+            self._stir()
             patience = HURRY_SECONDS if hurry else 2 * CLOSE_SECONDS
             self._last_resort = asyncio.get_running_loop().call_later(patience, self._abort)
 
@@ -126,10 +137,13 @@ class Outlet:
         """Send what comes until the connection ends."""
         with suppress(ConnectionError):
             while self._waiting or self._reason is None:
-                await self._wake.wait()
-                self._wake.clear()
                 while self._waiting:
                     await socket.send_bytes(self._waiting.popleft())
+                self._waiting = None
+                if self._reason is None:
+                    self._wake = asyncio.get_running_loop().create_future()
+                    await self._wake
+                    self._wake = None
             code = WSCloseCode.GOING_AWAY if self._reason.startswith(Stopping.code) else WSCloseCode.POLICY_VIOLATION
             await socket.close(code=code, message=self._reason.encode()[:MAX_REASON_BYTES])
 
@@ -299,7 +313,7 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
     )
     try:
         conversation.start()
-        await _listen(socket, conversation, outlet)
+        await _listen(socket, conversation, outlet, deadline)
         if outlet.is_closing:  # what was said last is on its way
             await writer
     finally:
@@ -313,7 +327,9 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
     return socket
 
 
-async def _listen(socket: web.WebSocketResponse, conversation: Conversation, outlet: Outlet) -> None:
+async def _listen(
+    socket: web.WebSocketResponse, conversation: Conversation, outlet: Outlet, deadline: asyncio.TimerHandle
+) -> None:
     async for message in socket:
         if message.type is WSMsgType.BINARY:
             try:
@@ -321,6 +337,8 @@ async def _listen(socket: web.WebSocketResponse, conversation: Conversation, out
             except Exception as error:  # noqa: BLE001 (the edge: this peer hears of it, the others do not)
                 reference = _log_fault("a peer's message failed", error)
                 conversation.hang_up(Internal(_sentence(reference)))
+            if conversation.is_open:
+                deadline.cancel()
         else:
             outlet.close("malformed: messages are binary, and this was text")
             return
