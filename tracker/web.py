@@ -11,10 +11,12 @@ import base64
 import html
 import logging
 import secrets
+import shutil
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -38,17 +40,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+#: What clients bring about in aiohttp alone: no HTTP, an `Expect` that is no UTF-8, an end before the answer.
+_OF_CLIENTS = (HttpProcessingError, UnicodeEncodeError, ConnectionError)
+
+
 def _not_ours(record: logging.LogRecord) -> bool:
-    """Make little of what is no HTTP: aiohttp logs it as an error, with a trace, for everybody who sends any."""
+    """Make little of what clients do wrong: aiohttp logs it as an error, with a trace, and anybody could fill the log."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError) or (isinstance(error, UnicodeEncodeError) and not _is_ours(error)):
+    if isinstance(error, _OF_CLIENTS) and not _is_ours(error):
         record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
         return http_log.isEnabledFor(logging.DEBUG)
     return True
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether it came through code of ours. (An `Expect` that is no UTF-8 fails in aiohttp, before any of it.)"""
+    """Whether it came through code of ours."""
     return any(frame.f_globals["__name__"] == __name__ for frame, _ in walk_tb(error.__traceback__))
 
 
@@ -67,6 +73,8 @@ MAX_REASON_BYTES = 120
 LEDGER_MS = 1000
 #: So long the database may take to answer before it counts as broken.
 HEALTH_SECONDS = 5.0
+#: With less room than this on its disk the database is as good as full.
+ROOM_BYTES = 1024 * 1024
 
 #: What aiohttp reads of a request for a WebSocket.
 HANDSHAKE = (
@@ -408,7 +416,8 @@ async def _rules(request: web.Request) -> web.Response:
 
 
 async def _healthz(request: web.Request) -> web.Response:
-    fault = await _fault(request.app[DESK].coordinator)
+    desk = request.app[DESK]
+    fault = await _fault(desk.coordinator) or _want_of_room(desk.settings.database)
     return _json({"ok": False, "text": fault}, status=503) if fault else _json({"ok": True})
 
 
@@ -425,6 +434,17 @@ async def _fault(coordinator: Coordinator) -> str:
     except TimeoutError:
         return "the database does not answer"
     return ""
+
+
+def _want_of_room(database: Path) -> str:
+    """Why nothing more can be stored soon, or now; empty if it can."""
+    try:
+        free = shutil.disk_usage(database.parent).free
+    except OSError as error:
+        return f"the database's folder cannot be looked at: {error.strerror}"
+    if free >= ROOM_BYTES:
+        return ""
+    return "the disk of the database is full: new requests are refused until there is room"
 
 
 async def _page(request: web.Request) -> web.Response:

@@ -450,6 +450,15 @@ async def test_a_database_that_is_gone_is_said(start):
     assert not json.loads(text)["ok"]
 
 
+async def test_a_disk_without_room_is_said(start, monkeypatch):
+    monkeypatch.setattr(web, "ROOM_BYTES", 2**62)
+    async with start() as tracker:
+        answer, text = await tracker.get("/healthz")
+
+    assert answer.status == 503
+    assert "disk of the database is full" in json.loads(text)["text"]
+
+
 async def test_the_page_shows_name_and_link_and_runs_nothing(start):
     async with start(Rules(horde=HordeSection(name="<script>x</script>"))) as tracker:
         answer, text = await tracker.get("/")
