@@ -53,17 +53,21 @@ _STATUS = {
 _BAD_REQUEST = 400
 
 
+#: What clients bring about in aiohttp alone: no HTTP, an `Expect` that is no UTF-8, an end before the answer.
+_OF_CLIENTS = (HttpProcessingError, UnicodeEncodeError, ConnectionError)
+
+
 def _not_ours(record: logging.LogRecord) -> bool:
-    """Make little of what is no HTTP: aiohttp logs it as an error, with a trace, for everybody who sends any."""
+    """Make little of what clients do wrong: aiohttp logs it as an error with a trace, so anybody could fill the log."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError) or (isinstance(error, UnicodeEncodeError) and not _is_ours(error)):
+    if isinstance(error, _OF_CLIENTS) and not _is_ours(error):
         record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
         return http_log.isEnabledFor(logging.DEBUG)
     return True
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether it came through code of ours. (An `Expect` that is no UTF-8 fails in aiohttp, before any of it.)"""
+    """Whether it came through code of ours."""
     return any(frame.f_globals["__name__"] == __name__ for frame, _ in walk_tb(error.__traceback__))
 
 
