@@ -601,7 +601,7 @@ def test_the_next_job_costs_the_same_with_ten_and_with_twenty_thousand_waiting(l
 
 
 def test_what_an_announce_says_to_a_swarm_is_judged_once_until_it_changes(looks):
-    here = a_pool((1_000, 1), (1_001, 2))
+    here = a_pool((101, 1), (102, 1))
     first, second = here.workers.values()
     queue = a_queue(*(waiting(number, work=an_image_work(64 * number, 64)) for number in range(1, 9)))
     assert queue.next_for(first, TERMS, 0) is not None
@@ -609,7 +609,7 @@ def test_what_an_announce_says_to_a_swarm_is_judged_once_until_it_changes(looks)
     assert queue.next_for(first, TERMS, 0) is not None
     assert queue.next_for(second, TERMS, 0) is not None, "announced the same"
     assert looks["fitting_offers"] == 0
-    smaller = here.announce(first.key, 1, an_announce(an_image_offer(max_pixels=64)), ())
+    smaller = here.announce(first.key, 101, an_announce(an_image_offer(max_pixels=64)), ())
     assert queue.next_for(smaller, TERMS, 0) is None
     assert queue.next_for(second, TERMS, 0) is not None
 
