@@ -112,13 +112,14 @@ class Gate(asyncio.Protocol):
             plain.abort()
             return
         self._household = household
-        plain.pause_reading()  # nothing is read before TLS reads it
+        plain.pause_reading()  # nothing is read before TLS reads it; uvloop begins to read all the same
         self._house.arrives(asyncio.get_running_loop().create_task(self._arrive(plain)))
 
     async def _arrive(self, plain: asyncio.Transport) -> None:
         """The handshake; what came behind it is passed on."""
-        try:
-            transport = await asyncio.get_running_loop().start_tls(
+        loop = asyncio.get_running_loop()
+        shaking = loop.create_task(
+            loop.start_tls(
                 plain,
                 self,
                 self._house.context,
@@ -126,8 +127,16 @@ class Gate(asyncio.Protocol):
                 ssl_handshake_timeout=self._house.handshake_seconds,
                 ssl_shutdown_timeout=GOODBYE_SECONDS,
             )
+        )
+        try:
+            await asyncio.sleep(0)  # it has taken the socket over, and nothing is read until the loop's next turn
+            if self._early and not plain.is_closing():
+                loop.call_soon(_hand_over, cast("asyncio.BufferedProtocol", plain.get_protocol()), bytes(self._early))
+                self._early.clear()
+            transport = await shaking
         except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
             log.debug("a reader did not finish its handshake: %s", error)
+            shaking.cancel()
             plain.abort()
             self._leave()
             return
@@ -195,3 +204,14 @@ class Gate(asyncio.Protocol):
         self._stall = None
         log.info("a reader took nothing for %s s and was cut off", self._house.stall_seconds)
         self._transport.abort()
+
+
+def _hand_over(tls: asyncio.BufferedProtocol, early: bytes) -> None:
+    """Give TLS the beginning of its handshake, which was read before it could."""
+    left = memoryview(early)
+    while left:
+        room = memoryview(tls.get_buffer(len(left)))
+        size = min(len(room), len(left))
+        room[:size] = left[:size]
+        tls.buffer_updated(size)
+        left = left[size:]
