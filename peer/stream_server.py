@@ -125,26 +125,28 @@ class StreamServer:
             # A body that says it is compressed is taken as it is, and refused: nothing here is ever unpacked.
             auto_decompress=False,
         )
-        self._server: asyncio.Server | None = None
         self._house: House | None = None
 
     async def __aenter__(self) -> StreamServer:
         await self._runner.setup()
         try:
             behind = cast("Callable[[], asyncio.Protocol]", self._runner.server)
-            self._house = House(behind, self._context, self._places, self._stall_seconds, self._handshake_seconds)
-            self._server = await asyncio.get_running_loop().create_server(
-                self._house.gate, sock=_listening(self._host, self.port)
+            self._house = House(
+                _listening(self._host, self.port),
+                self._context,
+                behind,
+                self._places,
+                stall_seconds=self._stall_seconds,
+                handshake_seconds=self._handshake_seconds,
             )
         except BaseException:
             await self._runner.cleanup()
             raise
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._house.open()
+        self.port = self._house.port
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.close()
         if self._house is not None:
             await self._house.close()
         await self._runner.cleanup()
