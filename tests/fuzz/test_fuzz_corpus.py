@@ -77,7 +77,7 @@ def test_conversations_of_the_corpus_get_as_far_as_payment(tmp_path):
     feed(Conversing(tmp_path), [paid])
     with closing(sqlite3.connect(tmp_path / "horde.db")) as connection:
         entries = connection.execute("SELECT count(*) FROM entries").fetchone()[0]
-    assert entries > 1
+    assert entries
 
 
 # What is looked for is found
