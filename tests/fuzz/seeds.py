@@ -130,7 +130,7 @@ def of_stream() -> Iterator[bytes]:
 
 def of_conversation() -> Iterator[bytes]:
     """Scripts of `Conversing`: a request that is paid, then with a byte changed here and there."""
-    asked = b"\x01\x01\x01\x03\x00\x01\x00\x00\x0b"
+    asked = b"\x01\x01\x01\x03\x01\x00\x00\x00\x0b"
     yield asked + b"\x05\x00\x06\x00\x0b"
     yield asked + b"\x05\x00\x06\x00\x06\x00\x05\x00\x06\x00"
     for state in range(4):
@@ -140,7 +140,7 @@ def of_conversation() -> Iterator[bytes]:
         yield asked + end + b"\x05\x00\x06\x00"
     for change in range(6):
         changed = b"\x01" + bytes([0, 40 * change, 0, change])
-        asked = b"\x01\x01\x01\x03\x00\x01\x00" + changed + b"\x03\x00\x02\x00\x00"
+        asked = b"\x01\x01\x01\x03\x01\x00\x00" + changed + b"\x03\x02\x00\x00\x00"
         yield asked + b"\x05" + changed + b"\x06" + changed
     for kind in range(10):
         yield b"\x01\x01\x01" + bytes([1, 0, kind, 0, 1, 1, kind, 1, 0, 5, 0, 9])
