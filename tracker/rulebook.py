@@ -113,7 +113,8 @@ NOTES: dict[str, Note] = {
     ),
     "limits.connections": Note(
         "connections",
-        "Connections of one address at once (IPv6: of one /64), before and after hello.",
+        "Connections of one address at once (IPv6: of one /64), before and after hello; in a minute it may make twenty"
+        " times as many.",
         "One more is answered with HTTP status 429. Raise it where many peers share an address.",
     ),
     "times.hello": Note("seconds", "From connecting to a complete hello.", "Who is slower is cut off."),
@@ -177,7 +178,11 @@ NOTES: dict[str, Note] = {
         "Closed, keys without an account stay anonymous: they can ask and cannot serve.",
     ),
     "previews.allowed": Note("true or false", "Whether workers send previews.", "Without them people wait blindly."),
-    "previews.every": Note("denoising steps", "Steps between two previews.", "More saves the workers' time."),
+    "previews.every": Note(
+        "denoising steps",
+        "Steps between two previews. Workers leave out those that would take more than a fiftieth of a picture's time.",
+        "More saves the workers' time.",
+    ),
     "models.price": Note("permille", "Factor of this model's prices.", "2000 pays double; 0 pays nothing."),
     "models.millions": Note(
         "millions of parameters",

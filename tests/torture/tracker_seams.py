@@ -33,7 +33,7 @@ def install(trap: Trap, fault: str) -> None:
     def watched(outlet: Outlet, socket: Socket) -> None:
         write_to(outlet, _Watched(trap, socket))
 
-    Outlet.write_to = watched  # type: ignore[method-assign]
+    Outlet.write_to = watched  # type: ignore[assignment, method-assign]
 
 
 class _Commits:
