@@ -460,3 +460,45 @@ async def test_whatever_stops_a_commit_the_next_one_is_made(store, clerk, monkey
     monkeypatch.undo()
 
     assert await clerk.account(a_key(71)) >= 100
+
+
+class Worn:
+    """A connection whose next statements of these fail."""
+
+    def __init__(self, connection, *fails):
+        self._connection = connection
+        self._fails = list(fails)
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+    def execute(self, sql, *values):
+        if sql in self._fails:
+            self._fails.remove(sql)
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(sql, *values)
+
+
+async def test_a_commit_that_cannot_even_be_undone_stops_nobody_for_good(store, clerk, monkeypatch):
+    number = await clerk.account(a_key(70))
+    worn = Worn(store._writer._connection, "COMMIT", "ROLLBACK")
+    monkeypatch.setattr(store._writer, "_connection", worn)
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            await clerk.account(a_key(71))
+
+    assert await clerk.account(a_key(72)) == number + 1
+
+
+async def test_a_transaction_that_sqlite_has_given_up_takes_none_of_its_steps_apart(store, clerk, path):
+    def run_out_of_memory(connection):
+        connection.execute("ROLLBACK")
+        raise MemoryError
+
+    steps = [clerk.account(a_key(80)), on_the_writer(store, run_out_of_memory), clerk.account(a_key(81))]
+    results = await asyncio.gather(*steps, return_exceptions=True)
+
+    assert [type(result) for result in results] == [StoreError] * 3
+    known = {key for (key,) in read(path, "SELECT key FROM keys")}
+    assert not known & {a_key(80).public, a_key(81).public}
+    assert await clerk.account(a_key(81)) >= 100

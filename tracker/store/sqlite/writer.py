@@ -19,6 +19,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -152,6 +153,8 @@ class Writer:
         except sqlite3.OperationalError:
             raise  # no room, no access: the whole batch fails
         except Exception as error:
+            if not self._connection.in_transaction:
+                raise  # SQLite itself has rolled all of it back, as it does when it runs out of memory
             if self._connection.total_changes != changes or self._state.snapshot() != before:
                 raise _HalfDone from error
             step.error = error
@@ -165,7 +168,9 @@ class Writer:
             step.result = step.run(self._connection)
         except sqlite3.OperationalError:
             raise
-        except Exception as error:  # noqa: BLE001 (handed to whoever asked for the step)
+        except Exception as error:
+            if not self._connection.in_transaction:
+                raise
             self._connection.execute("ROLLBACK TO step")
             self._state.restore(before)
             step.error = error
@@ -182,9 +187,10 @@ class Writer:
 
     def _undo(self, batch: _Batch, error: Exception) -> None:
         """If it cannot be committed, every step of a batch has failed."""
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
         batch.failure = _translate(error)
+        with suppress(sqlite3.Error):  # then the next batch cannot begin either, and tries this again
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def _committed(self, batch: _Batch) -> None:
         self._answer(batch)
