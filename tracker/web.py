@@ -65,7 +65,7 @@ http_log.addFilter(_not_ours)
 HEAD_SECONDS = 8.0
 #: So long a peer may take to answer the end of a WebSocket.
 CLOSE_SECONDS = 3.0
-#: So long somebody who never said hello may take for it.
+#: So long somebody who never said hello may take for it; it is part of the time for hello.
 HURRY_SECONDS = 0.5
 #: A reason has to fit into a WebSocket's close frame.
 MAX_REASON_BYTES = 120
@@ -334,7 +334,7 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
     outlet.write_to(socket)
     door.upgraded(lambda: _largest(conversation), lambda size: _too_large(conversation, size))
     deadline = asyncio.get_running_loop().call_at(
-        door.opened + desk.coordinator.hello_deadline_s, _end_if_silent, conversation, outlet
+        door.opened + desk.coordinator.hello_deadline_s - HURRY_SECONDS, _end_if_silent, conversation, outlet
     )
     try:
         conversation.start()

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import count
 
 import pytest
 
@@ -31,7 +32,7 @@ from tests.support.clerk import Clerk
 from tests.tracker.store.contract import StoreContract, everything
 from tracker.lifecycle import State
 from tracker.store.base import Choice, StoreError, StoreFull
-from tracker.store.sqlite import SqliteStore, admission, database, rows
+from tracker.store.sqlite import SqliteStore, admission, database, rows, writer
 from tracker.store.sqlite.database import APPLICATION_ID, connect, migrations
 
 
@@ -135,10 +136,12 @@ async def test_what_was_confirmed_is_in_the_file_for_others_to_read(store, clerk
     assert read(path, "SELECT job, state FROM jobs") == [(job.handle, "waiting")]
 
 
-async def test_steps_that_come_together_share_a_commit(store, clerk):
+async def commits_of_many(store, clerk, monkeypatch, step_seconds):
+    """How many commits one step makes, and 49 that come while it is committed, if each takes so long."""
     commits = []
     begun, go_on = threading.Event(), threading.Event()
     loop = threading.current_thread()
+    looks = count()
 
     def trace(sql):
         if sql == "COMMIT" and threading.current_thread() is not loop:  # there, nothing was written
@@ -146,6 +149,7 @@ async def test_steps_that_come_together_share_a_commit(store, clerk):
             begun.set()
             go_on.wait()
 
+    monkeypatch.setattr(store._writer, "_clock", lambda: next(looks) * step_seconds)
     await on_the_writer(store, lambda connection: connection.set_trace_callback(trace))
     first = asyncio.create_task(clerk.account(a_key(0)))
     while not begun.is_set():  # noqa: ASYNC110 (another thread sets it)
@@ -153,9 +157,21 @@ async def test_steps_that_come_together_share_a_commit(store, clerk):
     steps = [asyncio.create_task(clerk.account(a_key(number))) for number in range(1, 50)]
     await asyncio.sleep(0)
     go_on.set()
-    await asyncio.gather(first, *steps)
+    numbers = await asyncio.gather(first, *steps)
     await on_the_writer(store, lambda connection: connection.set_trace_callback(None))
-    assert len(commits) == 2, "one for the step that was under way, one for all that came meanwhile"
+    assert len(set(numbers)) == 50
+    return len(commits)
+
+
+async def test_steps_that_come_together_share_a_commit(store, clerk, monkeypatch):
+    assert await commits_of_many(store, clerk, monkeypatch, 0) == 2, (
+        "one for the first, one for all that came meanwhile"
+    )
+
+
+async def test_steps_that_take_long_together_leave_the_loop_its_turn(store, clerk, monkeypatch):
+    seven = writer.MAX_BATCH_SECONDS / 6.5  # in so many turns the time is over
+    assert await commits_of_many(store, clerk, monkeypatch, seven) == 1 + 49 / 7
 
 
 async def test_a_full_disk_fails_the_step_and_changes_nothing(store, clerk, path):
