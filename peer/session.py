@@ -61,6 +61,7 @@ from protocol.messages import (
     Holding,
     Position,
     Queued,
+    Quote,
     Refused,
     Requeued,
     SessionMessage,
@@ -139,7 +140,7 @@ Effect = Send | Welcomed | NewRules | Deliver | DeliverDocument | Reconciled | H
 
 Heard = Challenge | SessionMessage | Document
 
-_TALK = (Refused, Queued, Position, Taken, Withdrawn, Requeued, Ended, Account, Why)
+_TALK = (Refused, Queued, Position, Taken, Withdrawn, Requeued, Ended, Account, Quote, Why)
 _PAPERS = (Lease, PeerRecord, Settlement, Checkpoint, RulesDocument)
 
 #: Every move that is allowed; whatever is missing here is out of turn. Two moves depend on more than what was heard:

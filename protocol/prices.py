@@ -71,9 +71,9 @@ def used_price(rules: Rules, work: Work, model: str, used: int, leased: int) -> 
     return min(leased, price(rules, shorter, model))
 
 
-def tax(rules: Rules) -> int:
-    """Thousandths that each job burns."""
-    return rules.prices.tax
+def tax(rules: Rules, shared: bool = False) -> int:
+    """Thousandths that each job burns; less if its result goes to the open data set."""
+    return rules.prices.tax_shared if shared else rules.prices.tax
 
 
 def _model(rules: Rules, name: str) -> ModelSection:

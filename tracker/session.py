@@ -30,6 +30,7 @@ from protocol.messages import (
     MAX_HOLDING_ENTRIES,
     Announce,
     AskAccount,
+    AskQuote,
     AskWhy,
     Held,
     Hello,
@@ -61,7 +62,7 @@ class State(Enum):
 ALLOWED: dict[State, frozenset[type[SessionMessage]]] = {
     State.GREETING: frozenset({Hello}),
     State.RECONCILING: frozenset({Holding}),
-    State.OPEN: frozenset({Register, Announce, Private, Report, Unreachable, Kept, AskAccount, AskWhy}),
+    State.OPEN: frozenset({Register, Announce, Private, Report, Unreachable, Kept, AskAccount, AskQuote, AskWhy}),
     State.CLOSED: frozenset(),
 }
 

@@ -31,6 +31,7 @@ from protocol.messages import (
     Holding,
     Position,
     Queued,
+    Quote,
     Refused,
     Register,
     Requeued,
@@ -70,6 +71,7 @@ MESSAGES: dict[str, SessionMessage] = {
     "requeued": Requeued(job=JOB, attempt=1, reason="failed"),
     "ended": Ended(job=JOB, state="expired"),
     "account": Account(number=7),
+    "quote": Quote(price=7_600, tax=3_000, held=10_600, free=0, workers=1, ahead=0),
     "why": Why(reasons=()),
 }
 
