@@ -130,10 +130,11 @@ class Invented(msgspec.Struct):
 def test_an_invented_kind_and_an_invented_field_are_found() -> None:
     assert undocumented(STANDARD, {"invented": Invented}) == ["invented"]
     assert undocumented(STANDARD, {"position": Invented}) == ["position.novelty"]
-    assert of_no_use(STANDARD, {"register": Invented, "position": Invented}) == [
+    assert of_no_use(STANDARD, {"ask_account": Invented, "position": Invented}) == [
         "position.job",
         "position.ahead",
         "position.workers",
+        "position.wait",
     ]
 
 
@@ -212,7 +213,7 @@ def refusals_in(text: str) -> list[str]:
     return [name for title in REFUSAL_SECTIONS for name in named(parts[title], "code")]
 
 
-REFUSAL_SECTIONS = ("Form", "Who says it", "The conversation", "Documents", "Requests", "The direct stream")
+REFUSAL_SECTIONS = ("Form", "Who says it", "The conversation", "Documents", "Requests", "Accounts", "The direct stream")
 
 
 def test_every_refusal_code_is_in_the_standard_once_and_no_other() -> None:

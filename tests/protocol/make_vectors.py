@@ -340,6 +340,7 @@ def price_vectors() -> Json:
         prices=PricesSection(image_extras={"upscale": 1_500}, image_sizes=((100_000, 3_333), (200_000, 9_999))),
         models={"small": ModelSection(millions=135), "huge": ModelSection(millions=405_000, price=1_250)},
     )
+    plugged = Rules(prices=PricesSection(plugin="by_moon"))
     extra: list[Work] = [ImageWork(width=64, height=64, extras=("upscale",)), ImageWork()]
     return [
         _priced("pictures", Rules(), "any", pictures),
@@ -347,6 +348,22 @@ def price_vectors() -> Json:
         _priced("extras, other sizes", other, "any", extra),
         _priced("a small model", other, "small", texts),
         _priced("a huge and dearer model", other, "huge", [*texts, *extra]),
+        {
+            "name": "by a plug-in, whose price here is 9999",
+            "rules": to_json(plugged),
+            "model": "any",
+            "prices": [
+                {
+                    "work": plain(TextWork(max_tokens=74)),
+                    "price": 9_999,
+                    "plugin": True,
+                    "used": [
+                        [used, prices.used_price(plugged, TextWork(max_tokens=74), "any", used, 9_999)]
+                        for used in (0, 1, 37, 74)
+                    ],
+                }
+            ],
+        },
     ]
 
 
