@@ -430,7 +430,10 @@ class Client:
                     future.set_exception(Refused(refused.code, refused.text))
                     return
         for unsettled in list(self._left_over.values()):
-            if parse(unsettled.document).digest == refused.about:
+            statement = parse(unsettled.document)
+            if statement.digest == refused.about and refused.code in PASSING:
+                _ = self._spawn(self._send_later(statement))
+            elif statement.digest == refused.about:
                 await self._forget_left_over(unsettled.job, b"")
         log.info("the tracker refused a message: %s: %s", refused.code, refused.text)
 

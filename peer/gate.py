@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 #: Connections at once, of everybody and of one address (IPv6: of one /64).
 MAX_CONNECTIONS = 512
@@ -21,6 +22,8 @@ MAX_OF_ONE_ADDRESS = 128
 HANDSHAKE_SECONDS = 8.0
 #: So long the other side may take to agree to the end of TLS.
 GOODBYE_SECONDS = 1.0
+#: After a connection that could not be accepted.
+ACCEPT_AGAIN_SECONDS = 0.1
 #: A reader that takes nothing of what waits for it for so long is cut off.
 STALL_SECONDS = 60.0
 
@@ -63,118 +66,133 @@ def household_of(host: str) -> str:
     return str(address) if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
 
 
-@dataclass
 class House:
-    """What all gates of one server share. behind: makes the HTTP protocol of a connection."""
+    """Accepts connections on one socket, and lets each in through its gate.
 
-    behind: Callable[[], asyncio.Protocol]
-    context: ssl.SSLContext
-    places: Places
-    stall_seconds: float = STALL_SECONDS
-    handshake_seconds: float = HANDSHAKE_SECONDS
-    _arrivals: set[asyncio.Task[None]] = field(default_factory=set)
+    Connections are accepted here and not by a server of the loop, so that each is counted, by its address, before its
+    handshake, and no longer than it lasts. behind: makes the HTTP protocol of a connection.
+    """
 
-    def gate(self) -> asyncio.Protocol:
-        """The protocol of a new connection."""
-        return Gate(self)
+    def __init__(
+        self,
+        listening: socket.socket,
+        context: ssl.SSLContext,
+        behind: Callable[[], asyncio.Protocol],
+        places: Places,
+        *,
+        stall_seconds: float = STALL_SECONDS,
+        handshake_seconds: float = HANDSHAKE_SECONDS,
+    ) -> None:
+        listening.setblocking(False)
+        self.port: int = listening.getsockname()[1]
+        self._listening = listening
+        self._context = context
+        self._behind = behind
+        self._places = places
+        self._stall_seconds = stall_seconds
+        self._handshake_seconds = handshake_seconds
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def arrives(self, task: asyncio.Task[None]) -> None:
-        """Keep hold of a handshake until it is done."""
-        self._arrivals.add(task)
-        task.add_done_callback(self._arrivals.discard)
+    def open(self) -> None:
+        """Begin to accept."""
+        self._spawn(self._accept())
 
     async def close(self) -> None:
-        """End the handshakes that are under way."""
-        arrivals = list(self._arrivals)
-        for task in arrivals:
+        """Accept no more, and end the handshakes that are under way."""
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*arrivals, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listening.close()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(self._listening)
+            except OSError as error:  # no file is left to open, or the other side is gone already
+                log.debug("a connection was not accepted: %s", error)
+                await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
+                continue
+            household = household_of(address[0])
+            if self._places.enter(household):
+                self._spawn(self._let_in(connection, household))
+            else:
+                connection.close()
+
+    async def _let_in(self, connection: socket.socket, household: str) -> None:
+        """The handshake."""
+        gate = Gate(self._behind(), lambda: self._places.leave(household), self._stall_seconds)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: gate,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=self._handshake_seconds,
+                ssl_shutdown_timeout=GOODBYE_SECONDS,
+            )
+        except (OSError, ssl.SSLError) as error:
+            log.debug("a reader did not finish its handshake: %s", error)
+        finally:
+            if not gate.is_open:
+                gate.leave()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 class Gate(asyncio.Protocol):
-    """One connection: first the protocol of its plain socket, then, behind TLS, that of what was decrypted."""
+    """One connection behind its handshake: passes everything on, and cuts off a reader that does not read.
 
-    def __init__(self, house: House) -> None:
-        self._house = house
-        self._household: str | None = None
-        self._inner: asyncio.Protocol | None = None
-        self._early = bytearray()
+    leave: called once, when the connection is over. `is_open` from the end of the handshake on.
+    """
+
+    def __init__(self, inner: asyncio.Protocol, leave: Callable[[], None], stall_seconds: float) -> None:
+        self.is_open = False
+        self._inner = inner
+        self._on_leave: Callable[[], None] | None = leave
+        self._stall_seconds = stall_seconds
         self._transport: asyncio.Transport | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._waiting = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let the connection in to its handshake, or end it at once."""
-        plain = cast("asyncio.Transport", transport)
-        peer = plain.get_extra_info("peername")
-        household = household_of(peer[0]) if isinstance(peer, tuple) else ""
-        if not self._house.places.enter(household):
-            plain.abort()
-            return
-        self._household = household
-        plain.pause_reading()  # nothing is read before TLS reads it
-        self._house.arrives(asyncio.get_running_loop().create_task(self._arrive(plain)))
+    def leave(self) -> None:
+        """Give the place back."""
+        on_leave, self._on_leave = self._on_leave, None
+        if on_leave is not None:
+            on_leave()
 
-    async def _arrive(self, plain: asyncio.Transport) -> None:
-        """The handshake; what came behind it is passed on."""
-        try:
-            transport = await asyncio.get_running_loop().start_tls(
-                plain,
-                self,
-                self._house.context,
-                server_side=True,
-                ssl_handshake_timeout=self._house.handshake_seconds,
-                ssl_shutdown_timeout=GOODBYE_SECONDS,
-            )
-        except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
-            log.debug("a reader did not finish its handshake: %s", error)
-            plain.abort()
-            self._leave()
-            return
-        if transport is None or transport.is_closing():  # it went between the handshake and now
-            self._leave()
-            return
-        self._transport = transport
-        self._inner = self._house.behind()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The handshake is done."""
+        self.is_open = True
+        self._transport = cast("asyncio.Transport", transport)
         self._inner.connection_made(transport)
-        if self._early:
-            early, self._early = bytes(self._early), bytearray()
-            self._inner.data_received(early)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give the place back."""
+        """Pass on, and give the place back."""
         self._wait_no_more()
-        self._leave()
-        if self._inner is not None:
-            self._inner.connection_lost(exc)
-
-    def _leave(self) -> None:
-        household, self._household = self._household, None
-        if household is not None:
-            self._house.places.leave(household)
+        self.leave()
+        self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Pass on."""
-        if self._inner is not None:
-            self._inner.data_received(data)
-        else:
-            self._early += data
+        self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
         """Pass on."""
-        return self._inner.eof_received() if self._inner is not None else None
+        return self._inner.eof_received()
 
     def pause_writing(self) -> None:
         """Pass on; from now on the reader is waited for."""
-        if self._inner is not None:
-            self._inner.pause_writing()
+        self._inner.pause_writing()
         self._wait()
 
     def resume_writing(self) -> None:
         """Pass on."""
         self._wait_no_more()
-        if self._inner is not None:
-            self._inner.resume_writing()
+        self._inner.resume_writing()
 
     def _wait_no_more(self) -> None:
         if self._stall is not None:
@@ -185,7 +203,7 @@ class Gate(asyncio.Protocol):
         """Wait for a reader that has to take something of what is there."""
         if self._transport is not None:
             self._waiting = self._transport.get_write_buffer_size()
-            self._stall = asyncio.get_running_loop().call_later(self._house.stall_seconds, self._look)
+            self._stall = asyncio.get_running_loop().call_later(self._stall_seconds, self._look)
 
     def _look(self) -> None:
         assert self._transport is not None  # noqa: S101 (waited for)
@@ -193,5 +211,5 @@ class Gate(asyncio.Protocol):
             self._wait()
             return
         self._stall = None
-        log.info("a reader took nothing for %s s and was cut off", self._house.stall_seconds)
+        log.info("a reader took nothing for %s s and was cut off", self._stall_seconds)
         self._transport.abort()

@@ -53,17 +53,21 @@ _STATUS = {
 _BAD_REQUEST = 400
 
 
+#: What clients bring about in aiohttp alone: no HTTP, an `Expect` that is no UTF-8, an end before the answer.
+_OF_CLIENTS = (HttpProcessingError, UnicodeEncodeError, ConnectionError)
+
+
 def _not_ours(record: logging.LogRecord) -> bool:
-    """Make little of what is no HTTP: aiohttp logs it as an error, with a trace, for everybody who sends any."""
+    """Make little of what clients do wrong: aiohttp logs it as an error with a trace, so anybody could fill the log."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, HttpProcessingError) or (isinstance(error, UnicodeEncodeError) and not _is_ours(error)):
+    if isinstance(error, _OF_CLIENTS) and not _is_ours(error):
         record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
         return http_log.isEnabledFor(logging.DEBUG)
     return True
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether it came through code of ours. (An `Expect` that is no UTF-8 fails in aiohttp, before any of it.)"""
+    """Whether it came through code of ours."""
     return any(frame.f_globals["__name__"] == __name__ for frame, _ in walk_tb(error.__traceback__))
 
 
@@ -121,26 +125,28 @@ class StreamServer:
             # A body that says it is compressed is taken as it is, and refused: nothing here is ever unpacked.
             auto_decompress=False,
         )
-        self._server: asyncio.Server | None = None
         self._house: House | None = None
 
     async def __aenter__(self) -> StreamServer:
         await self._runner.setup()
         try:
             behind = cast("Callable[[], asyncio.Protocol]", self._runner.server)
-            self._house = House(behind, self._context, self._places, self._stall_seconds, self._handshake_seconds)
-            self._server = await asyncio.get_running_loop().create_server(
-                self._house.gate, sock=_listening(self._host, self.port)
+            self._house = House(
+                _listening(self._host, self.port),
+                self._context,
+                behind,
+                self._places,
+                stall_seconds=self._stall_seconds,
+                handshake_seconds=self._handshake_seconds,
             )
         except BaseException:
             await self._runner.cleanup()
             raise
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._house.open()
+        self.port = self._house.port
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.close()
         if self._house is not None:
             await self._house.close()
         await self._runner.cleanup()

@@ -123,8 +123,10 @@ def test_a_tracker_is_installed_without_the_engines_libraries() -> None:
 
 def test_everything_that_is_installed_for_potluck_is_pinned() -> None:
     pinned = {canonicalize_name(line.name) for line in constraints()}
+    # `make fuzz` alone installs the fuzzer, and there is none for some machines.
+    everywhere = [line for line in requirements_of_potluck() if line.name != "atheris"]
 
-    assert what_comes_along(requirements_of_potluck()) - pinned == set()
+    assert what_comes_along(everywhere) - pinned == set()
 
 
 def test_the_makefile_installs_the_text_model_that_is_pinned() -> None:

@@ -27,6 +27,8 @@ from tracker.lifecycle import Job
 SCAN = 16
 #: How many at most, with those that this worker had already.
 SCAN_HAD = 256
+#: Constraints that are kept with what an announce says to them.
+JUDGED = 512
 #: The bounds of a size class lie at these eighths of a power of two.
 _EIGHTHS = (8, 9, 10, 11, 12, 13, 14, 15)
 
@@ -70,6 +72,14 @@ class Constraints:
     length: int
     flags: tuple[str, ...]
     anonymous: bool
+
+    def __hash__(self) -> int:
+        """Taken once: a worker's swarms are gone through by it for every job."""
+        found: int | None = self.__dict__.get("hashed")
+        if found is None:
+            found = hash((self.kind, self.models, self.size, self.length, self.flags, self.anonymous))
+            object.__setattr__(self, "hashed", found)
+        return found
 
 
 def constraints_of(public: PublicPart, models: tuple[str, ...], *, anonymous: bool) -> Constraints:
@@ -137,15 +147,21 @@ class Waiting:
         )
 
 
+#: What a worker's announce says to each of the constraints that were held against it.
+Judged = dict[Constraints, "tuple[Offer, ...] | Reason"]
+
+
 @dataclass(slots=True)
 class Worker:
-    """A worker that is here: what it announced, and which leases it has."""
+    """A worker that is here: what it announced, and which leases it has. judged: see `fitting`; the same for all that
+    announced the same."""
 
     key: bytes
     owner: int
     announce: Announce
     leases: set[tuple[bytes, int]] = field(default_factory=set)
     promised: int = 0  # leases that are being committed
+    judged: Judged = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def load(self) -> int:
@@ -161,6 +177,15 @@ class Worker:
     def has_room(self) -> bool:
         """Whether it takes another lease, be it ahead of time."""
         return self.load < self.announce.slots + self.announce.ahead
+
+    def fitting(self, constraints: Constraints) -> tuple[Offer, ...] | Reason:
+        """What `fitting_offers` finds, once for each announce."""
+        found = self.judged.get(constraints)
+        if found is None:
+            if len(self.judged) >= JUDGED:
+                self.judged.clear()
+            found = self.judged[constraints] = fitting_offers(constraints, self.announce)
+        return found
 
 
 def fitting_offers(constraints: Constraints, announce: Announce) -> tuple[Offer, ...] | Reason:
@@ -381,7 +406,7 @@ class Queue:
         of the origin that waited longest."""
         found: tuple[Waiting, Offer] | None = None
         for constraints, bucket in self._candidates(worker):
-            offers = fitting_offers(constraints, worker.announce)
+            offers = worker.fitting(constraints)
             if isinstance(offers, Reason):
                 continue
             fair = every > 0 and (self._leases[offers[0].model] + 1) % every == 0

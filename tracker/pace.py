@@ -19,6 +19,7 @@ _IS_CONTROL = 0x08
 _IS_LAST = 0x80
 _LENGTH = 0x7F
 _IS_MASKED = 0x80
+_BINARY_AND_LAST = 0x82
 #: By the length in the second byte of a frame: how many bytes the real one takes.
 _LONGER = {126: 2, 127: 8}
 
@@ -45,6 +46,10 @@ class Heads:
 
     def feed(self, data: bytes) -> int:
         """Take what came; the size of the largest message that its heads speak of."""
+        if not self.unfinished and (size := _only_frame(data)) >= 0:
+            self.size = size
+            self.ended += 1
+            return size
         buffer, at = self._head + data, 0
         self._head = b""
         largest = 0
@@ -69,6 +74,17 @@ class Heads:
         self.size = self._left + (self.size if self._more else 0)
         self._more = not buffer[at] & _IS_LAST
         self.ended += not self._more
+
+
+def _only_frame(data: bytes) -> int:
+    """The size of the one message that `data` holds, whole and in one frame, as nearly all of them come; else -1."""
+    if len(data) < 6 or data[0] != _BINARY_AND_LAST:
+        return -1
+    size = data[1] ^ _IS_MASKED
+    if size < 126:
+        return size if len(data) == 6 + size else -1
+    size = data[2] << 8 | data[3]
+    return size if data[1] == _IS_MASKED | 126 and len(data) == 8 + size else -1
 
 
 def _end_of_head(buffer: bytes, at: int) -> int:

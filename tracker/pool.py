@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from protocol.messages import Announce, Offer
 from protocol.work import Kind
-from tracker.matching import Reason, Terms, Waiting, Worker, fitting_offers, why_not, why_not_terms
+from tracker.matching import Judged, Reason, Terms, Waiting, Worker, fitting_offers, why_not, why_not_terms
 
 #: How many owners of a crew, workers of an owner, or busy workers are looked at for one job.
 DRAW = 64
@@ -57,6 +57,7 @@ class _Crew:
 
     def __init__(self, announce: Announce) -> None:
         self.announce = announce
+        self.judged: Judged = {}
         self.members: set[bytes] = set()
         self.owners: _Bag[int] = _Bag()  # with an idle worker
         self.idle: dict[int, _Bag[bytes]] = {}
@@ -106,6 +107,7 @@ class Pool:
             crew = self._crews[alike] = _Crew(announce)
             for name in _names(announce):
                 self._by_model.setdefault(name, {})[crew] = None
+        worker.judged = crew.judged
         self._crew_of[key] = crew
         crew.members.add(key)
         crew.enter(worker)

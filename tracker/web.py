@@ -45,7 +45,7 @@ _OF_CLIENTS = (HttpProcessingError, UnicodeEncodeError, ConnectionError)
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
-    """Make little of what clients do wrong: aiohttp logs it as an error, with a trace, and anybody could fill the log."""
+    """Make little of what clients do wrong: aiohttp logs it as an error with a trace, so anybody could fill the log."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, _OF_CLIENTS) and not _is_ours(error):
         record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
@@ -310,7 +310,10 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
         compress=False,
         timeout=CLOSE_SECONDS,
     )
-    await socket.prepare(request)
+    try:
+        await socket.prepare(request)
+    except ConnectionError:  # gone before it was let in: nobody reads what is answered
+        raise web.HTTPBadRequest from None
     outlet = Outlet(desk.settings.outbox, lambda: request.transport.abort() if request.transport else None)
     conversation = desk.coordinator.open(outlet, origin)
     desk.outlets.add(outlet)

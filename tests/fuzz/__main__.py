@@ -1,12 +1,13 @@
 """Fuzzing guided by coverage: `python -m tests.fuzz --seconds 60`, one process for each target, one after the other.
 
 What makes a target fail is written to build/fuzz/TARGET, with the command that replays it; what reaches new code is
-kept there too, and starts the next run. `--merge` takes what reaches most into the corpus that is kept in git.
+kept there too, and starts the next run; `--keep` takes what is short of it into the corpus that is kept in git.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from tests.fuzz.target import MAX_GROWTH, MIB
 WORK = Path("build/fuzz")
 #: The longest input; more bytes reach no more code.
 MAX_BYTES = 4096
+#: The longest one that is kept in git.
+MAX_KEPT_BYTES = 512
 #: One input that takes longer has hung.
 INPUT_SECONDS = 25
 #: How much a process with its instrumentation and corpus may take in all.
@@ -33,7 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of the fuzzer's chance")
     parser.add_argument("--target", action="append", choices=EVERY, help="only this one; may come again")
     parser.add_argument("--work", type=Path, default=WORK, help="where failures and new inputs go")
-    parser.add_argument("--merge", action="store_true", help="take what reaches new code into the corpus of git")
+    parser.add_argument("--keep", action="store_true", help="take what reached new code into the corpus of git")
     parser.add_argument("--replay", type=Path, help="feed this one input, without a fuzzer")
     return parser.parse_args()
 
@@ -45,6 +48,9 @@ def main() -> int:
     if given.replay:
         return replay(names, given.replay)
     failed = [name for name in names if not fuzz(name, given)]
+    if given.keep:
+        for name in names:
+            keep(given.work / name / "corpus", CORPUS / name)
     if failed:
         print(f"FAILED: {', '.join(failed)}")
     return 1 if failed else 0
@@ -69,15 +75,13 @@ def fuzz(name: str, given: argparse.Namespace) -> bool:
     (work / "report.json").unlink(missing_ok=True)
     before = set(work.glob("*-*"))
     with tempfile.TemporaryDirectory() as folder, (work / "log").open("wb") as log:
-        merging = [f"-merge={int(given.merge)}"]
-        budget = [] if given.merge else [f"-max_total_time={given.seconds}", f"-runs={given.runs}"]
         kept = [CORPUS / name] if (CORPUS / name).exists() else []
-        places = [*kept, found] if given.merge else [found, *kept]
         code = subprocess.run(
             [
                 *(sys.executable, "-m", "tests.fuzz.child", name, folder),
                 *(f"-artifact_prefix={work}/", f"-max_len={MAX_BYTES}", f"-timeout={INPUT_SECONDS}"),
-                *(f"-rss_limit_mb={PROCESS_MIB}", f"-seed={given.seed}", *merging, *budget, *map(str, places)),
+                *(f"-rss_limit_mb={PROCESS_MIB}", f"-seed={given.seed}"),
+                *(f"-max_total_time={given.seconds}", f"-runs={given.runs}", *map(str, [found, *kept])),
             ],
             stdout=log,
             stderr=log,
@@ -92,6 +96,15 @@ def fuzz(name: str, given: argparse.Namespace) -> bool:
     for path in sorted(set(work.glob("*-*")) - before):
         print(f"  replay it: python -m tests.fuzz --target {name} --replay {path}", flush=True)
     return code == 0
+
+
+def keep(found: Path, kept: Path) -> None:
+    """Copy the short ones of what a fuzzer found, named by their content."""
+    kept.mkdir(parents=True, exist_ok=True)
+    for path in found.iterdir():
+        raw = path.read_bytes()
+        if len(raw) <= MAX_KEPT_BYTES:
+            (kept / hashlib.sha256(raw).hexdigest()[:12]).write_bytes(raw)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from protocol import codec, frames
 from protocol.documents import Lease
@@ -21,6 +22,7 @@ from tests.fuzz.registry import CORPUS
 from tests.fuzz.script import piece, pieces
 from tests.support.builders import a_key, a_private_part, a_salt, an_opening, signed
 from tests.support.peers import Desk
+from tracker.conversation import Conversation
 
 VECTORS = Path(__file__).parents[1] / "protocol" / "vectors"
 
@@ -50,23 +52,14 @@ def encoded_in(name: str) -> list[bytes]:
 async def recorded() -> list[bytes]:
     """All that a worker and a requester say to a tracker until a picture is paid."""
     said: list[bytes] = []
-    with tempfile.TemporaryDirectory() as folder:
+    receive = Conversation.receive
+
+    async def recording(conversation: Conversation, raw: bytes) -> None:
+        said.append(raw)
+        await receive(conversation, raw)
+
+    with tempfile.TemporaryDirectory() as folder, patch.object(Conversation, "receive", recording):
         async with Desk.open(Path(folder) / "horde.db") as desk:
-            coordinator = desk.coordinator
-            opens = coordinator.open
-
-            def recording(outlet: Any, origin: str) -> Any:
-                conversation = opens(outlet, origin)
-                receive = conversation.receive
-
-                async def recorded_receive(raw: bytes) -> None:
-                    said.append(raw)
-                    await receive(raw)
-
-                conversation.receive = recorded_receive  # type: ignore[method-assign]
-                return conversation
-
-            coordinator.open = recording  # type: ignore[method-assign]
             worker, requester = await desk.worker(), await desk.requester(account=True)
             await requester.ask()
             lease = await worker.hear(Lease)
@@ -137,7 +130,7 @@ def of_stream() -> Iterator[bytes]:
 
 def of_conversation() -> Iterator[bytes]:
     """Scripts of `Conversing`: a request that is paid, then with a byte changed here and there."""
-    asked = b"\x01\x01\x01\x03\x00\x01\x00\x00\x0b"
+    asked = b"\x01\x01\x01\x03\x01\x00\x00\x00\x0b"
     yield asked + b"\x05\x00\x06\x00\x0b"
     yield asked + b"\x05\x00\x06\x00\x06\x00\x05\x00\x06\x00"
     for state in range(4):
@@ -147,7 +140,7 @@ def of_conversation() -> Iterator[bytes]:
         yield asked + end + b"\x05\x00\x06\x00"
     for change in range(6):
         changed = b"\x01" + bytes([0, 40 * change, 0, change])
-        asked = b"\x01\x01\x01\x03\x00\x01\x00" + changed + b"\x03\x00\x02\x00\x00"
+        asked = b"\x01\x01\x01\x03\x01\x00\x00" + changed + b"\x03\x02\x00\x00\x00"
         yield asked + b"\x05" + changed + b"\x06" + changed
     for kind in range(10):
         yield b"\x01\x01\x01" + bytes([1, 0, kind, 0, 1, 1, kind, 1, 0, 5, 0, 9])

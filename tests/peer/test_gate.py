@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,12 @@ from peer.stream_server import StreamServer
 from protocol.errors import StreamGone
 from tests.support.horde import until
 
+#: The loops that a worker runs in: Python's own, and the faster one where there is one.
+LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
+with contextlib.suppress(ImportError):
+    import uvloop
+
+    LOOPS.append(uvloop.new_event_loop)
 #: A guard against hanging, not a claim about speed.
 PATIENCE_S = 30.0
 
@@ -42,15 +49,20 @@ async def ended(reader: asyncio.StreamReader) -> bool:
         return True
 
 
+def trusting() -> ssl.SSLContext:
+    """A client's side of TLS that takes every certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Client:
     """TLS by hand, so that a test says what goes into one segment."""
 
     def __init__(self) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing)
+        self.tls = trusting().wrap_bio(self.incoming, self.outgoing)
 
     async def shake_hands(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """All of the handshake but our last word, which stays in `outgoing`."""
@@ -114,6 +126,22 @@ async def test_a_request_in_one_piece_with_the_end_of_the_handshake_is_heard(tmp
         writer.write(client.outgoing.read())
         assert (await client.read(reader)).startswith(b"HTTP/1.1 410")
         writer.close()
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_handshake_that_comes_at_once_is_heard_by_every_loop(
+    tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Also where the loop reads the first bytes before TLS has taken the socket over."""
+
+    async def connect() -> None:
+        async with serving(tmp_path) as server, asyncio.timeout(PATIENCE_S):
+            for _ in range(20):
+                _, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting())
+                writer.transport.abort()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(connect())
 
 
 async def test_a_reader_that_hangs_up_gives_its_place_back(tmp_path: Path) -> None:

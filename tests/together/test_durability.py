@@ -73,7 +73,8 @@ async def said_too_early(horde: TracedHorde) -> list[str]:
     for number, raw in enumerate(settlements(horde.tracker_folder / "horde.db")):
         parts = halves(parse(raw))
         sent = sends(calls, parts)
-        assert len(sent) == 2, "to the worker and to the requester"
+        # To the worker and to the requester; again to a worker whose receipt came after the settlement.
+        assert len({call.file for call in sent}) == 2
         durable = durable_from(calls, log, parts)
         early += [f"settlement {number}, to {call.file}" for call in sent if durable is None or durable > call.begun]
     return early
@@ -102,4 +103,4 @@ async def test_a_tracker_that_does_not_wait_for_the_disk_is_seen(tmp_path: Path)
     async with CarelessHorde.open(tmp_path) as horde:
         assert isinstance(horde, CarelessHorde)
         await settle_some(horde)
-        assert len(await said_too_early(horde)) == 2 * JOBS
+        assert len(await said_too_early(horde)) >= 2 * JOBS

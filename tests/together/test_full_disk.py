@@ -21,6 +21,8 @@ from tests.support.following import Following
 from tests.support.horde import Horde, until
 from tests.support.raw_peer import Asked, RawPeer, a_picture
 from tests.support.small_disk import SmallDisk, can_mount, small_disk
+from tracker.store.base import StoreError
+from tracker.store.sqlite.database import connect
 
 pytestmark = [
     pytest.mark.ci_slow,
@@ -179,3 +181,19 @@ def check_nothing_is_lost(horde: Horde, scene: Scene, waiting: Asked) -> None:
     digests, settlements = stored(horde.tracker_folder / "horde.db")
     assert digests >= {asked.envelope.digest for asked in scene.asked} | set(scene.taken)
     assert settlements >= {envelope.raw for envelope in scene.settlements}
+
+
+async def test_a_tracker_that_is_started_on_a_full_disk_says_so_and_starts_when_there_is_room(
+    tmp_path: Path, disk: SmallDisk
+) -> None:
+    async with Horde.open(tmp_path) as horde:
+        assert horde.tracker is not None
+        await horde.tracker.stop()
+        disk.fill()
+        with pytest.raises(AssertionError, match="make room on its disk"):
+            await horde.serve()
+        with pytest.raises(StoreError, match="make room on its disk"):
+            connect(horde.tracker_folder / "horde.db")
+        disk.make_room(ENOUGH_MIB)
+        await horde.serve()
+        assert (await horde.audit())["ok"]

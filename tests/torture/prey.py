@@ -87,7 +87,15 @@ class Prey(Horde):
     async def serve(self) -> Process:
         """Start the tracker; after the first time it listens where it did before."""
         listen = [] if self.door is None else ["--listen", self.door.url.removeprefix("ws://")]
-        words = ("serve", str(self.tracker_folder), "--json-logs", "--log-level", "debug", *listen)
+        words = (
+            "serve",
+            str(self.tracker_folder),
+            "--json-logs",
+            "--log-level",
+            "debug",
+            "--until-stdin-closes",
+            *listen,
+        )
         self.tracker = await self._launch(TRACKER, "tracker", *words)
         serving = await self.tracker.line(lambda line: line.get("event") == "serving" and "link" in line)
         self.door = parse_link(serving["link"])
@@ -98,7 +106,7 @@ class Prey(Horde):
         """Start one of the workers; it is one of ours as soon as the tracker counts it."""
         self.join(name)
         engines = [word for engine in ENGINES[name] for word in ("--dry-run", engine)]
-        words = ("worker", "--home", str(self.folder / name), "--json", *engines)
+        words = ("worker", "--home", str(self.folder / name), "--json", "--until-stdin-closes", *engines)
         self.workers_now[name] = await self._launch(WORKER if name == "victim" else "bystander", name, *words)
         return self.workers_now[name]
 

@@ -97,9 +97,12 @@ SEVERAL: dict[str, dict[str, Any]] = {
         "what": st.sampled_from(["receipt", "acknowledgement", "denial", "cancel"]),
         "unknown": st.booleans(),
     },
+    "a_worker_asks_itself": {"says": st.sampled_from(["deliver", "acknowledge", "acknowledge"])},
     "asks_wrongly": {
         "who": REQUESTER,
-        "how": st.sampled_from(["too large", "forbidden", "late", "without private part"]),
+        "hows": st.lists(
+            st.sampled_from(["too large", "forbidden", "late", "without private part"]), min_size=2, unique=True
+        ),
     },
 }
 
@@ -177,8 +180,15 @@ class Machine(RuleBasedStateMachine):
         self.do(self.life.come(who), self.life.ask(who, n=n))
 
     @rule(**SEVERAL["asks_wrongly"])
-    def asks_wrongly(self, who, how):
-        self.do(self.life.ask(who, how=how))
+    def asks_wrongly(self, who, hows):
+        self.do(*(self.life.ask(who, how=how) for how in hows))
+
+    @rule(**SEVERAL["a_worker_asks_itself"])
+    def a_worker_asks_itself(self, says):
+        life, both = self.life, REQUESTERS[2]
+        self.do(*(life.announce(worker, 3 if worker == both else 0) for worker in WORKERS))
+        self.do(life.come(both), life.ask(both))
+        self.do(getattr(life, says)(("pushed", 0), "whole"))
 
     @rule(pick=st.integers(0, 3), otherwise=st.booleans())
     def asks_again(self, pick, otherwise):

@@ -596,9 +596,22 @@ UNSERVABLE = {
 
 @pytest.mark.parametrize("every", [0, 1])
 def test_the_next_job_costs_the_same_with_ten_and_with_twenty_thousand_waiting(looks, every):
-    worker = a_worker()
     few, many = (a_queue(*copies(waiting(), count)) for count in (10, 20_000))
-    assert cost_of_next(few, worker, looks, every) == cost_of_next(many, worker, looks, every)
+    assert cost_of_next(few, a_worker(), looks, every) == cost_of_next(many, a_worker(), looks, every)
+
+
+def test_what_an_announce_says_to_a_swarm_is_judged_once_until_it_changes(looks):
+    here = a_pool((101, 1), (102, 1))
+    first, second = here.workers.values()
+    queue = a_queue(*(waiting(number, work=an_image_work(64 * number, 64)) for number in range(1, 9)))
+    assert queue.next_for(first, TERMS, 0) is not None
+    looks.clear()
+    assert queue.next_for(first, TERMS, 0) is not None
+    assert queue.next_for(second, TERMS, 0) is not None, "announced the same"
+    assert looks["fitting_offers"] == 0
+    smaller = here.announce(first.key, 101, an_announce(an_image_offer(max_pixels=64)), ())
+    assert queue.next_for(smaller, TERMS, 0) is None
+    assert queue.next_for(second, TERMS, 0) is not None
 
 
 @pytest.mark.parametrize("why", UNSERVABLE)

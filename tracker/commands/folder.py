@@ -86,7 +86,9 @@ def take_lock(folder: Path) -> sqlite3.Connection:
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         connection.close()
-        raise CommandError(
-            f"{folder}: another process serves this horde already: end that one first", BAD_HORDE
-        ) from error
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            text = "another process serves this horde already: end that one first"
+        else:
+            text = f"cannot be locked ({error}): make room on its disk, and see that it can be written"
+        raise CommandError(f"{folder}: {text}", BAD_HORDE) from error
     return connection

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ import pytest
 from protocol import codec
 from protocol.documents import Serving
 from protocol.errors import BadSignature, Equivocation
+from protocol.postings import MINT
 from protocol.rules import Rules
 from tests.support.books import check_books
 from tests.support.builders import (
@@ -28,7 +30,7 @@ from tests.support.builders import (
 from tests.support.clerk import Clerk
 from tests.tracker.store.contract import StoreContract, everything
 from tracker.lifecycle import State
-from tracker.store.base import StoreError, StoreFull
+from tracker.store.base import Choice, StoreError, StoreFull
 from tracker.store.sqlite import SqliteStore, admission, database, rows
 from tracker.store.sqlite.database import APPLICATION_ID, connect, migrations
 
@@ -135,22 +137,25 @@ async def test_what_was_confirmed_is_in_the_file_for_others_to_read(store, clerk
 
 async def test_steps_that_come_together_share_a_commit(store, clerk):
     commits = []
+    begun, go_on = threading.Event(), threading.Event()
+    loop = threading.current_thread()
 
-    def listen(connection):
-        connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+    def trace(sql):
+        if sql == "COMMIT" and threading.current_thread() is not loop:  # there, nothing was written
+            commits.append(sql)
+            begun.set()
+            go_on.wait()
 
-    await on_the_writer(store, listen)
-    commits.clear()
-    await asyncio.gather(*(clerk.account(a_key(number)) for number in range(50)))
-    assert len(commits) == 1, "one for all of them"
-
-    first = asyncio.create_task(clerk.account(a_key(50)))
-    while len(commits) == 1:  # noqa: ASYNC110 (another thread commits)
-        await asyncio.sleep(0)
-    steps = [asyncio.create_task(clerk.account(a_key(number))) for number in range(51, 60)]
+    await on_the_writer(store, lambda connection: connection.set_trace_callback(trace))
+    first = asyncio.create_task(clerk.account(a_key(0)))
+    while not begun.is_set():  # noqa: ASYNC110 (another thread sets it)
+        await asyncio.sleep(0.001)
+    steps = [asyncio.create_task(clerk.account(a_key(number))) for number in range(1, 50)]
+    await asyncio.sleep(0)
+    go_on.set()
     await asyncio.gather(first, *steps)
     await on_the_writer(store, lambda connection: connection.set_trace_callback(None))
-    assert len(commits) == 3, "one for the step that was under way, one for all that came meanwhile"
+    assert len(commits) == 2, "one for the step that was under way, one for all that came meanwhile"
 
 
 async def test_a_full_disk_fails_the_step_and_changes_nothing(store, clerk, path):
@@ -194,6 +199,56 @@ async def test_steps_that_were_asked_for_before_the_end_are_carried_out(backend,
         await asyncio.sleep(0)
     assert len(await asyncio.gather(*steps)) == 20
     assert len(read(path, "SELECT key FROM keys")) == 20
+
+
+async def test_a_step_that_refuses_after_it_wrote_is_undone_alone_in_memory_too(store, clerk, path):
+    class Late(Exception):
+        pass
+
+    number = await clerk.account(a_key(1))
+    tables = store._tables
+    taken = []
+
+    def pay(connection):
+        taken.append(tables.accounts.state_of(connection, number, clerk.now, Rules()).balance)
+        tables.accounts.move(connection, ((number, 5), (MINT, -5)))
+
+    def regret(connection):
+        tables.accounts.move(connection, ((number, 70), (MINT, -70)))
+        tables.mint.count(connection, 1, 70)
+        connection.execute("INSERT INTO mint_days (day) VALUES (2)")
+        raise Late
+
+    results = await asyncio.gather(*(on_the_writer(store, run) for run in (pay, regret, pay)), return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), Late, type(None)]
+    assert await clerk.balance(number) == 10
+    assert read(path, f"SELECT balance FROM accounts WHERE account = {number}") == [(10,)]
+    assert read(path, "SELECT * FROM mint_days WHERE reserved OR minted OR day = 2") == []
+    assert taken[-2:] == [0, 5], "each saw what the one before had left, and nothing of what was undone"
+    await on_the_writer(store, lambda c: tables.accounts.move(c, ((number, -10), (MINT, 10))))
+
+
+async def test_what_could_not_be_committed_is_gone_from_memory_too(store, clerk, path, monkeypatch):
+    number = await clerk.account(a_key(1))
+    job = await clerk.ask_one()
+    whole = store._tables.before_commit
+
+    def fail(connection):
+        whole(connection)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(store._tables, "before_commit", fail)
+    with pytest.raises(StoreFull):
+        await on_the_writer(store, lambda c: store._tables.accounts.move(c, ((number, 5), (MINT, -5))))
+    choice = Choice(a_key(1).public, number, job.public.models[0])
+    with pytest.raises(StoreFull):
+        await store.lease(job.handle, 0, choice, clerk.rules, clerk.now)
+    monkeypatch.undo()
+    assert await clerk.balance(number) == 0
+    leased = await store.lease(job.handle, 0, choice, clerk.rules, clerk.now)
+    assert leased is not None
+    assert leased.job.attempt == 1
+    assert await store.standing(job.handle, 1) is not None
 
 
 async def test_a_step_that_nobody_waits_for_any_more_hurts_nobody(store, clerk):

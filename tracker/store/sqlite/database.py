@@ -22,8 +22,20 @@ def connect(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
     except sqlite3.DatabaseError as error:
-        raise StoreError(f"{path}: not a database that can be used ({error}): restore it from a backup") from error
+        raise StoreError(f"{path}: {_complaint(error)}") from error
     return connection
+
+
+def _complaint(error: sqlite3.DatabaseError) -> str:
+    """What is wrong with a file that cannot be opened, and what to do."""
+    # Errors that Python's module raises by itself have no code.
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OF_THE_DISK:
+        return f"cannot be written ({error}): make room on its disk, and see that it can be written"
+    return f"not a database that can be used ({error}): restore it from a backup"
+
+
+#: What SQLite calls a disk that does not take what is written.
+_OF_THE_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
 
 
 def _set_up(connection: sqlite3.Connection, path: Path) -> None:
