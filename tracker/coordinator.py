@@ -53,7 +53,7 @@ from tracker.lifecycle import Event, Stage, State
 from tracker.limits import affordable, check_limits
 from tracker.presence import Presence
 from tracker.recovery import read_kept
-from tracker.store.base import Choice, RulesInForce, Standing, Store, StoreError
+from tracker.store.base import RulesInForce, Standing, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -338,7 +338,7 @@ class Coordinator:
                 request,
                 payer=payer,
                 origin=origin,
-                choices=[pair and Choice(pair[0].key, pair[0].owner, pair[1].model) for pair in drawn],
+                choices=[pair and pair.choice for pair in drawn],
                 models=models or ("",),
                 rules=rules,
                 now=now,

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import lru_cache, partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from protocol.documents import Request
 from protocol.errors import Refusal
@@ -37,8 +37,23 @@ log = logging.getLogger(__name__)
 POSITIONS = 20
 #: Public parts whose constraints are kept: those of a request with many jobs are alike.
 KEPT = 1024
+#: Owners that could serve a job are counted up to this number, or to the one of the rule if that is larger.
+MOST_OWNERS = 64
 #: What could not be stored is tried again after so long.
 RETRY_MS = 1000
+
+
+class Drawn(NamedTuple):
+    """A worker for a job that is about to be admitted, and of how many owners it could have been."""
+
+    worker: Worker
+    offer: Offer
+    owners: int
+
+    @property
+    def choice(self) -> Choice:
+        """What the store is told."""
+        return Choice(self.worker.key, self.worker.owner, self.offer.model, self.owners)
 
 
 class Jobs:
@@ -90,21 +105,27 @@ class Jobs:
 
     # Admission
 
-    def draw(self, request: Request, payer: int, origin: str, now: int) -> list[tuple[Worker, Offer] | None]:
+    def draw(self, request: Request, payer: int, origin: str, now: int) -> list[Drawn | None]:
         """Workers for the jobs of a request that is about to be admitted; their places are promised meanwhile."""
         public = request.public
         self.open_jobs[origin] += public.n
         constraints = self._constraints(public, self.rules.version, anonymous=payer == ANONYMOUS)
         probe = Waiting.unborn(request, constraints, origin, now)
-        drawn: list[tuple[Worker, Offer] | None] = []
+        owners = self._owners(probe, now)
+        drawn: list[Drawn | None] = []
         for _ in range(public.n):
             pair = self.pool.draw(probe, self.terms(now), self._chance)
             if pair is not None:
                 self.pool.promise(pair[0])
-            drawn.append(pair)
+            drawn.append(pair and Drawn(*pair, owners))
         return drawn
 
-    def admitted(self, admitted: Admitted, drawn: list[tuple[Worker, Offer] | None]) -> None:
+    def _owners(self, waiting: Waiting, now: int) -> int:
+        """How many owners could have this job served, as leases say it."""
+        most = max(MOST_OWNERS, self.rules.rules.mint.owners)
+        return self.pool.owners(waiting, self.terms(now), most)
+
+    def admitted(self, admitted: Admitted, drawn: list[Drawn | None]) -> None:
         """A request's jobs are durable: those that were leased are pushed, the others wait."""
         self.counts["requests"] += 1
         self._live[admitted.jobs[0].request] += len(admitted.jobs)
@@ -117,7 +138,7 @@ class Jobs:
                 self._wait(job)
                 self._match_or_tell(job)
 
-    def not_admitted(self, origin: str, drawn: list[tuple[Worker, Offer] | None]) -> None:
+    def not_admitted(self, origin: str, drawn: list[Drawn | None]) -> None:
         """Nothing came of a request that workers were drawn for: others may have waited for them meanwhile."""
         self._ended(origin, len(drawn))
         for pair in filter(None, drawn):
@@ -193,7 +214,7 @@ class Jobs:
         self.queue.leased(waiting, offer.model, now)
         self.queue.remove(waiting.handle, waiting.request)
         self.pool.promise(worker)
-        choice = Choice(worker.key, worker.owner, offer.model)
+        choice = Choice(worker.key, worker.owner, offer.model, self._owners(waiting, now))
 
         async def commit() -> None:
             decided = False

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol.errors import NotOffered, OverLimit, OverMaxPrice
-from protocol.prices import price
 from protocol.rules import LimitsSection, Rules
 from protocol.work import ImageWork, PublicPart
+from tracker.pricing import price
 
 
 def check_limits(public: PublicPart, rules: Rules, *, anonymous: bool, open_jobs: int) -> None:

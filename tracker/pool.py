@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Generic, TypeVar
 
 from protocol.messages import Announce, Offer
@@ -62,6 +63,7 @@ class _Crew:
         self.owners: _Bag[int] = _Bag()  # with an idle worker
         self.idle: dict[int, _Bag[bytes]] = {}
         self.spare: dict[bytes, None] = {}  # busy, and take a lease ahead; in the order in which they became so
+        self.owned: Counter[int] = Counter()  # how many members each owner has
 
     def leave(self, worker: Worker) -> None:
         self.spare.pop(worker.key, None)
@@ -110,6 +112,7 @@ class Pool:
         worker.judged = crew.judged
         self._crew_of[key] = crew
         crew.members.add(key)
+        crew.owned[owner] += 1
         crew.enter(worker)
         return worker
 
@@ -121,6 +124,9 @@ class Pool:
         crew = self._crew_of.pop(key)
         crew.leave(worker)
         crew.members.discard(key)
+        crew.owned[worker.owner] -= 1
+        if not crew.owned[worker.owner]:
+            del crew.owned[worker.owner]
         if crew.members:
             return
         del self._crews[_alike(crew.announce)]
@@ -226,6 +232,15 @@ class Pool:
         return min(fits, key=lambda pair: pair[0].load, default=None)
 
     # Questions
+
+    def owners(self, job: Waiting, terms: Terms, most: int) -> int:
+        """Of how many different owners workers are here that could serve this job, busy or not; counted up to `most`."""
+        found: set[int] = set()
+        for crew, _ in self._fitting(job, terms):
+            found.update(islice(crew.owned, most))
+            if len(found) >= most:
+                return most
+        return len(found)
 
     def reasons_for(self, job: Waiting, terms: Terms) -> Counter[Reason]:
         """Why none of the workers takes this job: how many for each reason."""

@@ -10,9 +10,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocol.documents import Acknowledgement, Cancel, Denial, Lease, Receipt, Request, Settlement
+from protocol.documents import (
+    Acknowledgement,
+    Award,
+    Cancel,
+    Denial,
+    Lease,
+    Receipt,
+    Request,
+    Settlement,
+    Transfer,
+)
 from protocol.envelope import Envelope
 from protocol.rules import Rules
+from tracker.earning import Missing
 from tracker.lifecycle import Attempt, Event, Job, Outcome
 
 
@@ -36,7 +47,9 @@ class RulesInForce:
 
 @dataclass(frozen=True)
 class AccountState:
-    """An account as it stands; all in thousandths but the two counts. free_now: free work taken, decayed to now."""
+    """An account as it stands; kudos in thousandths. free_now: free work taken, decayed to now. since: when it was
+    opened. withheld: earned, and not its own until it is trusted; missing: what it needs for that. faults: refunds
+    against its workers that still count; asked for by `Store.account` only."""
 
     number: int
     balance: int = 0
@@ -47,15 +60,21 @@ class AccountState:
     free_now: int = 0
     jobs_done: int = 0
     jobs_received: int = 0
+    since: int = 0
+    withheld: int = 0
+    missing: Missing = Missing()
+    faults: int = 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Whom a job is to be leased to, with which model."""
+    """Whom a job is to be leased to, with which model. owners: of all workers that could serve it, this one's among
+    them."""
 
     worker: bytes
     owner: int
     model: str
+    owners: int = 1
 
 
 @dataclass(frozen=True)
@@ -126,6 +145,16 @@ class Recovered:
 
 
 @dataclass(frozen=True)
+class Gifts:
+    """What contributors leave unspent, and what it has carried so far. unspent: balances of all people. jobs: that
+    were served to people without enough kudos; kudos: what of their prices nobody paid."""
+
+    unspent: int = 0
+    jobs: int = 0
+    kudos: int = 0
+
+
+@dataclass(frozen=True)
 class LedgerHead:
     """How large the ledger is, and its newest checkpoint."""
 
@@ -168,6 +197,29 @@ class Store(ABC):
     async def account(self, number: int, now: int) -> AccountState:
         """How an account stands."""
 
+    @abstractmethod
+    async def vest(self, number: int, now: int) -> int:
+        """What was withheld of an owner's earnings becomes its own, if it is trusted now; so much that was."""
+
+    @abstractmethod
+    async def vest_all(self, now: int) -> int:
+        """The same for everybody; of how many owners."""
+
+    @abstractmethod
+    async def transfer(self, envelope: Envelope, said: Transfer, rules: RulesInForce, now: int) -> None:
+        """The account of the signer's key gives kudos away; the same document again moves nothing.
+
+        Raises `NotRegistered` (no account's key), `UnknownAccount`, `NoKudos`, `NotAllowed`, `BadValue`.
+        """
+
+    @abstractmethod
+    async def award(self, envelope: Envelope, said: Award, now: int) -> None:
+        """The operator makes kudos for an account; the same document again makes none. Raises `UnknownAccount`."""
+
+    @abstractmethod
+    async def gifts(self) -> Gifts:
+        """What is left unspent, and whom that carried."""
+
     # Jobs
 
     @abstractmethod
@@ -182,11 +234,13 @@ class Store(ABC):
         models: Sequence[str],
         rules: RulesInForce,
         now: int,
+        room: int | None = None,
     ) -> Admitted:
         """Take a request in: its document, its n jobs, their holds; lease at once the jobs that have a choice.
 
         models: those that can serve it, the dearest of which sets the hold. A request that was taken in before is
-        answered as then; nothing of `choices` is used. Raises `Equivocation`, `OverLimit`, `WrongSigner` (the job key
+        answered as then; nothing of `choices` is used. room: of the jobs whose price the payer's kudos do not cover, so
+        many may be leased at once, the others wait whatever their choice; None for any number. Raises `Equivocation`, `OverLimit`, `WrongSigner` (the job key
         was used before).
         """
 

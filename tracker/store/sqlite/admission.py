@@ -14,12 +14,15 @@ from protocol.documents import Asker, Lease, Request
 from protocol.envelope import Envelope
 from protocol.errors import WrongSigner
 from protocol.postings import ANONYMOUS
+from protocol.rules import MintSection
 from protocol.work import ImageWork
 from tracker.ledger import day_of, give_back_class
 from tracker.lifecycle import Attempt, Job, Stage, State
+from tracker.pricing import price
 from tracker.store.base import Admitted, Choice, Leased, RulesInForce
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.ledger import new_evidence
+from tracker.store.sqlite.mint import Between
 from tracker.store.sqlite.papers import job_identity
 from tracker.store.sqlite.tables import Tables
 from tracker.values import replace
@@ -37,6 +40,7 @@ def admit(
     models: Sequence[str],
     rules: RulesInForce,
     now: int,
+    room: int | None = None,
 ) -> Admitted:
     """A request that is new: its jobs, each with its hold, those with a choice leased at once."""
     _insert_request(connection, envelope, request, payer, origin)
@@ -46,11 +50,13 @@ def admit(
     for number, choice in zip_longest(range(request.public.n), choices):
         job = _new_job(connection, tables, envelope, request, number, payer, origin, models, rules, now)
         held += job.held
-        if choice is None:
+        counts = choice is not None and job.carried and choice.owner != payer
+        if choice is None or (counts and room == 0):
             tables.live.add_job(connection, job)
         else:
             leases[number] = lease(connection, tables, job, choice, rules, now, is_new=True)
             job = leases[number].job
+            room = room - 1 if counts and room is not None else room
         jobs.append(job)
     return Admitted(jobs, held, leases)
 
@@ -91,9 +97,10 @@ def _new_job(
 ) -> Job:
     """One job, its hold entered: what the dearest model would cost, as far as the balance goes."""
     state = tables.accounts.state_of(connection, payer, now, rules.rules)
-    dearest = max(prices.price(rules.rules, request.public.work, model) for model in models)
+    dearest = max(price(rules.rules, request.public.work, model) for model in models)
     balance = 0 if payer == ANONYMOUS else state.balance
-    held = postings.share(dearest, prices.tax(rules.rules), balance).held
+    share = postings.share(dearest, prices.tax(rules.rules, request.public.share), balance)
+    held = share.held
     job = Job(
         handle=secrets.token_bytes(16),
         request=envelope.digest,
@@ -112,6 +119,7 @@ def _new_job(
         anonymous=payer == ANONYMOUS,
         admitted=now,
         changed=now,
+        carried=share.free > 0,
     )
     if held:
         evidence = new_evidence(now, rules.version, job.handle, 0, (envelope.digest,))
@@ -133,14 +141,13 @@ def lease(
     """The next attempt: terms fixed, minted part set aside, lease signed and kept. is_new: the job is not written
     yet."""
     own = job.payer == choice.owner
-    price = 0 if own else prices.price(rules.rules, job.work, choice.model)
-    share = postings.share(price, 0 if own else prices.tax(rules.rules), job.held)
-    mint = rules.rules.mint
-    free = postings.minted(mint.steps, mint.daily, tables.mint.used(connection, now), share.free)
-    tables.mint.reserve(connection, day_of(now), free)
+    cost = 0 if own else price(rules.rules, job.work, choice.model)
+    share = postings.share(cost, 0 if own else prices.tax(rules.rules, job.public.share), job.held)
+    free = _minted(connection, tables, job, choice, share.free, rules.rules.mint, now)
+    tables.mint.reserve(connection, day_of(now), free, Between(choice.owner, job.origin))
     waited = job.waited + now - job.changed
     job = replace(job, state=State.LEASED, attempt=job.attempt + 1, changed=now, waited=waited)
-    said = _lease_of(connection, tables, job, choice, rules, now, price=price, paid=share.paid, free=free)
+    said = _lease_of(connection, tables, job, choice, rules, now, price=cost, paid=share.paid, free=free)
     envelope = documents.sign(said, tables.key, tables.root)
     attempt = Attempt(
         attempt=job.attempt,
@@ -152,7 +159,7 @@ def lease(
         issued=now,
         deadline=said.deadline,
         rules=rules.version,
-        price=price,
+        price=cost,
         paid=share.paid,
         free=free,
         uncovered=share.free,
@@ -163,6 +170,16 @@ def lease(
     tables.live.add_attempt(connection, job.handle, attempt)
     papers.take(connection, envelope, job_identity(job.handle, job.attempt))
     return Leased(job, attempt, envelope.raw, tables.mint.used(connection, now))
+
+
+def _minted(
+    connection: sqlite3.Connection, tables: Tables, job: Job, choice: Choice, free: int, mint: MintSection, now: int
+) -> int:
+    """What of a free part is minted: nothing where too few owners could have served it, and to nobody most of it."""
+    if not free or choice.owners < mint.owners:
+        return 0
+    within = tables.mint.within(connection, mint, now, Between(choice.owner, job.origin))
+    return postings.minted(mint.steps, mint.daily, tables.mint.used(connection, now), free, within)
 
 
 def _lease_of(
@@ -200,4 +217,5 @@ def _lease_of(
         price=price,
         paid=paid,
         free=free,
+        owners=choice.owners,
     )

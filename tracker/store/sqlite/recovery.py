@@ -17,6 +17,7 @@ from tracker.store.base import Happened, Recovered, Shown
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.accounts import account_of
 from tracker.store.sqlite.ledger import new_evidence
+from tracker.store.sqlite.mint import Between
 from tracker.store.sqlite.papers import job_identity
 from tracker.store.sqlite.tables import Tables
 from tracker.values import replace
@@ -113,10 +114,11 @@ class _Step:
         signer, day = shown.settlement[0].key, day_of(self._lease.issued)
         self._check_budget(signer, day)
         owner = self._tables.ledger.account_for(self._connection, self._lease.worker, self._now)
-        moved = postings.settle(owner, paid=said.paid, minted=said.minted, burned=said.burned)
+        moved = postings.settle(owner, paid=said.paid, minted=said.minted, burned=said.burned, withheld=said.withheld)
         proofs = (shown.settlement[0].digest, shown.lease[0].digest, shown.receipt[0].digest)
         entry = self._append("recovered", moved, proofs)
-        self._tables.mint.count(self._connection, day, said.minted)
+        self._tables.mint.count(self._connection, day, said.minted, Between(owner, None))
+        self._tables.accounts.withhold(self._connection, owner, said.withheld)
         if self._lease.price:
             self._tables.accounts.count_done(self._connection, owner, said.paid + said.minted)
         self._connection.execute(
@@ -153,7 +155,8 @@ class _Step:
         """The job is settled: its hold goes back, and its newest attempt ends without fault."""
         was_leased = newest is not None and newest.stage is not Stage.ENDED
         if newest is not None and was_leased:
-            self._tables.mint.reserve(self._connection, day_of(newest.issued), -newest.reserved)
+            between = Between(newest.owner, job.origin)
+            self._tables.mint.reserve(self._connection, day_of(newest.issued), -newest.reserved, between)
             newest = replace(newest, stage=Stage.ENDED, reserved=0)
             self._tables.live.write_attempt(self._connection, job.handle, newest)
         if job.held:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from protocol import documents
-from protocol.documents import Acknowledgement, Cancel, Denial, Receipt, Request, Serving
+from protocol.documents import Acknowledgement, Award, Cancel, Denial, Receipt, Request, Serving, Transfer
 from protocol.envelope import Envelope, check_delegation, parse
 from protocol.errors import ReceiptMismatch, UnknownJob, WrongSigner
 from protocol.keys import SigningKey, show_key
-from protocol.postings import ANONYMOUS, BURN, HELD, MINT
+from protocol.postings import ANONYMOUS, BURN, HELD, MINT, WITHHELD
 from protocol.rules import Rules
 from tracker import lifecycle
 from tracker.lifecycle import Event, Job, State
@@ -21,6 +21,7 @@ from tracker.store.base import (
     AccountState,
     Admitted,
     Choice,
+    Gifts,
     Happened,
     Leased,
     LedgerHead,
@@ -31,12 +32,13 @@ from tracker.store.base import (
     Store,
     StoreError,
 )
-from tracker.store.sqlite import accounts, admission, papers, recovery, rows
+from tracker.store.sqlite import accounts, admission, giving, papers, probation, recovery, rows
 from tracker.store.sqlite.database import connect
 from tracker.store.sqlite.papers import job_identity
 from tracker.store.sqlite.settling import happen, job_and_attempt, job_of, received, settlement_of, take_answer
 from tracker.store.sqlite.tables import Tables
 from tracker.store.sqlite.writer import Writer
+from tracker.values import replace
 
 T = TypeVar("T")
 
@@ -59,7 +61,7 @@ class SqliteStore(Store):
             connection.execute(
                 "INSERT INTO horde (one, root, delegation) VALUES (1, ?, ?)", (delegation.key, delegation.raw)
             )
-            system = [(account, now) for account in (MINT, BURN, HELD, ANONYMOUS)]
+            system = [(account, now) for account in (MINT, BURN, HELD, ANONYMOUS, WITHHELD)]
             connection.executemany("INSERT INTO accounts (account, since) VALUES (?, ?)", system)
             tables = Tables(key, delegation.key, documents.open_document(delegation, Serving), 0)
             tables.versions.publish(connection, rules, key, delegation.key, now)
@@ -132,7 +134,32 @@ class SqliteStore(Store):
     async def account(self, number: int, now: int) -> AccountState:
         """See `Store`."""
         tables = self._tables
-        return await self._step(lambda c: tables.accounts.state_of(c, number, now, tables.versions.get(c).rules))
+
+        def run(connection: sqlite3.Connection) -> AccountState:
+            state = tables.accounts.state_of(connection, number, now, tables.versions.get(connection).rules)
+            return replace(state, faults=probation.faults(connection, tables, number, now))
+
+        return await self._step(run)
+
+    async def vest(self, number: int, now: int) -> int:
+        """See `Store`."""
+        return await self._step(lambda c: probation.vest(c, self._tables, number, now))
+
+    async def vest_all(self, now: int) -> int:
+        """See `Store`."""
+        return await self._step(lambda c: probation.vest_all(c, self._tables, now))
+
+    async def transfer(self, envelope: Envelope, said: Transfer, rules: RulesInForce, now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: giving.transfer(c, self._tables, envelope, said, rules, now), now)
+
+    async def award(self, envelope: Envelope, said: Award, now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: giving.award(c, self._tables, envelope, said, now), now)
+
+    async def gifts(self) -> Gifts:
+        """See `Store`."""
+        return await self._step(giving.gifts)
 
     # Jobs
 
@@ -147,6 +174,7 @@ class SqliteStore(Store):
         models: Sequence[str],
         rules: RulesInForce,
         now: int,
+        room: int | None = None,
     ) -> Admitted:
         """See `Store`."""
 
@@ -167,6 +195,7 @@ class SqliteStore(Store):
                 models=models,
                 rules=rules,
                 now=now,
+                room=room,
             )
 
         return await self._step(run, now)

@@ -51,3 +51,4 @@ class Tables:
         self._journal.forget()
         self.accounts.shrink()
         self.live.shrink()
+        self.mint.shrink()
