@@ -13,7 +13,17 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from protocol.digests import private_digest
-from protocol.documents import Acknowledgement, Cancel, Denial, Document, PeerRecord, Receipt, Request
+from protocol.documents import (
+    Acknowledgement,
+    Award,
+    Cancel,
+    Denial,
+    Document,
+    PeerRecord,
+    Receipt,
+    Request,
+    Transfer,
+)
 from protocol.envelope import Envelope
 from protocol.errors import Busy, Internal, OutOfTurn, Refusal
 from protocol.keys import show_key
@@ -272,5 +282,9 @@ class Conversation:
                 await coordinator.answer(self, envelope, document)
             case Cancel():
                 await coordinator.cancel(self, envelope, document)
+            case Transfer():
+                await coordinator.transfer(self, envelope, document)
+            case Award():
+                await coordinator.award(self, envelope, document)
             case PeerRecord():
                 coordinator.peer_record(self, envelope, document)

@@ -13,7 +13,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from protocol import documents
-from protocol.documents import Acknowledgement, Cancel, Denial, PeerRecord, Receipt, Request, Serving
+from protocol.documents import (
+    Acknowledgement,
+    Award,
+    Cancel,
+    Denial,
+    PeerRecord,
+    Receipt,
+    Request,
+    Serving,
+    Transfer,
+)
 from protocol.envelope import Envelope, check_document_context, parse
 from protocol.errors import (
     NotRegistered,
@@ -60,6 +70,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 CHECKPOINT_MS = 1000
 POSITIONS_MS = 2000
+VEST_MS = 3_600_000
 
 NOTICE = (
     "This horde is free for everyone, always, with and without an account. Kudos is earned by serving, decides who "
@@ -93,6 +104,7 @@ class Coordinator:
         self._jobs = Jobs(store, self._presence, rules, clock=clock, chance=chance)
         self._conversations: set[Conversation] = set()
         self._sealed = self._positioned = clock()
+        self._vested = 0
         self.is_stopping = False
 
     @classmethod
@@ -139,6 +151,9 @@ class Coordinator:
         if now - self._sealed >= CHECKPOINT_MS:
             self._sealed = now
             await self._seal(now)
+        if now - self._vested >= VEST_MS:
+            self._vested = now
+            await self._vest(now)
         if now - self._positioned >= POSITIONS_MS:
             self._positioned = now
             self._jobs.tell_positions()
@@ -157,6 +172,16 @@ class Coordinator:
             await self.store.seal(now)
         except StoreError as error:
             log.error("no checkpoint: %s", error)  # noqa: TRY400
+
+    async def _vest(self, now: int) -> None:
+        """Trust may come with time alone."""
+        try:
+            vested = await self.store.vest_all(now)
+        except StoreError as error:
+            log.error("nothing is vested: %s", error)  # noqa: TRY400
+        else:
+            if vested:
+                log.info("what was withheld of %d owners has vested", vested)
 
     async def publish(self, rules: Rules) -> RulesInForce:
         """Put new rules in force and hand them to everybody who is here."""
@@ -289,7 +314,10 @@ class Coordinator:
         if not conversation.account:
             conversation.tell(Account(number=0, notice=NOTICE))
             return
-        state = await self.store.account(conversation.account, self.clock())
+        now = self.clock()
+        state = await self.store.account(conversation.account, now)
+        if state.withheld and not state.missing and await self.store.vest(conversation.account, now):
+            state = await self.store.account(conversation.account, now)
         conversation.tell(
             Account(
                 number=state.number,
@@ -301,8 +329,31 @@ class Coordinator:
                 jobs_done=state.jobs_done,
                 jobs_received=state.jobs_received,
                 notice=NOTICE,
+                withheld=state.withheld,
+                trust_jobs=state.missing.jobs,
+                trust_days=max(state.missing.days, state.missing.fault_days),
+                faults=state.faults,
             )
         )
+
+    # Gifts
+
+    async def transfer(self, conversation: Conversation, envelope: Envelope, said: Transfer) -> None:
+        """An account gives kudos away."""
+        if envelope.key != conversation.key:
+            raise WrongSigner("a transfer by another key than this session's")
+        await self._await_account(conversation)
+        await self.store.transfer(envelope, said, self.rules, self.clock())
+        conversation.tell(Taken(documents=(envelope.digest,)))
+        await self.tell_account(conversation)
+
+    async def award(self, conversation: Conversation, envelope: Envelope, said: Award) -> None:
+        """The operator makes kudos for an account."""
+        if not envelope.key == conversation.key == self.key.public:
+            raise WrongSigner("an award by another key than the one that serves, or in another key's session")
+        await self.store.award(envelope, said, self.clock())
+        log.info("awarded %d thousandths to account %d: %s", said.amount, said.account, said.reason)
+        conversation.tell(Taken(documents=(envelope.digest,)))
 
     # Requests
 

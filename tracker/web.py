@@ -391,8 +391,10 @@ async def _ledger(desk: Desk) -> dict[str, object]:
         head = await coordinator.store.ledger_head()
         newest = open_document(parse(head.checkpoint), Checkpoint)
         made, destroyed = [await coordinator.store.account(account, now) for account in (MINT, BURN)]
+        gifts = await coordinator.store.gifts()
         desk.ledger = {
-            "kudos": {"minted": -made.balance, "burned": destroyed.balance},
+            "kudos": {"minted": -made.balance, "burned": destroyed.balance, "unspent": gifts.unspent},
+            "carried": {"jobs": gifts.jobs, "kudos": gifts.kudos, "text": carried_text(gifts.jobs)},
             "ledger": {
                 "entries": head.size,
                 "checkpoint": {
@@ -404,6 +406,12 @@ async def _ledger(desk: Desk) -> dict[str, object]:
             },
         }
     return desk.ledger
+
+
+def carried_text(jobs: int) -> str:
+    """What unspent kudos is: a gift."""
+    what = "1 job" if jobs == 1 else f"{jobs:,} jobs"
+    return f"contributors carried {what} of people without kudos"
 
 
 async def _rules(request: web.Request) -> web.Response:
