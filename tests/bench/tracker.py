@@ -14,6 +14,7 @@ import psutil
 
 from protocol.links import Link, parse_link
 from tests.support.horde import Horde, Process
+from tests.support.rules import PLAIN_RULES
 
 #: What each funding model pays for one job: enough for all that the bench asks for.
 FUND = "fund{}"
@@ -52,7 +53,7 @@ class Tracker:
         tracker = cls(folder)
         horde = tracker._horde
         await horde.run("tracker", "init", str(horde.tracker_folder), "--listen", "127.0.0.1:0", "--name", "a bench")
-        horde.add_rules(more)
+        horde.add_rules(PLAIN_RULES + more)
         try:
             await tracker.start()
             yield tracker

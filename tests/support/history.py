@@ -36,6 +36,7 @@ from tests.support.builders import (
     an_acknowledgement,
     signed,
 )
+from tests.support.rules import plain
 from tracker import lifecycle
 from tracker.store.base import Admitted, Choice, Happened, RulesInForce
 from tracker.store.sqlite import SqliteStore
@@ -73,7 +74,7 @@ class History:
     @asynccontextmanager
     async def open(cls, path: Path, rules: Rules | None = None) -> AsyncIterator[History]:
         """A new horde in `path` with three accounts."""
-        SqliteStore.create(path, a_delegation(), rules or Rules(), SERVING, NOW)
+        SqliteStore.create(path, a_delegation(), plain(rules), SERVING, NOW)
         async with SqliteStore.open(path, SERVING) as store:
             history = cls(store, await store.rules_in_force())
             for key in (ANN, BEN, CARL):

@@ -69,6 +69,7 @@ from tests.support.builders import (
     but,
     some_bytes,
 )
+from tests.support.rules import plain
 from tracker.content_filter import ContentFilter, no_filter
 from tracker.conversation import Conversation
 from tracker.coordinator import Coordinator
@@ -116,7 +117,7 @@ class Desk:
         """Start a tracker on the horde in `path`, which is made if it is not there."""
         clock = clock or FakeClock()
         if not path.exists():
-            SqliteStore.create(path, a_delegation(), rules or Rules(), SERVING, clock.now)
+            SqliteStore.create(path, a_delegation(), plain(rules), SERVING, clock.now)
         async with SqliteStore.open(path, SERVING) as sqlite:
             store = wrap(sqlite)
             async with Coordinator.start(

@@ -20,6 +20,7 @@ from protocol.links import parse_link
 from protocol.messages import Hello, Holding, Refused, Welcome
 from protocol.rules import HordeSection, LimitsSection, Rules, TimesSection, from_json
 from tests.support.builders import ROOT, SERVING, a_delegation, a_key, a_nonce
+from tests.support.rules import plain
 from tracker import web
 from tracker.commands.serve import now_ms
 from tracker.config import Settings
@@ -107,7 +108,7 @@ def start(tmp_path):
     @asynccontextmanager
     async def start(rules=None, settings=SETTINGS):
         path = tmp_path / "horde.db"
-        SqliteStore.create(path, a_delegation(), rules or Rules(), SERVING, now_ms())
+        SqliteStore.create(path, a_delegation(), plain(rules), SERVING, now_ms())
         async with (
             SqliteStore.open(path, SERVING) as store,
             Coordinator.start(
