@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from protocol.errors import Refusal
 from protocol.keys import show_key
+from protocol.postings import WITHHELD
 from tracker.audit.books import compare_accounts, compare_mint
 from tracker.audit.database import open_read_only
 from tracker.audit.entries import Walk
@@ -103,6 +104,8 @@ class _Audit:
             head_cut=head_cut,
             epoch=horde.epoch,
             gaps=gaps or (),
+            withheld=seen.books.of(WITHHELD).balance,
+            by_plugin=seen.by_plugin,
         )
 
     def _read_horde(self) -> Horde:

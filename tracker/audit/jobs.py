@@ -65,6 +65,8 @@ def check_jobs(connection: sqlite3.Connection, horde: Horde, walk: Walk, finding
         findings.expect(f"{what}: its latest attempt", attempt, attempts or 0)
         if state not in LIVE:
             findings.expect(f"{what}, which is {state}: what is still held", books.holds.get(job, 0), 0)
+        if state == State.REFUNDED and job not in walk.seen.refunded:
+            findings.add(f"{what}, which is {state}", "in no entry", "a refund")
         if state == State.SETTLED:
             _check_paid_once(connection, horde, walk, what, job, settled, findings)
         else:

@@ -13,9 +13,9 @@ from protocol.errors import Refusal
 from protocol.keys import show_key
 from protocol.postings import ANONYMOUS
 from tracker.audit.books import Books
+from tracker.audit.entry import Entry
 from tracker.audit.head import Head
 from tracker.audit.papers import Horde, Papers, Version, open_kept
-from tracker.audit.payments import Entry
 from tracker.audit.report import Findings, Gap
 from tracker.ledger import day_of
 from tracker.recovery import check_relations, uncovered
@@ -89,17 +89,18 @@ class Recoveries:
         if named[0] in self.entered:
             self._findings.add("a settlement entered again", "for the second time", "once", entry.index)
         owner = self._account_of(lease.body.worker)
-        right = postings.settle(owner, paid=said.paid, minted=said.minted, burned=said.burned)
+        right = postings.settle(owner, paid=said.paid, minted=said.minted, burned=said.burned, withheld=said.withheld)
         self._expect(entry, "the postings", entry.moved, right)
-        self._check_mint(entry, signer, day_of(lease.body.issued), said.minted)
+        self._check_mint(entry, signer, owner, day_of(lease.body.issued), said.minted)
+        self._books.of(owner).withheld += said.withheld
         self.entered[named[0]] = Entered(signer, said, lease.body, named[:2], entry.index)
         if lease.body.price:
             sums = self._books.of(owner)
             sums.earned += said.paid + said.minted
             sums.jobs_done += 1
 
-    def _check_mint(self, entry: Entry, signer: bytes, day: int, minted: int) -> None:
-        self._books.minted[day] += minted
+    def _check_mint(self, entry: Entry, signer: bytes, owner: int, day: int, minted: int) -> None:
+        self._books.mint(day, minted, f"owner {owner}")
         self._minted[signer, day] += minted
         most = max((version.rules.mint.daily for version in self._versions.values()), default=0)
         if minted and self._minted[signer, day] > most:
@@ -126,6 +127,7 @@ class Recoveries:
             sums = self._books.of(payer)
             sums.spent += entered.amount
             sums.taken_free += uncovered(entered.lease, said)
+            sums.jobs_free += bool(uncovered(entered.lease, said))
             sums.jobs_received += 1
 
     def _payer(self, entered: Entered, signer: bytes, time: int) -> int:
