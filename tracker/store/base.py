@@ -14,15 +14,22 @@ from protocol.documents import (
     Acknowledgement,
     Award,
     Cancel,
+    Delegation,
     Denial,
     Lease,
+    Leaving,
+    Profile,
     Receipt,
+    Recovery,
     Request,
+    Revocation,
+    Rotation,
     Settlement,
     Transfer,
 )
 from protocol.envelope import Envelope
 from protocol.rules import Rules
+from tracker.accounts import Acting
 from tracker.earning import Missing
 from tracker.lifecycle import Attempt, Event, Job, Outcome
 
@@ -43,6 +50,36 @@ class RulesInForce:
     rules: Rules
     digest: bytes
     document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """How an account is shown. version, digest, signer: of its newest profile; nothing if it has none."""
+
+    version: int = 0
+    digest: bytes = b""
+    signer: bytes = b""
+    name: str = ""
+    public: bool = False
+    service: bool = False
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A delegation that stands. used: thousandths held or spent through it. document: its envelope's bytes."""
+
+    digest: bytes
+    terms: Delegation
+    used: int
+    document: bytes
+
+
+@dataclass(frozen=True)
+class Page:
+    """An account as others may see it."""
+
+    face: Face
+    state: AccountState
 
 
 @dataclass(frozen=True)
@@ -186,12 +223,66 @@ class Store(ABC):
     # Accounts
 
     @abstractmethod
-    async def register(self, key: bytes, now: int) -> int:
-        """The number of the account of `key`, opened now if it had none."""
+    async def register(self, key: bytes, now: int, invite: str | None = None) -> int:
+        """The number of the account that is, or for which acts, `key`; opened now if there was none.
+
+        invite: the code that a new account needs, where it needs one; raises `BadInvite`, and uses it up otherwise.
+        """
 
     @abstractmethod
     async def account_of(self, key: bytes) -> int:
         """The number of the account of `key`, 0 if it has none."""
+
+    @abstractmethod
+    async def acting(self, key: bytes, now: int) -> Acting:
+        """For which account a key acts."""
+
+    @abstractmethod
+    async def add_invites(self, hashes: Sequence[bytes], now: int) -> None:
+        """Let each of these codes (`accounts.invite_hash`) make one account."""
+
+    # Documents about an account. The same again changes nothing, and is answered as the first time. Raise
+    # `NotRegistered` (by a key without an account), `NotAllowed` (by a delegate).
+
+    @abstractmethod
+    async def profile(self, envelope: Envelope, said: Profile, now: int) -> None:
+        """How an account is shown. Raises `OutOfTurn` for a version below the last one."""
+
+    @abstractmethod
+    async def delegate(self, envelope: Envelope, said: Delegation, now: int) -> None:
+        """Another key acts for an account. Raises `NotAllowed` if it is or acts for one, `OverLimit` for too many."""
+
+    @abstractmethod
+    async def revoke(self, envelope: Envelope, said: Revocation, now: int) -> bytes:
+        """A delegation ends; the key that acted by it. Raises `UnknownAccount` for none of this account."""
+
+    @abstractmethod
+    async def name_recovery(self, envelope: Envelope, said: Recovery, now: int) -> None:
+        """A key that may sign a rotation. Raises `OutOfTurn` for a version below the last one."""
+
+    @abstractmethod
+    async def rotate(self, envelope: Envelope, said: Rotation, *, sender: bytes, now: int) -> bytes:
+        """An account gets the key `sender`; the key that it had. Raises `WrongSigner` by whom it may not be signed."""
+
+    @abstractmethod
+    async def leave(self, envelope: Envelope, said: Leaving, now: int) -> Sequence[bytes]:
+        """An account ends; the keys that were or acted for it. Raises `JobsUnderWay`."""
+
+    @abstractmethod
+    async def granted(self, number: int, now: int) -> Sequence[Granted]:
+        """The delegations of an account that stand, the oldest first."""
+
+    @abstractmethod
+    async def face(self, number: int) -> Face:
+        """How an account is shown."""
+
+    @abstractmethod
+    async def page(self, number: int, now: int) -> Page | None:
+        """An account that anybody may look at; None for all others, be there one or not."""
+
+    @abstractmethod
+    async def services(self, now: int) -> Sequence[Page]:
+        """All service accounts, by number."""
 
     @abstractmethod
     async def account(self, number: int, now: int) -> AccountState:
@@ -246,7 +337,10 @@ class Store(ABC):
 
     @abstractmethod
     async def lease(self, handle: bytes, attempt: int, choice: Choice, rules: RulesInForce, now: int) -> Leased | None:
-        """Lease a waiting job whose latest attempt is `attempt`; None if it does not stand so any more."""
+        """Lease a waiting job whose latest attempt is `attempt`; None if it does not stand so any more.
+
+        Raises `NotAllowed` if the worker does not work for that owner any more.
+        """
 
     @abstractmethod
     async def happen(self, handle: bytes, attempt: int, event: Event, rules: Rules, now: int) -> Happened:

@@ -334,7 +334,8 @@ class StoreContract:
     async def test_jobs_between_keys_of_one_account_cost_nothing_and_count_for_nothing(self, store, clerk):
         payer = await clerk.earn(worker_key(0), 8)
         before = await store.account(payer, NOW)
-        leased = await clerk.lease(await clerk.ask_one(payer=payer), 0)
+        asked = await clerk.ask_one(requester=worker_key(0), payer=payer)
+        leased = await clerk.lease(asked, 0)
         assert (leased.attempt.price, leased.attempt.paid, leased.attempt.free, leased.attempt.tax) == (0, 0, 0, 0)
         happened = await clerk.acknowledge(clerk.receipt(leased))
         assert happened.released == PRICE + TAX

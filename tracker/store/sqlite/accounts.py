@@ -117,6 +117,10 @@ class Accounts:
         if amount:
             self._change(connection, number).withheld += amount
 
+    def balance(self, connection: sqlite3.Connection, number: int) -> int:
+        """What it can spend."""
+        return self._row(connection, number).balance
+
     def withheld(self, connection: sqlite3.Connection, number: int) -> int:
         """What of its earnings waits."""
         return self._row(connection, number).withheld
@@ -176,6 +180,6 @@ def _record(row: _Row, jobs: int = 0) -> Record:
 
 
 def account_of(connection: sqlite3.Connection, key: bytes) -> int:
-    """The number of the account of `key`, 0 if it has none."""
-    row = connection.execute("SELECT account FROM keys WHERE key = ?", (key,)).fetchone()
+    """The number of the account whose own key this is, 0 if it is none's."""
+    row = connection.execute("SELECT account FROM keys WHERE key = ? AND until = 0", (key,)).fetchone()
     return row[0] if row else 0

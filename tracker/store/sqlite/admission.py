@@ -12,10 +12,11 @@ import msgspec
 from protocol import codec, documents, postings, prices
 from protocol.documents import Asker, Lease, Request
 from protocol.envelope import Envelope
-from protocol.errors import WrongSigner
+from protocol.errors import NotAllowed, WrongSigner
 from protocol.postings import ANONYMOUS
 from protocol.rules import MintSection
 from protocol.work import ImageWork
+from tracker.accounts import NOBODY, Acting, available, check_ask, check_user
 from tracker.ledger import day_of, give_back_class
 from tracker.lifecycle import Attempt, Job, Stage, State
 from tracker.pricing import price
@@ -43,13 +44,16 @@ def admit(
     room: int | None = None,
 ) -> Admitted:
     """A request that is new: its jobs, each with its hold, those with a choice leased at once."""
-    _insert_request(connection, envelope, request, payer, origin)
+    acting = _check_asker(connection, tables, envelope, request, payer, now)
+    _insert_request(connection, envelope, request, payer, origin, acting)
     jobs: list[Job] = []
     leases: dict[int, Leased] = {}
     held = 0
     for number, choice in zip_longest(range(request.public.n), choices):
-        job = _new_job(connection, tables, envelope, request, number, payer, origin, models, rules, now)
+        job = _new_job(connection, tables, envelope, request, number, payer, origin, acting, models, rules, now)
         held += job.held
+        if choice is not None and not may_serve(connection, tables, choice, now):
+            choice = None
         counts = choice is not None and job.carried and choice.owner != payer
         if choice is None or (counts and room == 0):
             tables.live.add_job(connection, job)
@@ -61,13 +65,35 @@ def admit(
     return Admitted(jobs, held, leases)
 
 
+def _check_asker(
+    connection: sqlite3.Connection, tables: Tables, envelope: Envelope, request: Request, payer: int, now: int
+) -> Acting:
+    """By what right the signer asks for the payer; refused if it has none, or goes beyond it."""
+    if payer == ANONYMOUS:
+        check_user(request.user, is_service=False)
+        return NOBODY
+    acting = tables.people.acting(connection, envelope.key, now)
+    if acting.account != payer:
+        raise NotAllowed(f"this key acts for account {payer} no more: ask again, as whom it acts for now")
+    check_ask(acting, request.public)
+    if request.user:
+        check_user(request.user, is_service=tables.people.face(connection, payer).service)
+    return acting
+
+
+def may_serve(connection: sqlite3.Connection, tables: Tables, choice: Choice, now: int) -> bool:
+    """Whether the worker still works for the owner for whom it was chosen."""
+    acting = tables.people.acting(connection, choice.worker, now)
+    return acting.account == choice.owner and (acting.grant is None or acting.grant.terms.work)
+
+
 def _insert_request(
-    connection: sqlite3.Connection, envelope: Envelope, request: Request, payer: int, origin: str
+    connection: sqlite3.Connection, envelope: Envelope, request: Request, payer: int, origin: str, acting: Acting
 ) -> None:
     try:
         connection.execute(
-            "INSERT INTO requests (request, signer, nonce, job_key, payer, origin, public, private_digest)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO requests (request, signer, nonce, job_key, payer, origin, public, private_digest, delegation,"
+            " user) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 envelope.digest,
                 envelope.key,
@@ -77,6 +103,8 @@ def _insert_request(
                 origin,
                 codec.encode(request.public),
                 request.private_digest,
+                acting.grant.digest if acting.grant else b"",
+                request.user,
             ),
         )
     except sqlite3.IntegrityError as error:
@@ -91,14 +119,17 @@ def _new_job(
     number: int,
     payer: int,
     origin: str,
+    acting: Acting,
     models: Sequence[str],
     rules: RulesInForce,
     now: int,
 ) -> Job:
-    """One job, its hold entered: what the dearest model would cost, as far as the balance goes."""
+    """One job, its hold entered: what the dearest model would cost, as far as the balance goes, and the delegation."""
     state = tables.accounts.state_of(connection, payer, now, rules.rules)
     dearest = max(price(rules.rules, request.public.work, model) for model in models)
-    balance = 0 if payer == ANONYMOUS else state.balance
+    delegation = acting.grant.digest if acting.grant else b""
+    used = tables.people.used(connection, delegation) if delegation else 0
+    balance = 0 if payer == ANONYMOUS else available(acting, state.balance, used)
     share = postings.share(dearest, prices.tax(rules.rules, request.public.share), balance)
     held = share.held
     job = Job(
@@ -115,16 +146,18 @@ def _new_job(
         attempt=0,
         failed=0,
         held=held,
-        score=0 if payer == ANONYMOUS else state.balance - held - state.free_now,
+        score=0 if payer == ANONYMOUS else balance - held - state.free_now,
         anonymous=payer == ANONYMOUS,
         admitted=now,
         changed=now,
         carried=share.free > 0,
+        delegation=delegation,
     )
     if held:
         evidence = new_evidence(now, rules.version, job.handle, 0, (envelope.digest,))
         tables.ledger.append(connection, "hold", postings.hold(payer, held), evidence)
         tables.accounts.hold(connection, payer, held)
+        tables.people.use(connection, delegation, held)
     return job
 
 
@@ -209,6 +242,7 @@ def _lease_of(
         job_key=job.job_key,
         asker=Asker(
             anonymous=job.anonymous,
+            service="" if job.anonymous else tables.people.service_name(connection, job.payer),
             give_back=0 if job.anonymous else give_back_class(payer.earned, payer.spent + payer.taken_free),
         ),
         issued=now,

@@ -15,7 +15,6 @@ from tracker.lifecycle import LIVE, Attempt, Job, Outcome, Stage, State
 from tracker.recovery import uncovered
 from tracker.store.base import Happened, Recovered, Shown
 from tracker.store.sqlite import papers
-from tracker.store.sqlite.accounts import account_of
 from tracker.store.sqlite.ledger import new_evidence
 from tracker.store.sqlite.mint import Between
 from tracker.store.sqlite.papers import job_identity
@@ -162,6 +161,7 @@ class _Step:
         if job.held:
             self._append("release", postings.release(job.payer, job.held), ())
             self._tables.accounts.hold(self._connection, job.payer, -job.held)
+            self._tables.people.use(self._connection, job.delegation, -job.held)
         attempt = self._settlement.attempt
         after = replace(job, state=State.SETTLED, reason="", changed=self._now, settled=attempt, held=0)
         self._tables.live.write_job(self._connection, after)
@@ -181,7 +181,7 @@ class _Step:
         elif self._amount:  # who pays had an account
             payer = self._tables.ledger.account_for(self._connection, envelope.key, self._now)
         else:
-            payer = account_of(self._connection, envelope.key) or ANONYMOUS
+            payer = self._tables.people.acting(self._connection, envelope.key, self._now).account or ANONYMOUS
         self._charge(envelope.digest, payer)
 
     def _is_charged(self) -> bool:

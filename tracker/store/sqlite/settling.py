@@ -63,6 +63,7 @@ def happen(
             _blame(connection, tables, job, attempt, index, now)
     if released:
         tables.accounts.hold(connection, job.payer, -released)
+        tables.people.use(connection, job.delegation, -released)
         after = replace(after, held=0)
     if after is not job:
         tables.live.write_job(connection, after)
