@@ -31,6 +31,7 @@ from protocol.messages import (
     MAX_HOLDING_ENTRIES,
     Announce,
     AskAccount,
+    AskQuote,
     AskWhy,
     Hello,
     Holding,
@@ -90,20 +91,20 @@ class Conversation:
         "_tasks",
         "account",
         "announced",
+        "block",
         "coordinator",
         "has_moved",
         "held",
         "is_closed",
         "is_registering",
-        "origin",
         "record",
         "requests",
         "visits",
     )
 
-    def __init__(self, coordinator: Coordinator, outlet: Outlet, origin: str) -> None:
+    def __init__(self, coordinator: Coordinator, outlet: Outlet, block: str) -> None:
         self.coordinator = coordinator
-        self.origin = origin
+        self.block = block  # of addresses; it goes no further than `Blocks` makes a hash of it
         self.account = 0
         self.requests: set[bytes] = set()
         self.is_registering = False
@@ -262,6 +263,8 @@ class Conversation:
                 await coordinator.tell_account(self)
             case AskWhy():
                 coordinator.tell_why(self, message)
+            case AskQuote():
+                await coordinator.quote(self, message)
 
     def _visit(self, raw: bytes) -> None:
         """The one visit of a private part: filtered in memory, and only the verdict stays."""

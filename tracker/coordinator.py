@@ -12,7 +12,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from protocol import documents
+from protocol import documents, prices
 from protocol.documents import (
     Acknowledgement,
     Award,
@@ -39,11 +39,13 @@ from protocol.keys import SigningKey, check_key, show_key
 from protocol.messages import (
     Account,
     Announce,
+    AskQuote,
     AskWhy,
     Held,
     Kept,
     Progress,
     Queued,
+    Quote,
     Report,
     Taken,
     Unreachable,
@@ -54,6 +56,7 @@ from protocol.postings import ANONYMOUS
 from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart, kind_of
 from tracker import lifecycle
+from tracker.addresses import Blocks
 from tracker.checked import Checked
 from tracker.content_filter import ContentFilter, no_filter
 from tracker.conversation import Conversation, Outlet, Visit
@@ -62,6 +65,8 @@ from tracker.leases import LiveLease
 from tracker.lifecycle import Event, Stage, State
 from tracker.limits import affordable, check_limits
 from tracker.presence import Presence
+from tracker.pricing import price
+from tracker.quotes import cost
 from tracker.recovery import read_kept
 from tracker.store.base import RulesInForce, Standing, Store, StoreError
 
@@ -101,6 +106,7 @@ class Coordinator:
         self.content_filter = content_filter
         self.checked = Checked()
         self._presence = Presence()
+        self._blocks = Blocks()
         self._jobs = Jobs(store, self._presence, rules, clock=clock, chance=chance)
         self._conversations: set[Conversation] = set()
         self._sealed = self._positioned = clock()
@@ -185,11 +191,11 @@ class Coordinator:
 
     async def publish(self, rules: Rules) -> RulesInForce:
         """Put new rules in force and hand them to everybody who is here."""
-        self._jobs.rules = await self.store.publish_rules(rules, self.clock())
+        in_force = await self.store.publish_rules(rules, self.clock())
         for conversation in list(self._conversations):
             if conversation.is_open:
-                conversation.hand(self.rules.document)
-        self._jobs.feed_all()
+                conversation.hand(in_force.document)
+        self._jobs.put_in_force(in_force)
         return self.rules
 
     @property
@@ -204,9 +210,9 @@ class Coordinator:
         """Seconds within which a connection must have finished hello."""
         return float(self.rules.rules.times.hello)
 
-    def open(self, outlet: Outlet, origin: str) -> Conversation:
-        """A peer has connected from `origin` (a block of addresses)."""
-        conversation = Conversation(self, outlet, origin)
+    def open(self, outlet: Outlet, block: str) -> Conversation:
+        """A peer has connected from this block of addresses."""
+        conversation = Conversation(self, outlet, block)
         self._conversations.add(conversation)
         return conversation
 
@@ -379,33 +385,64 @@ class Coordinator:
         check_key(request.job_key)
         _check_visit(visit, request.public)
         payer = conversation.account or ANONYMOUS
-        origin = str(conversation.account) if conversation.account else conversation.origin
+        origin = self._origin(conversation, now)
         check_limits(request.public, rules.rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
         models = affordable(request.public, rules.rules, self._jobs.pool.models(kind_of(request.public.work)))
-        drawn = self._jobs.draw(request, payer, origin, now)
+        draw = self._jobs.draw(request, payer, origin, now)
         try:
             admitted = await self.store.admit(
                 envelope,
                 request,
                 payer=payer,
                 origin=origin,
-                choices=[pair and pair.choice for pair in drawn],
+                choices=draw.choices,
                 models=models or ("",),
                 rules=rules,
                 now=now,
+                room=draw.room,
             )
         except Exception:
-            self._jobs.not_admitted(origin, drawn)
+            self._jobs.not_admitted(draw)
             raise
         conversation.visits.pop(request.private_digest, None)
         if admitted.again:
-            self._jobs.not_admitted(origin, drawn)
+            self._jobs.not_admitted(draw)
             await self._resume_request(conversation, request.nonce, envelope.digest)
             return
         self._watch(conversation, envelope.digest)
         handles = tuple(job.handle for job in admitted.jobs)
         conversation.tell(Queued(request=envelope.digest, jobs=handles, held=admitted.held))
-        self._jobs.admitted(admitted, drawn)
+        self._jobs.admitted(admitted, draw)
+
+    def _origin(self, conversation: Conversation, now: int) -> str:
+        """Whom limits and fairness count: the account, or a hash of the address block."""
+        return str(conversation.account) if conversation.account else self._blocks.origin(conversation.block, now)
+
+    async def quote(self, conversation: Conversation, asked: AskQuote) -> None:
+        """What such a request would cost and meet now; refused where the request would be. Nothing is stored."""
+        await self._await_account(conversation)
+        now, rules, public = self.clock(), self.rules.rules, asked.public
+        payer = conversation.account or ANONYMOUS
+        origin = self._origin(conversation, now)
+        check_limits(public, rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
+        models = affordable(public, rules, self._jobs.pool.models(kind_of(public.work)))
+        dearest = max(price(rules, public.work, model) for model in models or ("",))
+        tax = prices.tax(rules, public.share)
+        state = await self.store.account(payer, now) if conversation.account else None
+        found = cost(dearest, tax, state.balance if state else 0, public.n)
+        score = state.balance - found.held - state.free_now if state else 0
+        prospect = self._jobs.prospect(public, payer, origin, score, found.is_carried, now)
+        conversation.tell(
+            Quote(
+                price=dearest,
+                tax=tax,
+                held=found.held,
+                free=found.free,
+                workers=prospect.workers,
+                ahead=prospect.ahead,
+                wait=prospect.wait,
+            )
+        )
 
     async def cancel(self, conversation: Conversation, envelope: Envelope, said: Cancel) -> None:
         """A requester wants jobs no more."""
@@ -545,7 +582,8 @@ class Coordinator:
             waiting = self._jobs.queue.get(question.job)
             if waiting is None or waiting.request not in conversation.requests:
                 raise UnknownJob("this session has no such waiting job")
-            counts = self._jobs.pool.reasons_for(waiting, terms)
+            kept_back = self._jobs.queue.lines.keeps_back(waiting)
+            counts = self._jobs.pool.reasons_for(waiting, terms, kept_back=kept_back)
         else:
             worker = self._jobs.pool.workers.get(conversation.key)
             if worker is None:
@@ -567,6 +605,7 @@ class Coordinator:
             "leased": leased,
             "delivered": len(jobs.leases) - leased,
             "since_start": {name: jobs.counts[name] for name in sorted(jobs.counts)},
+            "waits": jobs.predictions.report(),
             "mint": {"daily": self.rules.rules.mint.daily, "used_today": jobs.budget_used(self.clock())},
             "swarms": [
                 {"kind": kind, "model": model, "workers": swarms.get((kind, model), 0), "waiting": waiting[kind, model]}

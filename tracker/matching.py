@@ -9,21 +9,21 @@ as their origin may have at once lie apart (`tracker.lines`).
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from sortedcontainers import SortedList
 
-from protocol.documents import Request
 from protocol.errors import NotOffered
 from protocol.messages import Announce, Offer
 from protocol.rules import LimitsSection, Rules
 from protocol.work import ImageWork, Kind, PublicPart, Work, kind_of
 from tracker.lifecycle import Job
 from tracker.pricing import price
-from tracker.lines import Lines
+from tracker.lines import Lines, Rank
+from tracker.waits import units
 
 #: How many jobs at a bucket's head are looked at for one worker.
 SCAN = 16
@@ -108,7 +108,7 @@ class Waiting:
     request: bytes
     work: Work
     constraints: Constraints
-    rank: tuple[int, int, int, bytes]
+    rank: Rank
     origin: str
     since: int
     excluded: frozenset[bytes]
@@ -137,20 +137,30 @@ class Waiting:
         )
 
     @classmethod
-    def unborn(cls, request: Request, constraints: Constraints, origin: str, now: int) -> Waiting:
-        """A job that a request will have, as far as matching it needs to know."""
+    def unborn(
+        cls,
+        public: PublicPart,
+        constraints: Constraints,
+        origin: str,
+        now: int,
+        *,
+        score: int = 0,
+        carried: bool = False,
+    ) -> Waiting:
+        """A job that a request will have, or might, as far as matching it needs to know."""
         return cls(
             handle=b"",
             attempt=0,
             request=b"",
-            work=request.public.work,
+            work=public.work,
             constraints=constraints,
-            rank=(constraints.anonymous, 0, now, b""),
+            rank=(constraints.anonymous, -score, now, b""),
             origin=origin,
             since=now,
             excluded=frozenset(),
-            max_price=request.public.max_price,
+            max_price=public.max_price,
             held=0,
+            carried=carried,
         )
 
 
@@ -285,6 +295,7 @@ class _Bucket:
 
     def __init__(self) -> None:
         self.everybody: Any = SortedList()  # of (rank, handle)
+        self.units = 0  # of work, of everybody
         self.by_rank: Any = SortedList()  # of (rank, handle)
         self.by_origin: dict[str, OrderedDict[bytes, None]] = {}
         self.turns: Any = SortedList()  # of (since when this origin waits, origin)
@@ -392,6 +403,7 @@ class Queue:
                 self._by_model.setdefault((job.constraints.kind, model), {})[job.constraints] = None
         self._present[job.constraints.kind, job.origin] += 1
         bucket.everybody.add((job.rank, job.handle))
+        bucket.units += units(job.work)
         if job.carried:
             self.lines.add(job)
         else:
@@ -419,6 +431,7 @@ class Queue:
             self._served[job.constraints.kind].pop(job.origin, None)
         bucket = self._buckets[job.constraints]
         bucket.everybody.remove((job.rank, job.handle))
+        bucket.units -= units(job.work)
         if not bucket:
             del self._buckets[job.constraints]
             for model in job.constraints.models or ("",):
@@ -485,16 +498,23 @@ class Queue:
     def ahead_of(self, job: Waiting) -> int:
         """Jobs with the same constraints that rank before this one, but for those of other origins that are kept back
         by a bound, as far as they can be told apart."""
-        bucket = self._buckets.get(job.constraints)
+        before = self.before(job.constraints, (job.rank, job.handle))[0]
+        is_apart = job.handle in self._jobs and self.lines.keeps_back(job)
+        return before + self.lines.before(job) if is_apart else before
+
+    def before(self, constraints: Constraints, entry: tuple[Rank, bytes]) -> tuple[int, float]:
+        """How many jobs with these constraints go before one of this rank, and how many units of work each has on
+        average."""
+        bucket = self._buckets.get(constraints)
         if bucket is None:
-            return 0
-        entry = job.rank, job.handle
-        at_least: int = bucket.by_rank.bisect_left(entry)
-        kept_back = self.lines.kept_back[job.constraints]
-        if job.handle in self._jobs and self.lines.keeps_back(job):
-            own = self.lines.before(job)
-            return max(at_least + own, int(bucket.everybody.bisect_left(entry)) - kept_back)
-        return max(at_least, int(bucket.everybody.bisect_left(entry)) - kept_back)
+            return 0, 0.0
+        ranked: int = bucket.everybody.bisect_left(entry) - self.lines.kept_back[constraints]
+        return max(ranked, bucket.by_rank.bisect_left(entry)), bucket.units / len(bucket)
+
+    def rivals(self, names: Iterable[tuple[Kind, str]]) -> Iterator[Constraints]:
+        """Constraints of waiting jobs that may be served by one of these models; some of them more than once."""
+        for name in names:
+            yield from self._by_model.get(name, {})
 
     def heads(self, count: int) -> Iterator[Waiting]:
         """The first jobs of each bucket."""

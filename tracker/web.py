@@ -42,10 +42,14 @@ log = logging.getLogger(__name__)
 
 #: What clients bring about in aiohttp alone: no HTTP, an `Expect` that is no UTF-8, an end before the answer.
 _OF_CLIENTS = (HttpProcessingError, UnicodeEncodeError, ConnectionError)
+#: aiohttp's sentence with the address of a client in it.
+_WITH_ADDRESS = "Error handling request from %s"
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
     """Make little of what clients do wrong: aiohttp logs it as an error with a trace, so anybody could fill the log."""
+    if record.msg == _WITH_ADDRESS:
+        record.msg, record.args = "a request could not be handled", ()
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, _OF_CLIENTS) and not _is_ours(error):
         record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None

@@ -331,8 +331,8 @@ class Store(ABC):
 
         models: those that can serve it, the dearest of which sets the hold. A request that was taken in before is
         answered as then; nothing of `choices` is used. room: of the jobs whose price the payer's kudos do not cover, so
-        many may be leased at once, the others wait whatever their choice; None for any number. Raises `Equivocation`, `OverLimit`, `WrongSigner` (the job key
-        was used before).
+        many may be leased at once, the others wait whatever their choice; None for any number. Raises `Equivocation`,
+        `OverLimit`, `WrongSigner` (the job key was used before).
         """
 
     @abstractmethod
