@@ -19,6 +19,7 @@ Sentence = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
 Count = Annotated[int, Meta(ge=0)]
 
 MAX_HOLDING_ENTRIES = 256
+MAX_GIVEN_ENTRIES = 16
 
 
 class SessionMessage(Body, frozen=True, kw_only=True):
@@ -180,6 +181,12 @@ class AskAccount(SessionMessage, frozen=True, kw_only=True):
     KIND = "ask_account"
 
 
+class AskDelegations(SessionMessage, frozen=True, kw_only=True):
+    """Which keys act for my account?"""
+
+    KIND = "ask_delegations"
+
+
 class AskQuote(SessionMessage, frozen=True, kw_only=True):
     """What would such a request cost, and how long would it wait? Nothing is stored. public: as in a request."""
 
@@ -320,6 +327,23 @@ class Account(SessionMessage, frozen=True, kw_only=True):
     faults: Count = 0
 
 
+class Given(Body, frozen=True, kw_only=True):
+    """One delegation that stands. delegation: its envelope. used: thousandths held or spent through it."""
+
+    delegation: bytes
+    used: Count = 0
+
+
+class Delegations(SessionMessage, frozen=True, kw_only=True):
+    """The delegations of the account that stand, the oldest first, in parts; the last one is marked."""
+
+    KIND = "delegations"
+    MAX_BYTES = 300 * 1024
+
+    entries: Annotated[tuple[Given, ...], Meta(max_length=MAX_GIVEN_ENTRIES)]
+    last: bool
+
+
 class Quote(SessionMessage, frozen=True, kw_only=True):
     """What a request would cost now; a promise of nothing. Kudos are thousandths.
 
@@ -360,6 +384,7 @@ FROM_PEER: dict[str, type[SessionMessage]] = {
         Unreachable,
         Kept,
         AskAccount,
+        AskDelegations,
         AskQuote,
         AskWhy,
     )
@@ -377,6 +402,7 @@ FROM_TRACKER: dict[str, type[SessionMessage]] = {
         Requeued,
         Ended,
         Account,
+        Delegations,
         Quote,
         Why,
     )

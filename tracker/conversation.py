@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from protocol.digests import private_digest
 from protocol.documents import (
     Acknowledgement,
-    Award,
     Cancel,
     Denial,
     Document,
     PeerRecord,
     Receipt,
     Request,
-    Transfer,
 )
 from protocol.envelope import Envelope
 from protocol.errors import Busy, Internal, OutOfTurn, Refusal
@@ -31,6 +29,7 @@ from protocol.messages import (
     MAX_HOLDING_ENTRIES,
     Announce,
     AskAccount,
+    AskDelegations,
     AskQuote,
     AskWhy,
     Hello,
@@ -44,6 +43,7 @@ from protocol.messages import (
     Welcome,
 )
 from protocol.work import ImagePrivate, Kind, PrivatePart, read_private, texts_of
+from tracker.accounts import NOBODY
 from tracker.session import Effect, Greeted, HangUp, Heard, Presented, Reconciled, Send, Session, State
 from tracker.store.base import StoreError, StoreFull
 
@@ -90,6 +90,7 @@ class Conversation:
         "_session",
         "_tasks",
         "account",
+        "acting",
         "announced",
         "block",
         "coordinator",
@@ -106,6 +107,7 @@ class Conversation:
         self.coordinator = coordinator
         self.block = block  # of addresses; it goes no further than `Blocks` makes a hash of it
         self.account = 0
+        self.acting = NOBODY
         self.requests: set[bytes] = set()
         self.is_registering = False
         self.held = NOTHING  # attempts, by lease or receipt
@@ -231,7 +233,7 @@ class Conversation:
 
     async def _welcome(self, hello: Hello) -> None:
         coordinator = self.coordinator
-        self.account = await coordinator.store.account_of(self.key)
+        await coordinator.registry.greet(self)
         rules = coordinator.rules
         self.tell(
             Welcome(clock=coordinator.clock(), rules=rules.digest, rules_version=rules.version, account=self.account)
@@ -254,13 +256,15 @@ class Conversation:
             case Announce():
                 await coordinator.announce(self, message)
             case Register():
-                await coordinator.register(self)
+                await coordinator.registry.register(self, message)
             case Unreachable():
                 await coordinator.unreachable(self, message)
             case Kept():
                 await coordinator.recover(self, message)
             case AskAccount():
-                await coordinator.tell_account(self)
+                await coordinator.registry.tell_account(self)
+            case AskDelegations():
+                await coordinator.registry.tell_delegations(self)
             case AskWhy():
                 coordinator.tell_why(self, message)
             case AskQuote():
@@ -285,9 +289,7 @@ class Conversation:
                 await coordinator.answer(self, envelope, document)
             case Cancel():
                 await coordinator.cancel(self, envelope, document)
-            case Transfer():
-                await coordinator.transfer(self, envelope, document)
-            case Award():
-                await coordinator.award(self, envelope, document)
             case PeerRecord():
                 coordinator.peer_record(self, envelope, document)
+            case _:
+                await coordinator.registry.take(self, envelope, document)

@@ -15,14 +15,12 @@ from contextlib import asynccontextmanager
 from protocol import documents, prices
 from protocol.documents import (
     Acknowledgement,
-    Award,
     Cancel,
     Denial,
     PeerRecord,
     Receipt,
     Request,
     Serving,
-    Transfer,
 )
 from protocol.envelope import Envelope, check_document_context, parse
 from protocol.errors import (
@@ -37,7 +35,6 @@ from protocol.errors import (
 )
 from protocol.keys import SigningKey, check_key, show_key
 from protocol.messages import (
-    Account,
     Announce,
     AskQuote,
     AskWhy,
@@ -56,6 +53,7 @@ from protocol.postings import ANONYMOUS
 from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart, kind_of
 from tracker import lifecycle
+from tracker.accounts import check_ask, check_work
 from tracker.addresses import Blocks
 from tracker.checked import Checked
 from tracker.content_filter import ContentFilter, no_filter
@@ -68,6 +66,7 @@ from tracker.presence import Presence
 from tracker.pricing import price
 from tracker.quotes import cost
 from tracker.recovery import read_kept
+from tracker.registry import Registry
 from tracker.store.base import RulesInForce, Standing, Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -76,11 +75,6 @@ TICK_S = 0.1
 CHECKPOINT_MS = 1000
 POSITIONS_MS = 2000
 VEST_MS = 3_600_000
-
-NOTICE = (
-    "This horde is free for everyone, always, with and without an account. Kudos is earned by serving, decides who "
-    "goes first, and cannot be bought."
-)
 
 
 class Coordinator:
@@ -109,6 +103,7 @@ class Coordinator:
         self._blocks = Blocks()
         self._jobs = Jobs(store, self._presence, rules, clock=clock, chance=chance)
         self._conversations: set[Conversation] = set()
+        self.registry = Registry(store, self._jobs, self._conversations, serving=key.public, clock=clock)
         self._sealed = self._positioned = clock()
         self._vested = 0
         self.is_stopping = False
@@ -154,6 +149,7 @@ class Coordinator:
     async def tick(self, now: int) -> None:
         """Do what is due at `now`."""
         self._jobs.tick(now)
+        self.registry.tick(now)
         if now - self._sealed >= CHECKPOINT_MS:
             self._sealed = now
             await self._seal(now)
@@ -297,77 +293,13 @@ class Coordinator:
             self._presence.set_requester(request, conversation)
             conversation.requests.add(request)
 
-    # Accounts
-
-    async def register(self, conversation: Conversation) -> None:
-        """The peer's key wants to be an account."""
-        if not conversation.account and self.rules.rules.accounts.registration == "closed":
-            raise NotRegistered("this horde takes no new accounts; you are served without one")
-        conversation.is_registering = True
-        conversation.account = await self.store.register(conversation.key, self.clock())
-        for other in self._conversations:
-            if other.is_open and other.key == conversation.key:
-                other.account = conversation.account
-        await self.tell_account(conversation)
-
-    async def _await_account(self, conversation: Conversation) -> None:
-        """A `register` just before may still be on its way to the disk; the store answers in order."""
-        if conversation.is_registering and not conversation.account:
-            conversation.account = await self.store.account_of(conversation.key)
-
-    async def tell_account(self, conversation: Conversation) -> None:
-        """How the peer's account stands."""
-        if not conversation.account:
-            conversation.tell(Account(number=0, notice=NOTICE))
-            return
-        now = self.clock()
-        state = await self.store.account(conversation.account, now)
-        if state.withheld and not state.missing and await self.store.vest(conversation.account, now):
-            state = await self.store.account(conversation.account, now)
-        conversation.tell(
-            Account(
-                number=state.number,
-                balance=state.balance,
-                held=state.held,
-                earned=state.earned,
-                spent=state.spent,
-                taken_free=state.taken_free,
-                jobs_done=state.jobs_done,
-                jobs_received=state.jobs_received,
-                notice=NOTICE,
-                withheld=state.withheld,
-                trust_jobs=state.missing.jobs,
-                trust_days=max(state.missing.days, state.missing.fault_days),
-                faults=state.faults,
-            )
-        )
-
-    # Gifts
-
-    async def transfer(self, conversation: Conversation, envelope: Envelope, said: Transfer) -> None:
-        """An account gives kudos away."""
-        if envelope.key != conversation.key:
-            raise WrongSigner("a transfer by another key than this session's")
-        await self._await_account(conversation)
-        await self.store.transfer(envelope, said, self.rules, self.clock())
-        conversation.tell(Taken(documents=(envelope.digest,)))
-        await self.tell_account(conversation)
-
-    async def award(self, conversation: Conversation, envelope: Envelope, said: Award) -> None:
-        """The operator makes kudos for an account."""
-        if not envelope.key == conversation.key == self.key.public:
-            raise WrongSigner("an award by another key than the one that serves, or in another key's session")
-        await self.store.award(envelope, said, self.clock())
-        log.info("awarded %d thousandths to account %d: %s", said.amount, said.account, said.reason)
-        conversation.tell(Taken(documents=(envelope.digest,)))
-
     # Requests
 
     async def request(self, conversation: Conversation, envelope: Envelope, request: Request) -> None:
         """Take a request in and match what can be matched at once; one that was taken in before is answered again."""
         if envelope.key != conversation.key:
             raise WrongSigner("a request by another key than this session's")
-        await self._await_account(conversation)
+        await self.registry.await_account(conversation)
         visit = conversation.visits.get(request.private_digest)
         try:
             if visit is None:
@@ -386,6 +318,7 @@ class Coordinator:
         _check_visit(visit, request.public)
         payer = conversation.account or ANONYMOUS
         origin = self._origin(conversation, now)
+        check_ask(conversation.acting, request.public)
         check_limits(request.public, rules.rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
         models = affordable(request.public, rules.rules, self._jobs.pool.models(kind_of(request.public.work)))
         draw = self._jobs.draw(request, payer, origin, now)
@@ -420,7 +353,7 @@ class Coordinator:
 
     async def quote(self, conversation: Conversation, asked: AskQuote) -> None:
         """What such a request would cost and meet now; refused where the request would be. Nothing is stored."""
-        await self._await_account(conversation)
+        await self.registry.await_account(conversation)
         now, rules, public = self.clock(), self.rules.rules, asked.public
         payer = conversation.account or ANONYMOUS
         origin = self._origin(conversation, now)
@@ -499,9 +432,10 @@ class Coordinator:
 
     async def announce(self, conversation: Conversation, announce: Announce) -> None:
         """A worker says what it serves."""
-        await self._await_account(conversation)
+        await self.registry.await_account(conversation)
         if not conversation.account:
             raise NotRegistered("a worker needs an account, so that it can be paid: send `register` first; it is free")
+        check_work(conversation.acting)
         if conversation.record is None:
             raise OutOfTurn("announce what is served after the peer record that says where")
         if conversation.is_closed:
@@ -518,6 +452,8 @@ class Coordinator:
                 await self._tell_where(lease)
         if self._presence.worker(key) is not conversation or conversation.announced is not announce:
             return  # it has left meanwhile, or changed its mind
+        if not conversation.account:
+            return  # it has lost its account meanwhile
         running = [lease.name for lease in self._jobs.leases.of_worker(key) if not lease.receipt]
         self._jobs.feed(self._jobs.pool.announce(key, conversation.account, announce, running))
 
