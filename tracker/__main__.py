@@ -280,6 +280,25 @@ def admin_award(folder: Path, account: str, kudos: str, reason: str, url: str | 
         click.echo(f"{show_kudos(done.amount)} kudos were made for account {done.account}: {done.reason}")
 
 
+@admin.command("invite")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--count", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many codes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def admin_invite(folder: Path, count: int, as_json: bool) -> None:
+    """Make codes by which one key each becomes an account, where accounts.registration is 'invited'.
+
+    They are shown this once: the horde keeps their hashes only. Works while the tracker serves.
+    """
+    from tracker.commands.admin_invite import invite
+
+    with _exits():
+        codes = invite(folder, count, _now())
+    if as_json:
+        click.echo(json.dumps({"codes": codes}))
+    else:
+        click.echo("\n".join(codes))
+
+
 def main() -> None:
     """Carry out the command line."""
     try:

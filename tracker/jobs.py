@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, cast
 
 from protocol.documents import Request
-from protocol.errors import Refusal
+from protocol.errors import NotAllowed, Refusal
 from protocol.messages import Ended, Offer, Position, Requeued, Withdrawn
 from protocol.postings import ANONYMOUS, mint_rate
 from protocol.work import PublicPart, kind_of
@@ -299,6 +299,8 @@ class Jobs:
             except StoreError:
                 self._starved = True
                 raise
+            except NotAllowed:  # its account ended, or its delegation, while this was under way
+                self.pool.remove(worker.key)
             finally:
                 self.pool.promise_over(worker)
                 opened = [] if leased is not None else self.queue.lines.ended(waiting.handle, waiting.origin)
@@ -307,9 +309,11 @@ class Jobs:
                     self._expire(waiting.handle, waiting.attempt, waiting.request)  # its time may have passed meanwhile
             if leased is not None:
                 self._push(leased)
-            else:
-                self.feed(worker)
-                self._match_opened(opened)
+                return
+            self.feed(worker)
+            if not decided and (again := self.queue.get(waiting.handle)) is not None:
+                self._match(again)
+            self._match_opened(opened)
 
         return commit()
 

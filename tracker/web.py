@@ -24,14 +24,15 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from protocol.documents import Checkpoint, open_document
+from protocol.documents import Checkpoint, open_document, shown_name
 from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, parse
-from protocol.errors import Internal, OutOfTurn, OverLimit, Stopping, TooLarge
+from protocol.errors import Internal, OutOfTurn, OverLimit, Stopping, TooLarge, UnknownAccount
 from protocol.links import Link
 from protocol.postings import BURN, MINT
 from tracker.config import Settings
 from tracker.doors import Door, Places, block_of, client_address, household_of, is_trusted, parse_address
-from tracker.store.base import StoreError
+from tracker.ledger import day_of
+from tracker.store.base import Page, StoreError
 
 if TYPE_CHECKING:
     from tracker.conversation import Conversation
@@ -186,6 +187,8 @@ class Desk:
     url: str = ""
     ledger: dict[str, object] = field(default_factory=dict)
     asked: int = 0
+    services: list[dict[str, object]] = field(default_factory=list)
+    listed: int = -LEDGER_MS
 
     @property
     def link(self) -> Link:
@@ -207,6 +210,8 @@ def make_app(coordinator: Coordinator, settings: Settings) -> web.Application:
             web.get("/", _page),
             web.get("/scrape", _scrape),
             web.get("/rules", _rules),
+            web.get(r"/accounts/{number:[0-9]{1,18}}", _account),
+            web.get("/services", _services),
             web.get("/healthz", _healthz),
         ]
     )
@@ -430,6 +435,40 @@ async def _rules(request: web.Request) -> web.Response:
     )
 
 
+async def _account(request: web.Request) -> web.Response:
+    """An account whose owner wants it seen; whether there is another one under a number, nobody is told."""
+    coordinator = request.app[DESK].coordinator
+    number = int(request.match_info["number"])
+    page = await coordinator.store.page(number, coordinator.clock())
+    if page is None:
+        text = f"account {number} is not public, or there is none: its owner can change that (potluck account public)"
+        return _json({"code": UnknownAccount.code, "text": text}, status=404)
+    return _json(_page_of(page))
+
+
+async def _services(request: web.Request) -> web.Response:
+    """What each service gave and took."""
+    desk = request.app[DESK]
+    now = desk.coordinator.clock()
+    if not 0 <= now - desk.listed < LEDGER_MS:
+        desk.listed = now
+        desk.services = [_page_of(page) for page in await desk.coordinator.store.services(now)]
+    return _json({"services": desk.services})
+
+
+def _page_of(page: Page) -> dict[str, object]:
+    """An account as everybody may see it. Of time only the day: the rest could be held against the ledger."""
+    state = page.state
+    return {
+        "account": state.number,
+        "name": shown_name(page.face.name, state.number),
+        "service": page.face.service,
+        "since_day": day_of(state.since),
+        "gave": {"jobs": state.jobs_done, "kudos": state.earned},
+        "took": {"jobs": state.jobs_received, "kudos": state.spent, "free": state.taken_free},
+    }
+
+
 async def _healthz(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     fault = await _fault(desk.coordinator) or _want_of_room(desk.settings.database)
@@ -469,7 +508,8 @@ async def _page(request: web.Request) -> web.Response:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
         f"<h1>{name}</h1><p>A Potluck horde: people with a GPU to spare serve people who need one, for free."
         f"<p>Join it: <code>potluck join '{html.escape(str(link))}'</code>"
-        '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a>, <a href="healthz">its health</a></html>\n'
+        '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a>,'
+        ' <a href="services">what services give and take</a>, <a href="healthz">its health</a></html>\n'
     )
     response = web.Response(text=text, content_type="text/html")
     response.headers["Content-Security-Policy"] = "default-src 'none'"
