@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -70,12 +71,10 @@ def read_account(text: str) -> int:
 
 def read_kudos(text: str) -> int:
     """Thousandths of a number of kudos with at most three decimals; raises `CommandError`."""
-    try:
+    amount = Decimal(0)
+    with suppress(InvalidOperation):
         amount = Decimal(text) * 1000
-        whole = amount == int(amount) and 1 <= amount <= MAX_AMOUNT
-    except (InvalidOperation, ValueError, OverflowError):
-        whole = False
-    if not whole:
+    if not amount.is_finite() or amount != amount.to_integral_value() or not 1 <= amount <= MAX_AMOUNT:
         wanted = f"wanted 0.001 to {MAX_AMOUNT // 1000}, with at most three decimals"
         raise CommandError(f"KUDOS {text!r}: {wanted}", BAD_COMMAND_LINE)
     return int(amount)

@@ -28,13 +28,15 @@ async def present(url: str, root: bytes, key: SigningKey, document: Envelope) ->
     for left in reversed(range(TRIES)):
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await _present(url, root, key, document)
+                await _present(url, root, key, document)
+                return
         except Refusal as refused:
             raise CommandError(f"the tracker refused this: {refused} ({refused.code})", NOT_DONE) from refused
         except (aiohttp.ClientError, OSError, TimeoutError, _Gone) as error:
             if left:
                 continue
-            text = f"{url}: no tracker answers ({error or 'too slow'}): serve the horde first, or say where with --url"
+            why = str(error) or "too slow"
+            text = f"{url}: no tracker answers ({why}): serve the horde first, or say where it is met with --url"
             raise CommandError(text, NOT_DONE) from error
 
 

@@ -384,7 +384,7 @@ class StoreContract:
         assert (earning.balance, earning.earned, earning.jobs_done) == (PRICE, PRICE, 1)
 
     async def test_what_is_held_beyond_the_price_goes_back(self, backend, clerk):
-        rules = await clerk.store.publish_rules(Rules(models={"dear": ModelSection(price=2_000)}), NOW)
+        rules = await clerk.store.publish_rules(plain(Rules(models={"dear": ModelSection(price=2_000)})), NOW)
         clerk.rules = rules
         payer = await clerk.earn(REQUESTER, 8)
         had = await clerk.balance(payer)

@@ -7,12 +7,12 @@ import sqlite3
 from protocol import documents, postings
 from protocol.documents import Award, Transfer
 from protocol.envelope import Envelope
-from protocol.errors import NotRegistered, UnknownAccount
+from protocol.errors import UnknownAccount
 from protocol.postings import FIRST_PERSON
 from tracker.ledger import day_of
 from tracker.store.base import Gifts, RulesInForce
 from tracker.store.sqlite import papers
-from tracker.store.sqlite.accounts import account_of
+from tracker.store.sqlite.acts import owner_of
 from tracker.store.sqlite.ledger import new_evidence
 from tracker.store.sqlite.tables import Tables
 from tracker.transfers import Giver, check_transfer
@@ -24,11 +24,9 @@ def transfer(
     """See `Store.transfer`."""
     if _is_known(connection, envelope, said.nonce):
         return
-    giver = account_of(connection, envelope.key)
-    if not giver:
-        raise NotRegistered("only an account gives kudos away: this key has none")
+    giver = owner_of(connection, tables, envelope.key, envelope.kind, now)
     documents.check_validity(said.valid_until, now)
-    _check_account(connection, said.to)
+    _check_account(connection, tables, said.to)
     check_transfer(rules.rules.transfers, _giver(connection, tables, giver, rules, now), said.to, said.amount, now)
     papers.take(connection, envelope, said.nonce)
     evidence = new_evidence(now, rules.version, proofs=(envelope.digest,))
@@ -45,7 +43,7 @@ def award(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, sa
     if _is_known(connection, envelope, said.nonce):
         return
     documents.check_validity(said.valid_until, now)
-    _check_account(connection, said.account)
+    _check_account(connection, tables, said.account)
     papers.take(connection, envelope, said.nonce)
     evidence = new_evidence(now, tables.versions.newest(connection), proofs=(envelope.digest,))
     tables.ledger.append(connection, "award", postings.award(said.account, said.amount), evidence)
@@ -69,9 +67,8 @@ def _is_known(connection: sqlite3.Connection, envelope: Envelope, nonce: bytes) 
     return bool(first)
 
 
-def _check_account(connection: sqlite3.Connection, number: int) -> None:
-    row = connection.execute("SELECT 1 FROM accounts WHERE account = ?", (number,)).fetchone()
-    if number < FIRST_PERSON or row is None:
+def _check_account(connection: sqlite3.Connection, tables: Tables, number: int) -> None:
+    if number >= 2**63 or not tables.people.key_of(connection, number):
         raise UnknownAccount(f"there is no account {number} here: a name's number stands behind its '#'")
 
 
