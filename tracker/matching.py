@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -498,7 +498,10 @@ class Queue:
     def ahead_of(self, job: Waiting) -> int:
         """Jobs with the same constraints that rank before this one, but for those of other origins that are kept back
         by a bound, as far as they can be told apart."""
-        before = self.before(job.constraints, (job.rank, job.handle))[0]
+        entry = job.rank, job.handle
+        before = self.before(job.constraints, entry)[0]
+        if job.constraints.anonymous:  # those with an account who want the same go before
+            before += self.before(replace(job.constraints, anonymous=False), entry)[0]
         is_apart = job.handle in self._jobs and self.lines.keeps_back(job)
         return before + self.lines.before(job) if is_apart else before
 

@@ -36,6 +36,7 @@ from tests.support.builders import (
     an_acknowledgement,
     signed,
 )
+from tests.support.jobs import ORIGIN
 from tests.support.rules import plain
 from tracker import lifecycle
 from tracker.store.base import Admitted, Choice, Happened, RulesInForce
@@ -106,7 +107,7 @@ class History:
             envelope,
             request,
             payer=payer,
-            origin=str(payer) if payer != ANONYMOUS else "203.0.113.0/24",
+            origin=str(payer) if payer != ANONYMOUS else ORIGIN,
             choices=[choice] * public.n,
             models=public.models,
             rules=self.rules,

@@ -217,7 +217,7 @@ class Peer:
 
     desk: Desk
     key: SigningKey
-    origin: str = "203.0.113.0/24"
+    block: str = "203.0.113.0/24"
     inbox: list[SessionMessage | Document] = field(default_factory=list)
     heard: list[SessionMessage | Document] = field(default_factory=list)
     envelopes: dict[bytes, Envelope] = field(default_factory=dict)
@@ -227,6 +227,11 @@ class Peer:
     sessions: int = 0
     records: int = 0
     cancels: int = 0
+
+    @property
+    def origin(self) -> str:
+        """What stands for its address block today."""
+        return self.desk.coordinator._blocks.origin(self.block, self.desk.clock.now)
 
     # The connection
 
@@ -244,7 +249,7 @@ class Peer:
         self._challenge = b""
         self._inbound = Inbound(ROOT.public, session)
         self.line = Line(self._hear)
-        self.conversation = self.desk.coordinator.open(self.line, self.origin)
+        self.conversation = self.desk.coordinator.open(self.line, self.block)
         self.desk.conversations.append(self.conversation)
         self.conversation.start()
         challenge = decode_challenge(self._challenge)
