@@ -297,7 +297,10 @@ async def _peer(request: web.Request) -> web.StreamResponse:
         return await _converse(request, desk, block_of(address))
     household = household_of(address)
     if not desk.places.enter(household, asyncio.get_running_loop().time()):
-        text = "this address has as many connections here as the rules allow: close some, then try again"
+        text = (
+            "this address has as many connections here as the rule limits.connections allows: close some; if none is"
+            " left to close, it made too many in this minute: try again when the minute is over"
+        )
         return _json({"code": OverLimit.code, "text": text}, status=429)
     try:
         return await _converse(request, desk, block_of(address))
