@@ -34,6 +34,7 @@ from tracker.lifecycle import State
 from tracker.store.base import Choice, StoreError, StoreFull
 from tracker.store.sqlite import SqliteStore, admission, database, rows
 from tracker.store.sqlite.database import APPLICATION_ID, connect, migrations
+from tracker.store.sqlite.mint import Between
 
 
 class SqliteBackend:
@@ -216,7 +217,7 @@ async def test_a_step_that_refuses_after_it_wrote_is_undone_alone_in_memory_too(
 
     def regret(connection):
         tables.accounts.move(connection, ((number, 70), (MINT, -70)))
-        tables.mint.count(connection, 1, 70)
+        tables.mint.count(connection, 1, 70, Between(number, "203.0.113.0/24"))
         connection.execute("INSERT INTO mint_days (day) VALUES (2)")
         raise Late
 
@@ -225,6 +226,7 @@ async def test_a_step_that_refuses_after_it_wrote_is_undone_alone_in_memory_too(
     assert await clerk.balance(number) == 10
     assert read(path, f"SELECT balance FROM accounts WHERE account = {number}") == [(10,)]
     assert read(path, "SELECT * FROM mint_days WHERE reserved OR minted OR day = 2") == []
+    assert read(path, "SELECT * FROM mint_shares") == []
     assert taken[-2:] == [0, 5], "each saw what the one before had left, and nothing of what was undone"
     await on_the_writer(store, lambda c: tables.accounts.move(c, ((number, -10), (MINT, 10))))
 
