@@ -55,6 +55,7 @@ from protocol.messages import (
     FROM_TRACKER,
     MAX_HOLDING_ENTRIES,
     Account,
+    Delegations,
     Ended,
     Held,
     Hello,
@@ -140,7 +141,7 @@ Effect = Send | Welcomed | NewRules | Deliver | DeliverDocument | Reconciled | H
 
 Heard = Challenge | SessionMessage | Document
 
-_TALK = (Refused, Queued, Position, Taken, Withdrawn, Requeued, Ended, Account, Quote, Why)
+_TALK = (Refused, Queued, Position, Taken, Withdrawn, Requeued, Ended, Account, Delegations, Quote, Why)
 _PAPERS = (Lease, PeerRecord, Settlement, Checkpoint, RulesDocument)
 
 #: Every move that is allowed; whatever is missing here is out of turn. Two moves depend on more than what was heard:
