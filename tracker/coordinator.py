@@ -53,7 +53,7 @@ from protocol.postings import ANONYMOUS
 from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart, kind_of
 from tracker import lifecycle
-from tracker.accounts import check_ask, check_work
+from tracker.accounts import Acting, available, check_ask, check_work
 from tracker.addresses import Blocks
 from tracker.checked import Checked
 from tracker.content_filter import ContentFilter, no_filter
@@ -357,13 +357,14 @@ class Coordinator:
         now, rules, public = self.clock(), self.rules.rules, asked.public
         payer = conversation.account or ANONYMOUS
         origin = self._origin(conversation, now)
+        check_ask(conversation.acting, public)
         check_limits(public, rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
         models = affordable(public, rules, self._jobs.pool.models(kind_of(public.work)))
         dearest = max(price(rules, public.work, model) for model in models or ("",))
         tax = prices.tax(rules, public.share)
-        state = await self.store.account(payer, now) if conversation.account else None
-        found = cost(dearest, tax, state.balance if state else 0, public.n)
-        score = state.balance - found.held - state.free_now if state else 0
+        balance, free_now = await self._means(conversation.acting, now)
+        found = cost(dearest, tax, balance, public.n)
+        score = balance - found.first_held - free_now
         prospect = self._jobs.prospect(public, payer, origin, score, found.is_carried, now)
         conversation.tell(
             Quote(
@@ -376,6 +377,15 @@ class Coordinator:
                 wait=prospect.wait,
             )
         )
+
+    async def _means(self, acting: Acting, now: int) -> tuple[int, int]:
+        """What can be set aside for whoever acts so, and what of free work its account has taken lately."""
+        if not acting.account:
+            return 0, 0
+        state = await self.store.account(acting.account, now)
+        grants = await self.store.granted(acting.account, now) if acting.grant is not None else ()
+        used = sum(grant.used for grant in grants if acting.grant is not None and grant.digest == acting.grant.digest)
+        return available(acting, state.balance, used), state.free_now
 
     async def cancel(self, conversation: Conversation, envelope: Envelope, said: Cancel) -> None:
         """A requester wants jobs no more."""

@@ -264,9 +264,11 @@ class Jobs:
         in_vain: set[tuple[Constraints, bool]] = set()
         for handle in handles:
             waiting = self.queue.get(handle)
-            if waiting is not None and (waiting.constraints, bool(waiting.excluded)) not in in_vain:
-                if not self._match(waiting):
-                    in_vain.add((waiting.constraints, bool(waiting.excluded)))
+            if waiting is None:
+                continue
+            alike = waiting.constraints, bool(waiting.excluded)
+            if alike not in in_vain and not self._match(waiting):
+                in_vain.add(alike)
 
     def feed(self, worker: Worker) -> None:
         """Give a worker the jobs that it should get now."""

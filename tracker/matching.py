@@ -21,8 +21,8 @@ from protocol.messages import Announce, Offer
 from protocol.rules import LimitsSection, Rules
 from protocol.work import ImageWork, Kind, PublicPart, Work, kind_of
 from tracker.lifecycle import Job
-from tracker.pricing import price
 from tracker.lines import Lines, Rank
+from tracker.pricing import price
 from tracker.waits import units
 
 #: How many jobs at a bucket's head are looked at for one worker.

@@ -246,7 +246,7 @@ class Pool:
     # Questions
 
     def owners(self, job: Waiting, terms: Terms, most: int) -> int:
-        """Of how many different owners workers are here that could serve this job, busy or not; counted up to `most`."""
+        """Of how many different owners workers are here that could serve this job, busy or not; up to `most`."""
         found: set[int] = set()
         for crew, _ in self._fitting(job, terms):
             found.update(islice(crew.owned, most))
