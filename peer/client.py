@@ -33,6 +33,7 @@ from peer.keyring import pseudonym
 from peer.measures import check_public, image_work, public_part, text_work, thousandths
 from peer.presenting import Presenting
 from peer.stream_reader import BadRecord, StreamReader, Worker, worker_of
+from peer.turns import text_private
 from protocol import messages
 from protocol.digests import new_salt
 from protocol.documents import Document, Lease, PeerRecord, RulesDocument, Serving, Settlement, open_document, sign
@@ -57,12 +58,10 @@ from protocol.messages import (
 from protocol.rules import Rules
 from protocol.work import (
     MAX_SEED,
-    ChatMessage,
     ImagePrivate,
     ImageWork,
     PrivatePart,
     PublicPart,
-    TextPrivate,
     TextWork,
 )
 
@@ -231,7 +230,7 @@ class Client:
         prompt: a question, or the turns of a conversation as pairs (role, content), roles being `system`, `user` and
         `assistant`; with `raw`, text to go on from without any template. Else as `image`.
         """
-        private = _text_private(
+        private = text_private(
             prompt,
             system,
             raw=raw,
@@ -591,25 +590,6 @@ class Client:
 
 def _system_random() -> random.Random:
     return random.SystemRandom()
-
-
-def _text_private(prompt: str | Sequence[tuple[str, str]], system: str, *, raw: bool, **settings: Any) -> TextPrivate:
-    if raw:
-        if not isinstance(prompt, str) or system:
-            raise BadRequest("a raw prompt is one text, without turns and without a system message")
-        return TextPrivate(prompt=prompt, **settings)
-    turns = [("user", prompt)] if isinstance(prompt, str) else list(prompt)
-    if system:
-        turns.insert(0, ("system", system))
-    return TextPrivate(messages=tuple(_turn(role, content) for role, content in turns), **settings)
-
-
-def _turn(role: str, content: str) -> ChatMessage:
-    match role:
-        case "system" | "user" | "assistant":
-            return ChatMessage(role=role, content=content)
-        case _:
-            raise BadRequest(f"role {role!r}: wanted system, user or assistant")
 
 
 def _held(unsettled: Unsettled) -> Held:
