@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import secrets
-from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import msgspec
 
 from protocol import documents
-from protocol.documents import MAX_AMOUNT, MAX_VALIDITY_MS, Award
-from protocol.postings import FIRST_PERSON
+from protocol.amounts import read_account, read_kudos
+from protocol.documents import MAX_VALIDITY_MS, Award
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CommandError
 from tracker.commands.folder import check_appointment, read_config, read_delegation, read_serving_key
 from tracker.commands.talk import present
@@ -33,7 +31,10 @@ class Awarded:
 
 def award(folder: Path, account: str, kudos: str, reason: str, *, url: str | None, now: int) -> Awarded:
     """Make kudos for an account at the horde in `folder`, which must be served now; raises `CommandError`."""
-    number, amount = read_account(account), read_kudos(kudos)
+    try:
+        number, amount = read_account(account), read_kudos(kudos)
+    except ValueError as error:
+        raise CommandError(str(error), BAD_COMMAND_LINE) from error
     try:
         said = msgspec.convert(
             {
@@ -56,28 +57,6 @@ def award(folder: Path, account: str, kudos: str, reason: str, *, url: str | Non
     envelope = documents.sign(said, key, delegation.key)
     asyncio.run(present(url or local_url(settings), delegation.key, key, envelope))
     return Awarded(number, amount, said.reason, envelope.digest)
-
-
-def read_account(text: str) -> int:
-    """The number of an account, as it stands alone or behind a name; raises `CommandError`."""
-    number = text.rpartition("#")[2]
-    if not (number.isascii() and number.isdigit()) or int(number) < FIRST_PERSON:
-        wanted = (
-            f"wanted an account's number, {FIRST_PERSON} or more, or its name with the number, as Ada#{FIRST_PERSON}"
-        )
-        raise CommandError(f"ACCOUNT {text!r}: {wanted}", BAD_COMMAND_LINE)
-    return int(number)
-
-
-def read_kudos(text: str) -> int:
-    """Thousandths of a number of kudos with at most three decimals; raises `CommandError`."""
-    amount = Decimal(0)
-    with suppress(InvalidOperation):
-        amount = Decimal(text) * 1000
-    if not amount.is_finite() or amount != amount.to_integral_value() or not 1 <= amount <= MAX_AMOUNT:
-        wanted = f"wanted 0.001 to {MAX_AMOUNT // 1000}, with at most three decimals"
-        raise CommandError(f"KUDOS {text!r}: {wanted}", BAD_COMMAND_LINE)
-    return int(amount)
 
 
 def local_url(settings: Settings) -> str:
