@@ -18,6 +18,7 @@ from tracker.audit.giving import Giving
 from tracker.audit.head import Head
 from tracker.audit.papers import Horde, Paper, Papers, Version, check_signed
 from tracker.audit.payments import Moment, Payments
+from tracker.audit.people import People
 from tracker.audit.probation import Probation
 from tracker.audit.recoveries import Recoveries
 from tracker.audit.report import Findings
@@ -61,9 +62,10 @@ class Walk:
         self._findings = findings
         self._papers = Papers(connection, findings)
         self._probation = Probation(connection, versions, self.seen.books, findings)
+        self.people = People(connection, self.seen.books, findings)
         self._giving = Giving(connection, versions, self.seen.books, findings)
-        self._payments = Payments(connection, versions, self.seen.books, self._probation, findings)
-        self.recoveries = Recoveries(connection, horde, versions, self.seen.books, findings)
+        self._payments = Payments(connection, versions, self.seen.books, self._probation, self.people, findings)
+        self.recoveries = Recoveries(connection, horde, versions, self.seen.books, self.people, findings)
         self._epochs = Epochs(epochs, horde, findings)
         self._checkpoint = b""
         self._roots_differ = False
@@ -167,6 +169,8 @@ class Walk:
                 self._giving.transferred(entry)
             case "award":
                 self._giving.awarded(entry, self._epochs.serving)
+            case "leave":
+                self.people.left(entry)
             case "epoch":
                 self._epochs.entered(entry, before)
             case _:
@@ -206,11 +210,11 @@ class Walk:
         version = self._versions.get(entry.evidence.rules)
         if request is not None and version is not None:
             rules, public = version.rules, request.body.public
-            balance = self.seen.books.of(job.payer).balance
+            balance = self.people.available(job.delegation, self.seen.books.of(job.payer).balance)
             tax = prices.tax(rules, public.share)
             if rules.prices.plugin:
                 self._check_hold_of_plugin(entry, amount, balance, public.max_price + tax if public.max_price else None)
-                self.seen.books.hold(job.handle, job.payer, amount)
+                self._set_aside(job, amount)
                 return
             costs = {prices.price(rules, public.work, model) for model in public.models or (*rules.models, "")}
             bearable = {cost for cost in costs if not public.max_price or cost <= public.max_price}
@@ -218,7 +222,11 @@ class Walk:
             if amount not in right:
                 wanted = " or ".join(str(held) for held in sorted(right))
                 self._findings.add("the amount of a hold", amount, wanted, entry.index)
+        self._set_aside(job, amount)
+
+    def _set_aside(self, job: Job, amount: int) -> None:
         self.seen.books.hold(job.handle, job.payer, amount)
+        self.people.hold(job.delegation, amount)
 
     def _check_hold_of_plugin(self, entry: Entry, amount: int, balance: int, most: int | None) -> None:
         """Where nobody else can compute the price, it is within the balance and within what the requester bears."""
@@ -243,6 +251,7 @@ class Walk:
             case _:
                 self._expect(entry, "the evidence's documents", named, ())
         self.seen.books.unhold(job.handle, job.payer, amount)
+        self.people.hold(job.delegation, -amount)
 
     def _refunded(self, entry: Entry, job: Job) -> None:
         named = entry.evidence.documents

@@ -16,13 +16,19 @@ from protocol.documents import (
     Award,
     Cancel,
     Checkpoint,
+    Delegation,
     Denial,
     Document,
     Epoch,
     Evidence,
     Lease,
+    Leaving,
+    Profile,
     Receipt,
+    Recovery,
     Request,
+    Revocation,
+    Rotation,
     RulesDocument,
     Serving,
     Settlement,
@@ -33,7 +39,7 @@ from protocol.errors import Refusal
 from protocol.rules import Rules, from_json
 from tracker.audit.report import Findings
 from tracker.store.base import StoreError
-from tracker.store.sqlite.papers import epoch_identity, job_identity
+from tracker.store.sqlite.papers import epoch_identity, job_identity, version_identity
 
 #: What the serving key alone may say.
 OF_THE_HORDE = frozenset({Lease.KIND, Settlement.KIND, Checkpoint.KIND, RulesDocument.KIND, Award.KIND})
@@ -262,8 +268,10 @@ def _checked(raw: bytes, horde: Horde, of: type[Document]) -> Envelope:
 
 def _identity_of(body: Document) -> bytes | None:
     match body:
-        case Request() | Cancel() | Transfer() | Award():
+        case Request() | Cancel() | Transfer() | Award() | Delegation() | Revocation() | Rotation() | Leaving():
             return body.nonce
+        case Profile() | Recovery():
+            return version_identity(body.version)
         case Lease() | Receipt() | Acknowledgement() | Denial() | Settlement():
             return job_identity(body.job, body.attempt)
         case Epoch():

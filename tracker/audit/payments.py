@@ -16,6 +16,7 @@ from protocol.work import ImageWork, PublicPart
 from tracker.audit.books import Books
 from tracker.audit.entry import Entry
 from tracker.audit.papers import Paper, Papers, Version
+from tracker.audit.people import People
 from tracker.audit.probation import Probation
 from tracker.audit.report import Findings
 from tracker.ledger import day_of
@@ -72,10 +73,12 @@ class Payments:
         versions: dict[int, Version],
         books: Books,
         probation: Probation,
+        people: People,
         findings: Findings,
     ) -> None:
         self.by_plugin = 0  # leases of which nobody else can compute the price
         self._probation = probation
+        self._people = people
         self._connection = connection
         self._versions = versions
         self._books = books
@@ -170,7 +173,7 @@ class Payments:
     ) -> None:
         """Price, share, payment: computed again, and compared with lease, postings and settlement."""
         lease = proofs.lease.body
-        owner = self._account_of(lease.worker)
+        owner = self._people.owner(lease.worker, lease.issued, attempt.owner)
         self._expect(entry, "the worker's account", attempt.owner, owner)
         own = owner == job.payer
         price = 0 if own else self._price(rules, job, lease)
@@ -212,10 +215,6 @@ class Payments:
             return prices.price(rules, job.work, lease.model)
         self.by_plugin += 1
         return lease.price
-
-    def _account_of(self, key: bytes) -> int:
-        row = self._connection.execute("SELECT account FROM keys WHERE key = ?", (key,)).fetchone()
-        return int(row[0]) if row else 0
 
     def _check_budget(self, entry: Entry, job: Job, owner: int, lease: Lease, minted: int) -> None:
         """No day mints more than any rules that were in force so far allowed, and nobody gets more of it than that.
