@@ -9,8 +9,10 @@ from pathlib import Path
 
 from protocol import codec, merkle
 from protocol.documents import Evidence, Leaf
-from protocol.postings import ANONYMOUS, HELD, MINT, WITHHELD
+from protocol.postings import ANONYMOUS, BURN, HELD, MINT, WITHHELD
 
+#: Events by which kudos is made or destroyed.
+MAKE_OR_DESTROY = frozenset({"settle", "recovered", "award", "leave"})
 LIVE = "('waiting', 'leased', 'delivered')"
 
 
@@ -38,6 +40,7 @@ def _check_ledger(connection: sqlite3.Connection) -> None:
         assert all(amount for _, amount in leaf.postings)
         for account, amount in leaf.postings:
             sums[account] += amount
+            assert leaf.event in MAKE_OR_DESTROY or account not in (MINT, BURN), "made and destroyed by nothing else"
         if leaf.event == "award":
             awarded += sum(amount for account, amount in leaf.postings if account != MINT)
         if leaf.event in ("settle", "refund"):
