@@ -163,7 +163,7 @@ class Horde:
         """Replace values in horde.toml: lines `table.key = value`."""
         path = self.tracker_folder / "horde.toml"
         lines = path.read_text("utf-8").splitlines()
-        for rule in rules.strip().splitlines():
+        for rule in filter(str.strip, rules.splitlines()):
             name, value = (part.strip() for part in rule.split("=", 1))
             table, key = name.rsplit(".", 1)
             lines = _set(lines, table, key, value)

@@ -70,9 +70,13 @@ class RawPeer:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, link: Link, key: SigningKey | None = None) -> AsyncIterator[RawPeer]:
-        """A connection at which only the challenge was heard."""
-        async with aiohttp.ClientSession() as session, session.ws_connect(f"{link.url}/peer") as socket:
+    async def connect(cls, link: Link, key: SigningKey | None = None, address: str = "") -> AsyncIterator[RawPeer]:
+        """A connection at which only the challenge was heard. address: from where a proxy says that it comes."""
+        headers = {"X-Forwarded-For": address} if address else {}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.ws_connect(f"{link.url}/peer") as socket,
+        ):
             peer = cls(key or SigningKey.generate(), link.root, socket)
             challenge = await peer._challenge()
             peer.outbound = Outbound(link.root, challenge.session, peer.key)
@@ -86,10 +90,10 @@ class RawPeer:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, link: Link, key: SigningKey | None = None, holding: tuple[Held, ...] = ()
+        cls, link: Link, key: SigningKey | None = None, holding: tuple[Held, ...] = (), address: str = ""
     ) -> AsyncIterator[RawPeer]:
         """A connection that was welcomed, and that has said what this side holds."""
-        async with cls.connect(link, key) as peer:
+        async with cls.connect(link, key, address) as peer:
             await peer.say(peer.hello())
             await peer.envelope("welcome")
             await peer.say(Holding(entries=holding, last=True))
