@@ -75,6 +75,8 @@ def account_fields(account: Account) -> dict[str, Any]:
         "taken_free": account.taken_free,
         "jobs_done": account.jobs_done,
         "jobs_received": account.jobs_received,
+        "withheld": account.withheld,
+        "missing": {"jobs": account.trust_jobs, "days": account.trust_days, "faults": account.faults},
         "notice": account.notice,
     }
 
@@ -93,9 +95,29 @@ def account_lines(account: Account, key: str) -> list[str]:
             f"spent       {show_kudos(account.spent)} on {account.jobs_received} jobs received",
             f"taken       {show_kudos(account.taken_free)} for free",
         ]
+        lines += withheld_lines(account)
     else:
         lines.append("account     none: this key is anonymous here; `potluck account --register` makes it one")
     return [*lines, plain(account.notice)] if account.notice else lines
+
+
+def withheld_lines(account: Account) -> list[str]:
+    """What of the earnings waits, why, and what is missing; nothing where nothing does."""
+    needed = [
+        f"{account.trust_jobs} more {'job' if account.trust_jobs == 1 else 'jobs'}" if account.trust_jobs else "",
+        f"{account.trust_days} more {'day' if account.trust_days == 1 else 'days'}" if account.trust_days else "",
+    ]
+    missing = " and ".join(part for part in needed if part)
+    if not account.withheld:
+        return []
+    lines = [
+        f"withheld    {show_kudos(account.withheld)} of what it earned: it is yours, and you can spend it once this"
+    ]
+    lines.append(f"            horde trusts your workers{': ' + missing + ' without a fault' if missing else ''}")
+    if account.faults:
+        count = "1 result was" if account.faults == 1 else f"{account.faults} results were"
+        lines.append(f"            {count} denied lately, which has to pass first")
+    return lines
 
 
 # How it is shown
