@@ -131,6 +131,12 @@ class RawPeer:
         assert of.KIND in FROM_TRACKER
         return (await self.envelope(of.KIND)).open(of)
 
+    async def changed(self) -> None:
+        """Wait until the tracker has said more."""
+        async with asyncio.timeout(PATIENCE_S):
+            self._changed.clear()
+            await self._changed.wait()
+
     async def closed(self) -> str:
         """Wait for the end of the connection; the reason that the tracker gave."""
         async with asyncio.timeout(PATIENCE_S):
@@ -168,6 +174,12 @@ class RawPeer:
     async def serve(self, model: str, *, kind: str = "image", record: PeerRecord | None = None, ahead: int = 8) -> None:
         """Announce one model, as a registered worker whose stream is where `record` says (nowhere without one)."""
         await self.register()
+        await self.serve_as(model, kind=kind, record=record, ahead=ahead)
+
+    async def serve_as(
+        self, model: str, *, kind: str = "image", record: PeerRecord | None = None, ahead: int = 8
+    ) -> None:
+        """The same, for whomever this key acts for."""
         record = record or PeerRecord(version=1, certificate=bytes(32), addresses=("127.0.0.1:9",))
         await self.send(sign(record, self.key, self.root).raw)
         sizes = {"max_pixels": 4096 * 4096, "max_steps": 500, "max_tokens": 4096, "max_context": 65_536}
