@@ -14,7 +14,8 @@ PROGRAMS = {"potluck": "peer.__main__", "potluck-tracker": "tracker.__main__"}
 
 def programs() -> Iterator[tuple[str, click.Command]]:
     for name, module in PROGRAMS.items():
-        [group] = [value for value in vars(importlib.import_module(module)).values() if isinstance(value, click.Group)]
+        groups = [value for value in vars(importlib.import_module(module)).values() if isinstance(value, click.Group)]
+        [group] = [one for one in groups if not any(one in other.commands.values() for other in groups)]
         yield name, group
 
 
