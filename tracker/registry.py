@@ -82,7 +82,9 @@ class Registry:
         if before == acting:
             return False
         conversation.acting, conversation.account = acting, acting.account
-        if acting.account != before.account or (acting.grant is not None and not acting.grant.terms.work):
+        may_not_work = acting.grant is not None and not acting.grant.terms.work
+        # What a session begins as says nothing against the worker that another session of its key speaks for.
+        if before.account and (acting.account != before.account or may_not_work):
             self._jobs.pool.remove(conversation.key)
         if acting.expires and (conversation.key, acting.expires) not in self._watched:
             self._watched.add((conversation.key, acting.expires))
