@@ -290,19 +290,22 @@ def _why_not_price(job: Waiting, announce: Announce, offer: Offer, terms: Terms)
 
 
 class _Bucket:
-    """Waiting jobs with the same constraints: by rank, and by origin in the order in which they came; `everybody` also
-    those that lie apart."""
+    """Waiting jobs with the same constraints: by rank, and by origin in the order in which they came. Of carried ones
+    those that lie apart are known by rank too, so that positions can be told."""
 
     def __init__(self) -> None:
-        self.everybody: Any = SortedList()  # of (rank, handle)
-        self.units = 0  # of work, of everybody
-        self.by_rank: Any = SortedList()  # of (rank, handle)
+        self.by_rank: Any = SortedList()  # of (rank, handle), as the other two
+        self.carried: Any = SortedList()  # all of them
+        self.shown: Any = SortedList()  # those of them that are in by_rank
+        self.units = 0  # of work, of all jobs
         self.by_origin: dict[str, OrderedDict[bytes, None]] = {}
         self.turns: Any = SortedList()  # of (since when this origin waits, origin)
         self.turn_of: dict[str, int] = {}
 
     def add(self, job: Waiting, served: int) -> None:
         self.by_rank.add((job.rank, job.handle))
+        if job.carried:
+            self.shown.add((job.rank, job.handle))
         jobs = self.by_origin.setdefault(job.origin, OrderedDict())
         jobs[job.handle] = None
         if job.origin not in self.turn_of:
@@ -310,6 +313,8 @@ class _Bucket:
 
     def remove(self, job: Waiting) -> None:
         self.by_rank.remove((job.rank, job.handle))
+        if job.carried:
+            self.shown.remove((job.rank, job.handle))
         jobs = self.by_origin[job.origin]
         del jobs[job.handle]
         if not jobs:
@@ -331,8 +336,14 @@ class _Bucket:
         self.turn_of[origin] = since
         self.turns.add((since, origin))
 
+    def before(self, entry: tuple[Rank, bytes], kept_back: int) -> int:
+        """How many go before one of this rank; all that are kept back are taken to be among those before it."""
+        apart: int = self.carried.bisect_left(entry) - self.shown.bisect_left(entry) if self.carried else 0
+        shown: int = self.by_rank.bisect_left(entry)
+        return shown + max(0, apart - kept_back)
+
     def __len__(self) -> int:
-        return len(self.everybody)
+        return len(self.by_rank) + len(self.carried) - len(self.shown)
 
 
 class Queue:
@@ -402,9 +413,9 @@ class Queue:
             for model in job.constraints.models or ("",):
                 self._by_model.setdefault((job.constraints.kind, model), {})[job.constraints] = None
         self._present[job.constraints.kind, job.origin] += 1
-        bucket.everybody.add((job.rank, job.handle))
         bucket.units += units(job.work)
         if job.carried:
+            bucket.carried.add((job.rank, job.handle))
             self.lines.add(job)
         else:
             self._show(job.handle)
@@ -421,6 +432,7 @@ class Queue:
     def _leave(self, job: Waiting) -> None:
         if job.carried:
             self.lines.remove(job)
+            self._buckets[job.constraints].carried.remove((job.rank, job.handle))
         else:
             self._hide(job.handle)
         del self._jobs[job.handle]
@@ -430,7 +442,6 @@ class Queue:
             del self._present[name]
             self._served[job.constraints.kind].pop(job.origin, None)
         bucket = self._buckets[job.constraints]
-        bucket.everybody.remove((job.rank, job.handle))
         bucket.units -= units(job.work)
         if not bucket:
             del self._buckets[job.constraints]
@@ -511,8 +522,7 @@ class Queue:
         bucket = self._buckets.get(constraints)
         if bucket is None:
             return 0, 0.0
-        ranked: int = bucket.everybody.bisect_left(entry) - self.lines.kept_back[constraints]
-        return max(ranked, bucket.by_rank.bisect_left(entry)), bucket.units / len(bucket)
+        return bucket.before(entry, self.lines.kept_back[constraints]), bucket.units / len(bucket)
 
     def rivals(self, names: Iterable[tuple[Kind, str]]) -> Iterator[Constraints]:
         """Constraints of waiting jobs that may be served by one of these models; some of them more than once."""
