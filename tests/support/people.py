@@ -24,7 +24,8 @@ def once() -> dict[str, Any]:
 
 def a_profile(name: str, **fields: Any) -> Profile:
     """A profile that replaces the one before."""
-    return Profile(**{"version": now_ms(), "name": name} | fields)
+    values: dict[str, Any] = {"version": now_ms(), "name": name}
+    return Profile(**values | fields)
 
 
 def a_delegation(delegate: bytes, **bounds: Any) -> Delegation:

@@ -56,7 +56,7 @@ def link(horde: Horde) -> Link:
 async def ask(peer: RawPeer, public: PublicPart, private: Any, **fields: Any) -> Refused | Queued:
     """Send a request; the answer, whichever it is."""
     raw = codec.encode(private)
-    body = {
+    body: dict[str, Any] = {
         "nonce": secrets.token_bytes(16),
         "valid_until": now_ms() + HALF_AN_HOUR,
         "public": public,
@@ -69,7 +69,7 @@ async def ask(peer: RawPeer, public: PublicPart, private: Any, **fields: Any) ->
         for envelope in peer.heard:
             if envelope.kind in (Refused.KIND, Queued.KIND):
                 peer.heard.remove(envelope)
-                return envelope.open(Refused if envelope.kind == Refused.KIND else Queued)
+                return envelope.open(Refused) if envelope.kind == Refused.KIND else envelope.open(Queued)
         await peer.changed()
 
 

@@ -30,6 +30,7 @@ from tests.support.builders import (
 from tests.support.clerk import Clerk
 from tests.support.rules import plain
 from tests.tracker.store.contract import StoreContract, everything
+from tests.tracker.store.people_contract import PeopleContract
 from tracker.lifecycle import State
 from tracker.store.base import Choice, StoreError, StoreFull
 from tracker.store.sqlite import SqliteStore, admission, database, rows
@@ -60,7 +61,7 @@ def backend(path):
     return SqliteBackend(path)
 
 
-class TestSqliteStore(StoreContract):
+class TestSqliteStore(StoreContract, PeopleContract):
     """Every promise of the contract; and after each test the books in the file are right."""
 
     @pytest.fixture
