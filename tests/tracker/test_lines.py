@@ -20,7 +20,7 @@ from tests.tracker.test_matching import (
     waiting,
 )
 from tracker.lines import SHOWN
-from tracker.matching import Queue, Reason
+from tracker.matching import Queue, Reason, Waiting
 
 __all__ = ["looks"]  # a fixture
 
@@ -163,9 +163,17 @@ def test_jobs_that_are_kept_back_cost_nobody_a_look_however_many_they_are(looks,
 def test_bringing_a_line_back_takes_in_a_few_however_long_it_is(many, monkeypatch):
     queue = a_queue(*(carried(number) for number in range(many)))
     first, _ = served(queue, a_worker(), count=2)
-    moved = []
-    monkeypatch.setattr(queue.lines, "_show", lambda handle, show=queue._show: (moved.append(handle), show(handle)))
-    monkeypatch.setattr(queue.lines, "_hide", lambda handle, hide=queue._hide: (moved.append(handle), hide(handle)))
+    moved: list[bytes] = []
+
+    def noted(move):
+        def note(handle):
+            moved.append(handle)
+            move(handle)
+
+        return note
+
+    monkeypatch.setattr(queue.lines, "_show", noted(queue._show))
+    monkeypatch.setattr(queue.lines, "_hide", noted(queue._hide))
     queue.lines.ended(first.handle, "poor")
     served(queue, a_worker(), count=1)
     assert len(moved) <= 2 * SHOWN
@@ -176,8 +184,8 @@ def test_whatever_happens_no_more_run_than_may_and_nothing_is_lost(data):
     """Against a plain model: what runs, what waits, and that whoever may run and can be served is found."""
     limits = LimitsSection(without_kudos_running=2, anonymous_running=1)
     queue, worker = Queue(limits), a_worker(an_image_offer(), a_text_offer())
-    running: dict[bytes, object] = {}
-    wait: dict[bytes, object] = {}
+    running: dict[bytes, Waiting] = {}
+    wait: dict[bytes, Waiting] = {}
     for number in range(data.draw(st.integers(1, 40))):
         act = data.draw(st.sampled_from(("add", "add", "lease", "end", "cancel", "away")))
         if act == "add":

@@ -10,9 +10,9 @@ from tracker.forecast import Forecast
 from tracker.lines import SHOWN
 from tracker.matching import Queue
 from tracker.pool import Pool
-from tracker.waits import Predictions, Speeds, expected, in_turn, units
+from tracker.waits import Predictions, Speeds, Swarm, expected, in_turn, units
 
-SWARM = "image", IMAGE_MODEL
+SWARM: Swarm = ("image", IMAGE_MODEL)
 WORK = an_image_work(64, 64, steps=30)
 WORKER = a_key(100).public
 
