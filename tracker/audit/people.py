@@ -157,6 +157,7 @@ class People:
         if payer == ANONYMOUS:
             own = [one.account for one in held if not one.delegation and not one.begun and one.surely_covers(admitted)]
             self._findings.expect(f"{what}: payer", payer, own[0] if own else ANONYMOUS)
+            self._findings.expect(f"{what}: the delegation of nobody", delegation, b"")
             return
         if not any((one.account, one.delegation) == (payer, delegation) and one.covers(admitted) for one in held):
             wanted = sorted({one.account for one in held if one.covers(admitted)}) or [ANONYMOUS]
