@@ -33,10 +33,13 @@ class Missing:
         return bool(self.jobs or self.days or self.fault_days)
 
 
+NOTHING_MISSING = Missing()
+
+
 def missing(record: Record, rules: EarningSection, now: int) -> Missing:
     """What this owner still needs to be trusted; nothing once it has been. Days are of 24 hours, begun ones count."""
     if record.trusted:
-        return Missing()
+        return NOTHING_MISSING
     days = _days_until(record.since + rules.trust_days * DAY_MS, now)
     fault_days = _days_until(record.fault + rules.fault_days * DAY_MS, now) if record.fault else 0
     return Missing(max(0, rules.trust_jobs - record.jobs), days, fault_days)

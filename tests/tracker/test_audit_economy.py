@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol import postings
+from protocol import postings, prices
 from protocol.documents import Transfer, sign
 from protocol.errors import NotAllowed
 from protocol.postings import WITHHELD
@@ -15,7 +15,7 @@ from tests.support.books import check_books
 from tests.support.builders import DAY, ROOT, a_key, a_public_part, a_text_work, an_award, but
 from tests.support.history import ANN, BEN, CARL, NOBODY, History
 from tests.tracker.test_audit import damage, entries_of, look, told
-from tracker import pricing
+from tracker import earning, pricing
 from tracker.audit import audit
 from tracker.ledger import make_entry
 from tracker.store.sqlite import admission, giving, probation, settling
@@ -212,7 +212,7 @@ async def test_a_tracker_that_withholds_too_little_or_too_much_is_found_out(tmp_
     async with opened as history:
         history.owners = 3
         await history.serve(NOBODY, ANN)
-        monkeypatch.setattr(settling.earning, "withheld", withhold)
+        monkeypatch.setattr(earning, "withheld", withhold)
         await history.serve(NOBODY, ANN)
         monkeypatch.undo()
 
@@ -225,7 +225,7 @@ async def test_a_tracker_that_trusts_too_early_is_found_out(tmp_path, monkeypatc
     async with opened as history:
         history.owners = 3
         await history.serve(NOBODY, ANN)
-        monkeypatch.setattr(probation.earning, "is_trusted", lambda record, rules, now: True)
+        monkeypatch.setattr(earning, "is_trusted", lambda record, rules, now: True)
         await history.store.vest(ANNS, history.tick())
         monkeypatch.undo()
 
@@ -304,7 +304,7 @@ async def test_a_tracker_that_mints_more_for_one_than_its_share_is_found_out(tmp
         within = await history.store.account(ANNS, history.tick())
         assert within.earned == 12_000, "no more than a share of the day"
         assert audit(path).ok, told(audit(path))
-        monkeypatch.setattr(admission.postings, "room", lambda daily, share, used: daily)
+        monkeypatch.setattr(postings, "room", lambda daily, share, used: daily)
         await history.serve(by, ANN)
         monkeypatch.undo()
 
@@ -319,7 +319,7 @@ def doubled(monkeypatch):
     """A plug-in that doubles the usual prices."""
 
     def double(rules, work, model):
-        return 2 * pricing.prices.price(rules, work, model)
+        return 2 * prices.price(rules, work, model)
 
     monkeypatch.setattr(pricing, "plugin", lambda name: double)
 

@@ -30,7 +30,7 @@ from protocol.documents import (
 from protocol.envelope import Envelope
 from protocol.rules import Rules
 from tracker.accounts import Acting
-from tracker.earning import Missing
+from tracker.earning import NOTHING_MISSING, Missing
 from tracker.lifecycle import Attempt, Event, Job, Outcome
 
 
@@ -99,7 +99,7 @@ class AccountState:
     jobs_received: int = 0
     since: int = 0
     withheld: int = 0
-    missing: Missing = Missing()
+    missing: Missing = NOTHING_MISSING
     faults: int = 0
 
 

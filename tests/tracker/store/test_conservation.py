@@ -71,8 +71,8 @@ class Village:
                     await clerk.store.transfer(signed(said, key), said, clerk.rules, clerk.now)
             case "award":
                 to = await clerk.store.account_of(key.public)
-                said = an_award(to or 1, PRICE, nonce=a_nonce(self.number), valid_until=clerk.now + HOUR // 2)
-                await clerk.store.award(signed(said), said, clerk.now)
+                thanks = an_award(to or 1, PRICE, nonce=a_nonce(self.number), valid_until=clerk.now + HOUR // 2)
+                await clerk.store.award(signed(thanks), thanks, clerk.now)
                 self.made += PRICE
             case "vest":
                 await clerk.store.vest(await clerk.account(key), clerk.now)

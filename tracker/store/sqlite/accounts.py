@@ -29,7 +29,8 @@ _READ = (
 )
 _WRITE = (
     "UPDATE accounts SET balance = ?, held = ?, earned = ?, spent = ?, taken_free = ?, free_now = ?, free_at = ?,"
-    " jobs_done = ?, jobs_received = ?, jobs_free = ?, withheld = ?, trusted = ?, fault = ?, since = ? WHERE account = ?"
+    " jobs_done = ?, jobs_received = ?, jobs_free = ?, withheld = ?, trusted = ?, fault = ?, since = ?"
+    " WHERE account = ?"
 )
 
 
