@@ -107,8 +107,8 @@ async def test_accounts_without_kudos_have_a_limit_only_on_how_many_of_their_job
             await worker.serve(MODEL, ahead=50)
             await poor.register()
             asked = await ask(poor, 12)
-            await until(lambda: states(horde).count("leased") == 3, "three run")
-            assert states(horde).count("waiting") == 9, "what is above it waits and is not refused"
+            await until(lambda: len(leases(worker)) == 3, "three run")
+            assert states(horde) == ["leased"] * 3 + ["settled"] + ["waiting"] * 9, "what is above waits, not refused"
             waits = next(job for job in asked.jobs if job not in {lease.job for lease in leases(worker)})
             await poor.say(AskWhy(job=waits))
             assert (await poor.expect(Why)).reasons == (("running_limit", 1),)
