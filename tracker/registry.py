@@ -129,8 +129,9 @@ class Registry:
         await self.await_account(conversation)
         now = self._clock()
         changed = await self._carry_out(conversation, envelope, document, now)
-        conversation.tell(Taken(documents=(envelope.digest,)))
+        # First, for who hears that it is taken asks at once how it stands.
         await self._changed(changed, but=conversation)
+        conversation.tell(Taken(documents=(envelope.digest,)))
         if isinstance(document, Profile | Rotation | Leaving | Transfer):
             await self.tell_account(conversation)
 

@@ -249,6 +249,7 @@ async def test_leaving_burns_what_is_left_with_the_ledger_still_sound(horde: Hor
         leaving = await present(person, a_leaving())
         assert (await person.expect(Account)).number == 0
         await again(person, leaving)
+        assert (await person.expect(Account)).number == 0
         assert (await get(horde, f"/accounts/{before.number}"))[0] == 404
         anew = await person.register()
         assert anew.number > before.number
