@@ -113,6 +113,32 @@ class Places:
         return self._taken.total()
 
 
+class Rounds:
+    """Looks at every door now and then, by one timer for all of them."""
+
+    def __init__(self) -> None:
+        self._doors: set[Door] = set()
+        self._next: asyncio.TimerHandle | None = None
+
+    def add(self, door: Door) -> None:
+        """Look at this one too."""
+        self._doors.add(door)
+        if self._next is None:
+            self._next = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._go)
+
+    def remove(self, door: Door) -> None:
+        """Look at it no more."""
+        self._doors.discard(door)
+        if not self._doors and self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _go(self) -> None:
+        self._next = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._go)
+        for door in list(self._doors):
+            door.look()
+
+
 class Door(asyncio.Protocol):
     """Stands before the HTTP protocol of one connection: counts it from its first moment, and sees that it gets on.
 
@@ -127,16 +153,22 @@ class Door(asyncio.Protocol):
         "_inner",
         "_largest",
         "_last",
-        "_look",
         "_pace",
         "_places",
         "_proxies",
+        "_rounds",
         "_too_large",
         "_transport",
         "opened",
     )
 
-    def __init__(self, behind: Callable[[], asyncio.Protocol], places: Places, proxies: Sequence[IPNetwork]) -> None:
+    def __init__(
+        self,
+        behind: Callable[[], asyncio.Protocol],
+        places: Places,
+        proxies: Sequence[IPNetwork],
+        rounds: Rounds,
+    ) -> None:
         self.opened = 0.0
         self._behind = behind
         self._inner: asyncio.Protocol | None = None
@@ -144,7 +176,7 @@ class Door(asyncio.Protocol):
         self._proxies = proxies
         self._household = ""
         self._pace = Pace()
-        self._look: asyncio.TimerHandle | None = None
+        self._rounds = rounds
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
         self._transport: asyncio.Transport | None = None
         self._last = b""
@@ -155,7 +187,7 @@ class Door(asyncio.Protocol):
         """Let the connection in, or turn it away with a word."""
         self._transport = cast("asyncio.Transport", transport)
         self.opened = self._clock()
-        self._look_later()
+        self._rounds.add(self)
         peer = transport.get_extra_info("peername")
         address = parse_address(peer[0]) if isinstance(peer, tuple) else None
         if not is_trusted(address, self._proxies):
@@ -184,8 +216,7 @@ class Door(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give the place back."""
-        if self._look is not None:
-            self._look.cancel()
+        self._rounds.remove(self)
         if self._household:
             self._places.leave(self._household)
         if self._inner is not None:
@@ -222,12 +253,10 @@ class Door(asyncio.Protocol):
         if self._inner is not None:
             self._inner.resume_writing()
 
-    def _look_later(self) -> None:
-        self._look = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look_now)
-
-    def _look_now(self) -> None:
+    def look(self) -> None:
+        """Cut the connection off if it has stood still for too long."""
         transport = self._transport
-        assert transport is not None  # noqa: S101 (set before the first look is called for)
+        assert transport is not None  # noqa: S101 (set before the rounds know of this door)
         reason = self._pace.overdue(
             self._clock(),
             waiting=transport.get_write_buffer_size(),
@@ -237,5 +266,3 @@ class Door(asyncio.Protocol):
         if reason:
             log.info("cuts a connection off: %s", reason)
             transport.abort()
-        else:
-            self._look_later()

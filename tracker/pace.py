@@ -30,7 +30,7 @@ class Heads:
     size: bytes of the message under way, as far as its heads speak of them. ended: messages that are complete.
     """
 
-    __slots__ = ("_head", "_left", "_more", "ended", "size")
+    __slots__ = ("_head", "_is_last", "_left", "_more", "ended", "size")
 
     def __init__(self) -> None:
         self.size = 0
@@ -38,6 +38,7 @@ class Heads:
         self._left = 0
         self._head = b""
         self._more = False
+        self._is_last = False  # the message ends with what is left of this frame
 
     @property
     def unfinished(self) -> bool:
@@ -56,6 +57,9 @@ class Heads:
         while True:
             step = min(self._left, len(buffer) - at)
             at, self._left = at + step, self._left - step
+            if self._is_last and not self._left:
+                self._is_last = False
+                self.ended += 1
             if at == len(buffer):
                 return largest
             end = _end_of_head(buffer, at)
@@ -72,8 +76,8 @@ class Heads:
         if buffer[at] & _IS_CONTROL:
             return
         self.size = self._left + (self.size if self._more else 0)
-        self._more = not buffer[at] & _IS_LAST
-        self.ended += not self._more
+        self._is_last = bool(buffer[at] & _IS_LAST)
+        self._more = not self._is_last
 
 
 def _only_frame(data: bytes) -> int:

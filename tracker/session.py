@@ -133,7 +133,7 @@ class Session:
         self._inbound = Inbound(root, session_id)
         self._outbound: Outbound | None = None
         self._held: list[Held] = []
-        self._checked = checked or Checked()
+        self._checked = Checked() if checked is None else checked  # an empty one counts as false
 
     def challenge(self, now: int) -> bytes:
         """The tracker's first words."""

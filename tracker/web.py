@@ -30,7 +30,7 @@ from protocol.errors import Internal, OutOfTurn, OverLimit, Stopping, TooLarge, 
 from protocol.links import Link
 from protocol.postings import BURN, MINT
 from tracker.config import Settings
-from tracker.doors import Door, Places, block_of, client_address, household_of, is_trusted, parse_address
+from tracker.doors import Door, Places, Rounds, block_of, client_address, household_of, is_trusted, parse_address
 from tracker.ledger import day_of
 from tracker.store.base import Page, StoreError
 
@@ -70,7 +70,7 @@ http_log.addFilter(_not_ours)
 HEAD_SECONDS = 8.0
 #: So long a peer may take to answer the end of a WebSocket.
 CLOSE_SECONDS = 3.0
-#: So long somebody who never said hello may take for it.
+#: So long somebody who never said hello may take for it; it is part of the time for hello.
 HURRY_SECONDS = 0.5
 #: A reason has to fit into a WebSocket's close frame.
 MAX_REASON_BYTES = 120
@@ -107,16 +107,17 @@ class Socket(Protocol):
 class Outlet:
     """Messages on their way to one peer, and whether the connection is to end. The coordinator's end of a socket.
 
-    Most peers say and hear nothing most of the time: what is only needed in between is made then.
+    Most peers say and hear nothing most of the time: what is only needed in between, the task too, is made then.
     """
 
-    __slots__ = ("_abort", "_last_resort", "_limit", "_reason", "_waiting", "_wake")
+    __slots__ = ("_abort", "_last_resort", "_limit", "_reason", "_socket", "_waiting", "_writer")
 
     def __init__(self, limit: int, abort: Callable[[], None]) -> None:
         self._limit = limit
         self._abort = abort
         self._waiting: deque[bytes] | None = None
-        self._wake: asyncio.Future[None] | None = None
+        self._socket: Socket | None = None
+        self._writer: asyncio.Task[None] | None = None
         self._reason: str | None = None
         self._last_resort: asyncio.TimerHandle | None = None
 
@@ -134,9 +135,15 @@ class Outlet:
         self._waiting.append(raw)
         self._stir()
 
+    def write_to(self, socket: Socket) -> None:
+        """From now on, what waits and what comes is sent there, and the connection ends there."""
+        self._socket = socket
+        if self._waiting or self._reason is not None:
+            self._stir()
+
     def _stir(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        if self._writer is None and self._socket is not None:
+            self._writer = asyncio.create_task(self._write(self._socket), name="peer-writer")
 
     def close(self, reason: str, *, hurry: bool = False) -> None:
         """End the connection when what waits has been sent, or soon (very soon in a hurry), if it cannot be."""
@@ -146,30 +153,37 @@ class Outlet:
             patience = HURRY_SECONDS if hurry else 2 * CLOSE_SECONDS
             self._last_resort = asyncio.get_running_loop().call_later(patience, self._abort)
 
-    async def write_to(self, socket: Socket) -> None:
-        """Send what comes until the connection ends."""
+    async def _write(self, socket: Socket) -> None:
         with suppress(ConnectionError):
-            while self._waiting or self._reason is None:
-                while self._waiting:
-                    await socket.send_bytes(self._waiting.popleft())
-                self._waiting = None
-                if self._reason is None:
-                    self._wake = asyncio.get_running_loop().create_future()
-                    await self._wake
-                    self._wake = None
+            while self._waiting:
+                await socket.send_bytes(self._waiting.popleft())
+            self._waiting = None
+            if self._reason is None:
+                self._writer = None
+                return
             code = WSCloseCode.GOING_AWAY if self._reason.startswith(Stopping.code) else WSCloseCode.POLICY_VIOLATION
             await socket.close(code=code, message=self._reason.encode()[:MAX_REASON_BYTES])
+
+    async def finish(self) -> None:
+        """Wait until all is said and the connection is ended."""
+        if self._writer is not None:
+            await self._writer
 
     @property
     def is_closing(self) -> bool:
         """Whether the connection is to end."""
         return self._reason is not None
 
-    def ended(self) -> None:
+    async def ended(self) -> None:
         """The socket is gone."""
         self._reason = self._reason or "gone"
+        self._socket = None
         if self._last_resort is not None:
             self._last_resort.cancel()
+        if self._writer is not None:
+            self._writer.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._writer
 
 
 class CannotListen(Exception):
@@ -234,8 +248,8 @@ async def serving(app: web.Application) -> AsyncIterator[Link]:
     )
     await runner.setup()
     try:
-        behind = cast("Callable[[], asyncio.Protocol]", runner.server)
-        listener = await _listen_at(settings, lambda: Door(behind, desk.places, settings.trusted_proxies))
+        behind, rounds = cast("Callable[[], asyncio.Protocol]", runner.server), Rounds()
+        listener = await _listen_at(settings, lambda: Door(behind, desk.places, settings.trusted_proxies, rounds))
         desk.url = settings.link_url(listener.sockets[0].getsockname()[1])
         try:
             yield desk.link
@@ -329,24 +343,21 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
     outlet = Outlet(desk.settings.outbox, lambda: request.transport.abort() if request.transport else None)
     conversation = desk.coordinator.open(outlet, origin)
     desk.outlets.add(outlet)
-    writer = asyncio.create_task(outlet.write_to(socket), name="peer-writer")
+    outlet.write_to(socket)
     door.upgraded(lambda: _largest(conversation), lambda size: _too_large(conversation, size))
     deadline = asyncio.get_running_loop().call_at(
-        door.opened + desk.coordinator.hello_deadline_s, _end_if_silent, conversation, outlet
+        door.opened + desk.coordinator.hello_deadline_s - HURRY_SECONDS, _end_if_silent, conversation, outlet
     )
     try:
         conversation.start()
         await _listen(socket, conversation, outlet, deadline)
         if outlet.is_closing:  # what was said last is on its way
-            await writer
+            await outlet.finish()
     finally:
         deadline.cancel()
         desk.outlets.discard(outlet)
         conversation.closed()
-        outlet.ended()
-        writer.cancel()
-        with suppress(asyncio.CancelledError):
-            await writer
+        await outlet.ended()
     return socket
 
 

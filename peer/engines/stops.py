@@ -14,7 +14,7 @@ class StopFilter:
     def __init__(self, stops: Sequence[str], shown: str = "") -> None:
         self._stops = [stop for stop in stops if stop]
         longest = max(map(len, self._stops), default=0)
-        self._shown = shown[len(shown) - max(0, longest - 1) :] if longest > 1 else ""
+        self._shown = shown[max(0, len(shown) - longest + 1) :] if longest > 1 else ""
         self._held = ""
         self.stopped = False
 

@@ -90,7 +90,8 @@ class Ends:
         self._stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, HOST, 0, ssl_context=certificate.context)
         await site.start()
-        self._ports = {"large": server.port, "small": server.port, "bare": runner.addresses[0][1]}
+        bare = runner.addresses[0][1]
+        self._ports = {"large": server.port, "small": server.port, "bare": bare, "kept": bare}
 
     def _count_handshake(self, *_: object) -> None:
         self._handshakes += 1
@@ -152,7 +153,7 @@ class Ends:
             self._session = await self._stack.enter_async_context(
                 aiohttp.ClientSession(read_bufsize=READ_BYTES, auto_decompress=False)
             )
-        fetch = self._bare_download if what == "bare" else self._download
+        fetch = {"bare": self._bare_download, "kept": self._kept_download}.get(what, self._download)
         left = iter(range(count))
         pin = aiohttp.Fingerprint(certificate)
 
@@ -173,6 +174,12 @@ class Ends:
             async for piece in response.content.iter_any():
                 total += len(piece)
         return total
+
+    async def _kept_download(self, where: dict[str, Any], certificate: bytes, pin: aiohttp.Fingerprint) -> int:
+        """The same, by a client that has the bytes when it is done, as a requester does."""
+        assert self._session is not None
+        async with self._session.post(f"https://{HOST}:{where['port']}/stream", data=b"", ssl=pin) as response:
+            return len(await response.read())
 
     async def _download(self, where: dict[str, Any], certificate: bytes, pin: aiohttp.Fingerprint) -> int:
         """One result as a requester takes it; raises if it is not what the receipt says."""

@@ -37,7 +37,9 @@ FIGURES = {
     "streams": {
         "stream_mb_per_s",
         "bare_download_mb_per_s",
+        "kept_download_mb_per_s",
         "stream_ratio",
+        "stream_ratio_kept",
         "small_results_per_s",
         "small_results_handshakes",
     },

@@ -37,7 +37,7 @@ from tests.support.builders import (
 from tests.support.database import tables
 from tracker.config import Settings
 from tracker.coordinator import Coordinator
-from tracker.doors import Door
+from tracker.doors import Door, Rounds
 from tracker.store.sqlite import SqliteStore
 from tracker.web import DESK, http_log, make_app
 
@@ -138,8 +138,8 @@ class TrackerWeb(HttpTarget):
         app = make_app(await self._coordinator.__aenter__(), settings)
         self._runner = web.AppRunner(app, access_log=None, logger=http_log, lingering_time=0.01)
         await self._runner.setup()
-        behind = cast("Callable[[], asyncio.Protocol]", self._runner.server)
-        self.make = lambda: Door(behind, app[DESK].places, ())
+        behind, rounds = cast("Callable[[], asyncio.Protocol]", self._runner.server), Rounds()
+        self.make = lambda: Door(behind, app[DESK].places, (), rounds)
         self.before = tables(self.path)
 
     def check(self) -> None:

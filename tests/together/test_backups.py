@@ -106,7 +106,7 @@ async def test_a_backup_under_load_is_a_sound_ledger_of_one_moment(tmp_path: Pat
 
 async def a_horde_that_pays(horde: Horde) -> None:
     await horde.worker("ann", "--dry-run", "image")
-    await horde.worker("bob", "--dry-run", "text:step_ms=20")
+    await horde.worker("bob", "--dry-run", "text:step_ms=150")  # 40 tokens outlast a backup
     horde.join("payer")
     assert horde.link is not None
     await fund(horde.link, horde.home("payer").key())

@@ -30,8 +30,8 @@ def install(trap: Trap, fault: str) -> None:
     wrap(trap, Conversation, "hand", before=_handed)
     write_to = Outlet.write_to
 
-    async def watched(outlet: Outlet, socket: Socket) -> None:
-        await write_to(outlet, _Watched(trap, socket))
+    def watched(outlet: Outlet, socket: Socket) -> None:
+        write_to(outlet, _Watched(trap, socket))
 
     Outlet.write_to = watched  # type: ignore[assignment, method-assign]
 

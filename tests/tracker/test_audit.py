@@ -188,6 +188,7 @@ def test_a_flipped_byte_is_found_wherever_it_is(database, table, column, found):
         ("UPDATE jobs SET held = held + 1 WHERE state = 'waiting'", "what its hold contains"),
         ("UPDATE jobs SET settled = 2 WHERE state = 'settled'", "the job's state"),
         ("UPDATE jobs SET attempt = attempt + 1 WHERE state = 'leased'", "its latest attempt"),
+        ("UPDATE jobs SET signer = zeroblob(32) WHERE state = 'waiting'", "who asked for it"),
         ("UPDATE attempts SET price = price + 1 WHERE price > 0", "price: found"),
         ("UPDATE attempts SET tax = 0 WHERE tax > 0", "the attempt's free part and tax"),
         ("UPDATE requests SET payer = 101 WHERE payer = 102", "payer: found 101, wanted 102"),

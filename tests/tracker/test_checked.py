@@ -8,6 +8,7 @@ from protocol.envelope import Envelope
 from protocol.errors import BadSignature
 from protocol.keys import SIGNATURE_BYTES
 from tests.support.builders import a_key, a_lease, a_receipt, signed
+from tests.support.peers import delivered
 from tracker import checked
 from tracker.checked import Checked
 
@@ -58,3 +59,12 @@ def test_what_is_remembered_has_an_end(monkeypatch, asked):
     assert len(known) == 2
     known.verify(receipts[0])
     assert asked == [*receipts, receipts[0]]
+
+
+async def test_a_receipt_and_the_acknowledgement_that_contains_it_cost_one_check(desk, asked):
+    """Also of a worker that connected when no receipt had ever come."""
+    _, requester, _, receipt = await delivered(desk)
+    await requester.acknowledge(receipt)
+    await desk.quiet()
+    assert [envelope.raw for envelope in asked].count(receipt.raw) == 1
+    assert len(desk.coordinator.checked) == 0

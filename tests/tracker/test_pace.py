@@ -83,6 +83,23 @@ def test_a_message_that_does_not_end_is_overdue_whatever_is_said_in_between():
     assert "not complete" in overdue(pace, MESSAGE_SECONDS)
 
 
+def test_a_message_has_its_time_from_the_first_byte_of_its_head():
+    pace, raw = Pace(), frame(70_000)
+    pace.upgraded()
+    for second in range(int(MESSAGE_SECONDS)):
+        pace.heard(raw[2 * second : 2 * second + 2], second)  # 14 bytes of it are the head
+        assert not overdue(pace, second)
+    assert "not complete" in overdue(pace, MESSAGE_SECONDS)
+
+
+def test_a_message_has_no_more_time_for_its_last_frame():
+    pace = Pace()
+    pace.upgraded()
+    pace.heard(frame(10, last=False), 0)
+    pace.heard(frame(10, opcode=CONTINUATION)[:-1], MESSAGE_SECONDS - 1)
+    assert "not complete" in overdue(pace, MESSAGE_SECONDS)
+
+
 def test_messages_that_follow_each_other_without_a_pause_are_not_overdue():
     pace = Pace()
     pace.upgraded()

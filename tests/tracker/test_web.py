@@ -365,26 +365,26 @@ async def test_a_peer_that_takes_too_little_is_cut_off():
 
     assert aborted == [True]
     assert outlet.is_closing
-    outlet.ended()
+    await outlet.ended()
 
 
 async def test_what_was_said_is_sent_in_order_before_the_end():
     socket = SlowSocket()
     outlet = Outlet(100, lambda: None)
-    writer = asyncio.create_task(outlet.write_to(socket))
+    outlet.write_to(socket)
     outlet.send(b"1")
     outlet.send(b"2")
     outlet.close("busy: " + "x" * 200)
     outlet.send(b"after the end")
     outlet.close("another reason")
     socket.ready.set()
-    await writer
+    await outlet.finish()
 
     assert socket.sent == [b"1", b"2"]
     code, reason = socket.closed_with
     assert code == aiohttp.WSCloseCode.POLICY_VIOLATION
     assert reason == b"busy: " + b"x" * 114
-    outlet.ended()
+    await outlet.ended()
 
 
 async def test_a_peer_that_does_not_take_the_end_is_cut_off(monkeypatch):
@@ -392,12 +392,27 @@ async def test_a_peer_that_does_not_take_the_end_is_cut_off(monkeypatch):
     aborted = asyncio.Event()
     outlet = Outlet(100, aborted.set)
     outlet.send(b"1")
-    writer = asyncio.create_task(outlet.write_to(SlowSocket()))
+    outlet.write_to(SlowSocket())
     outlet.close("stopping: soon")
 
     async with asyncio.timeout(30):
         await aborted.wait()
-    writer.cancel()
+    await outlet.ended()
+
+
+async def test_nothing_runs_for_a_peer_to_which_nothing_is_said():
+    socket = SlowSocket()
+    socket.ready.set()
+    before = asyncio.all_tasks()
+    outlet = Outlet(100, lambda: None)
+    outlet.write_to(socket)
+    assert asyncio.all_tasks() == before
+    for number in range(2):
+        outlet.send(bytes([number]))
+        await outlet.finish()
+        assert asyncio.all_tasks() == before
+    assert socket.sent == [b"\0", b"\1"]
+    await outlet.ended()
 
 
 # Readers

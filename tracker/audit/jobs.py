@@ -46,14 +46,15 @@ def check_jobs(connection: sqlite3.Connection, horde: Horde, walk: Walk, finding
     """Each job's state is what the entries say; how many jobs there are."""
     count = 0
     books = walk.seen.books
-    for job, state, held, attempt, attempts, settled in connection.execute(
-        "SELECT j.job, j.state, j.held, j.attempt, (SELECT max(attempt) FROM attempts a WHERE a.job = j.job), j.settled"
-        " FROM jobs j"
+    for job, state, held, attempt, attempts, settled, signer, asker in connection.execute(
+        "SELECT j.job, j.state, j.held, j.attempt, (SELECT max(attempt) FROM attempts a WHERE a.job = j.job),"
+        " j.settled, j.signer, r.signer FROM jobs j LEFT JOIN requests r ON r.request = j.request"
     ):
         count += 1
         what = f"job {job[:8].hex()}…"
         findings.expect(f"{what}: what its hold contains", held, books.holds.get(job, 0))
         findings.expect(f"{what}: its latest attempt", attempt, attempts or 0)
+        findings.expect(f"{what}: who asked for it", signer, asker)
         if state not in LIVE:
             findings.expect(f"{what}, which is {state}: what is still held", books.holds.get(job, 0), 0)
         if state == State.REFUNDED and job not in walk.seen.refunded:

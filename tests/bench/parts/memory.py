@@ -36,6 +36,6 @@ async def measure(bench: Bench) -> list[Figure]:
     peers = bench.scale.idle_peers
     return [
         Figure("tracker_rss_mib_fresh", "MiB", f"resident, with {FIRST} idle peers", fresh, at_most(80)),
-        Figure("tracker_rss_mib_1k_peers", "MiB", f"resident, with {peers} idle peers", full),
+        Figure("tracker_rss_mib_1k_peers", "MiB", f"resident, with {peers} idle peers", full, at_most(80)),
         Figure("rss_kib_per_peer", "KiB", f"of each of {peers} idle peers", each, at_most(20)),
     ]

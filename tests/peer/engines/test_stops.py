@@ -1,7 +1,7 @@
 """Stop texts, however the text is cut into pieces."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from peer.engines.stops import StopFilter
@@ -41,6 +41,7 @@ def test_what_was_shown_is_never_part_of_a_stop_text(stops, pieces):
 
 
 @given(st.lists(WORDS, max_size=4), st.text(LETTERS, max_size=6), st.lists(st.text(LETTERS, max_size=3), max_size=6))
+@example(stops=["abb", "aaaa"], prefix="ab", pieces=["b"])  # the prefix is shorter than the longest stop text
 def test_a_stop_text_that_begins_in_the_prefix_is_found(stops, prefix, pieces):
     told, stopped = answer(stops, prefix)
     rest, stopped_later = filtered(stops, pieces, prefix)

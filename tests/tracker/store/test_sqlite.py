@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import count
 
 import pytest
 
@@ -33,7 +34,7 @@ from tests.tracker.store.contract import StoreContract, everything
 from tests.tracker.store.people_contract import PeopleContract
 from tracker.lifecycle import State
 from tracker.store.base import Choice, StoreError, StoreFull
-from tracker.store.sqlite import SqliteStore, admission, database, rows
+from tracker.store.sqlite import SqliteStore, admission, database, rows, writer
 from tracker.store.sqlite.database import APPLICATION_ID, connect, migrations
 from tracker.store.sqlite.mint import Between
 
@@ -138,10 +139,12 @@ async def test_what_was_confirmed_is_in_the_file_for_others_to_read(store, clerk
     assert read(path, "SELECT job, state FROM jobs") == [(job.handle, "waiting")]
 
 
-async def test_steps_that_come_together_share_a_commit(store, clerk):
+async def commits_of_many(store, clerk, monkeypatch, step_seconds):
+    """How many commits one step makes, and 49 that come while it is committed, if each takes so long."""
     commits = []
     begun, go_on = threading.Event(), threading.Event()
     loop = threading.current_thread()
+    looks = count()
 
     def trace(sql):
         if sql == "COMMIT" and threading.current_thread() is not loop:  # there, nothing was written
@@ -149,6 +152,7 @@ async def test_steps_that_come_together_share_a_commit(store, clerk):
             begun.set()
             go_on.wait()
 
+    monkeypatch.setattr(store._writer, "_clock", lambda: next(looks) * step_seconds)
     await on_the_writer(store, lambda connection: connection.set_trace_callback(trace))
     first = asyncio.create_task(clerk.account(a_key(0)))
     while not begun.is_set():  # noqa: ASYNC110 (another thread sets it)
@@ -156,9 +160,21 @@ async def test_steps_that_come_together_share_a_commit(store, clerk):
     steps = [asyncio.create_task(clerk.account(a_key(number))) for number in range(1, 50)]
     await asyncio.sleep(0)
     go_on.set()
-    await asyncio.gather(first, *steps)
+    numbers = await asyncio.gather(first, *steps)
     await on_the_writer(store, lambda connection: connection.set_trace_callback(None))
-    assert len(commits) == 2, "one for the step that was under way, one for all that came meanwhile"
+    assert len(set(numbers)) == 50
+    return len(commits)
+
+
+async def test_steps_that_come_together_share_a_commit(store, clerk, monkeypatch):
+    assert await commits_of_many(store, clerk, monkeypatch, 0) == 2, (
+        "one for the first, one for all that came meanwhile"
+    )
+
+
+async def test_steps_that_take_long_together_leave_the_loop_its_turn(store, clerk, monkeypatch):
+    seven = writer.MAX_BATCH_SECONDS / 6.5  # in so many turns the time is over
+    assert await commits_of_many(store, clerk, monkeypatch, seven) == 1 + 49 / 7
 
 
 async def test_a_full_disk_fails_the_step_and_changes_nothing(store, clerk, path):
@@ -464,3 +480,45 @@ async def test_whatever_stops_a_commit_the_next_one_is_made(store, clerk, monkey
     monkeypatch.undo()
 
     assert await clerk.account(a_key(71)) >= 100
+
+
+class Worn:
+    """A connection whose next statements of these fail."""
+
+    def __init__(self, connection, *fails):
+        self._connection = connection
+        self._fails = list(fails)
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+    def execute(self, sql, *values):
+        if sql in self._fails:
+            self._fails.remove(sql)
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(sql, *values)
+
+
+async def test_a_commit_that_cannot_even_be_undone_stops_nobody_for_good(store, clerk, monkeypatch):
+    number = await clerk.account(a_key(70))
+    worn = Worn(store._writer._connection, "COMMIT", "ROLLBACK")
+    monkeypatch.setattr(store._writer, "_connection", worn)
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            await clerk.account(a_key(71))
+
+    assert await clerk.account(a_key(72)) == number + 1
+
+
+async def test_a_transaction_that_sqlite_has_given_up_takes_none_of_its_steps_apart(store, clerk, path):
+    def run_out_of_memory(connection):
+        connection.execute("ROLLBACK")
+        raise MemoryError
+
+    steps = [clerk.account(a_key(80)), on_the_writer(store, run_out_of_memory), clerk.account(a_key(81))]
+    results = await asyncio.gather(*steps, return_exceptions=True)
+
+    assert [type(result) for result in results] == [StoreError] * 3
+    known = {key for (key,) in read(path, "SELECT key FROM keys")}
+    assert not known & {a_key(80).public, a_key(81).public}
+    assert await clerk.account(a_key(81)) >= 100

@@ -17,8 +17,10 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +29,8 @@ from tracker.store.base import StoreError, StoreFull
 T = TypeVar("T")
 
 MAX_BATCH = 256
+#: A batch that has run for so long holds the loop up no longer: what is left comes into the next one.
+MAX_BATCH_SECONDS = 0.02
 
 
 class State(Protocol):
@@ -69,7 +73,10 @@ class _HalfDone(Exception):
 class Writer:
     """Owns the connection, which is used by one thread at a time. Steps are run in the order of the calls."""
 
-    def __init__(self, connection: sqlite3.Connection, state: State) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, state: State, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._connection = connection
         self._state = state
         self._steps: deque[_Step] = deque()
@@ -106,14 +113,16 @@ class Writer:
 
     def _next_batch(self) -> None:
         """Run all steps that wait; what they wrote is committed in the thread."""
-        while self._steps:
-            batch = self._take_batch()
-            if self._run(batch):
-                self._commits.put(batch)
-                return
-            self._answer(batch)
-        self._is_busy = False
-        self._idle.set()
+        if not self._steps:
+            self._is_busy = False
+            self._idle.set()
+            return
+        batch = self._take_batch()
+        if self._run(batch):
+            self._commits.put(batch)
+            return
+        self._answer(batch)
+        self._loop.call_soon(self._next_batch)
 
     def _take_batch(self) -> _Batch:
         count = min(len(self._steps), MAX_BATCH)
@@ -136,8 +145,14 @@ class Writer:
         connection = self._connection
         changes = connection.total_changes
         connection.execute("BEGIN IMMEDIATE")
-        for step in batch.steps:
-            run(step)
+        until = self._clock() + MAX_BATCH_SECONDS
+        rest = deque(batch.steps)
+        while rest:
+            run(rest.popleft())
+            if self._clock() >= until:
+                break
+        self._steps.extendleft(reversed(rest))
+        del batch.steps[len(batch.steps) - len(rest) :]
         self._state.before_commit(connection)
         if connection.total_changes != changes:
             return True
@@ -152,6 +167,8 @@ class Writer:
         except sqlite3.OperationalError:
             raise  # no room, no access: the whole batch fails
         except Exception as error:
+            if not self._connection.in_transaction:
+                raise  # SQLite itself has rolled all of it back, as it does when it runs out of memory
             if self._connection.total_changes != changes or self._state.snapshot() != before:
                 raise _HalfDone from error
             step.error = error
@@ -165,7 +182,9 @@ class Writer:
             step.result = step.run(self._connection)
         except sqlite3.OperationalError:
             raise
-        except Exception as error:  # noqa: BLE001 (handed to whoever asked for the step)
+        except Exception as error:
+            if not self._connection.in_transaction:
+                raise
             self._connection.execute("ROLLBACK TO step")
             self._state.restore(before)
             step.error = error
@@ -182,9 +201,10 @@ class Writer:
 
     def _undo(self, batch: _Batch, error: Exception) -> None:
         """If it cannot be committed, every step of a batch has failed."""
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
         batch.failure = _translate(error)
+        with suppress(sqlite3.Error):  # then the next batch cannot begin either, and tries this again
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def _committed(self, batch: _Batch) -> None:
         self._answer(batch)
