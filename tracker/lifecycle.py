@@ -44,8 +44,11 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """One result that somebody asked for. carried: the kudos behind it did not cover its price when it was admitted, so
-    that others carry part of it. delegation: digest of the one by which its requester asked for the payer, if it did."""
+    """One result that somebody asked for.
+
+    carried: the kudos behind it did not cover its price when it was admitted, so that others carry part of it.
+    delegation: digest of the one by which its requester asked for the payer, if it did.
+    """
 
     handle: bytes
     request: bytes

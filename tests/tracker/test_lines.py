@@ -150,7 +150,7 @@ def test_other_rules_hold_at_once():
 def test_jobs_that_are_kept_back_cost_nobody_a_look_however_many_they_are(looks, every):
     costs = []
     for many in (10, 5_000):
-        queue = a_queue(*(carried(number) for number in range(many)), waiting(90_000, score=-10**6, origin="rich"))
+        queue = a_queue(*(carried(number) for number in range(many)), waiting(90_000, score=-(10**6), origin="rich"))
         served(queue, a_worker(), count=2)
         found, cost = cost_of_next(queue, a_worker(), looks, every)
         assert found
