@@ -1,4 +1,4 @@
-"""Issue 4, point 1: accounts. Real trackers, real sockets, and the commands that people type."""
+"""Accounts. Real trackers, real sockets, and the commands that people type."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.people import (
 )
 from tests.support.raw_peer import RawPeer, a_picture, fund
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.ci_slow]
 
 FREE = "This horde is free for everyone"
 STRANGER = SigningKey.generate()

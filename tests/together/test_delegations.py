@@ -1,4 +1,4 @@
-"""Issue 4, point 2: delegations, and the services that ask for users of their own. Real trackers, real sockets."""
+"""Delegations, and the services that ask for users of their own. Real trackers, real sockets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.support.people import (
 )
 from tests.support.raw_peer import RawPeer, a_picture, fund, now_ms
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.ci_slow]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

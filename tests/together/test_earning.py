@@ -1,4 +1,4 @@
-"""Issue 4, points 3 to 5, over real sockets: prices, earning by serving and by awards, probation, the mint."""
+"""Prices, earning by serving and by awards, probation, the mint."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from tests.support.builders import an_award
 from tests.support.horde import PATIENCE_S, POLL_S, Horde
 from tests.support.price_plugin import install
 from tests.support.raw_peer import RawPeer, a_picture, now_ms
+
+pytestmark = pytest.mark.ci_slow
 
 WORK = ImageWork(width=64, height=64, steps=3)
 IMAGE = ("--dry-run", "image")

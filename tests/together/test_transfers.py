@@ -1,4 +1,4 @@
-"""Issue 4, point 6, over real sockets: transfers `on`, `limited` and `off`; never anonymous; idempotent."""
+"""Transfers `on`, `limited` and `off`; never anonymous; idempotent."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ async def test_a_step_that_refuses_after_it_wrote_is_undone_alone_in_memory_too(
     assert await clerk.balance(number) == 10
     assert read(path, f"SELECT balance FROM accounts WHERE account = {number}") == [(10,)]
     assert read(path, "SELECT * FROM mint_days WHERE reserved OR minted OR day = 2") == []
-    assert read(path, "SELECT * FROM mint_shares") == []
+    assert read(path, "SELECT * FROM mint_shares WHERE reserved OR minted") == []
     assert taken[-2:] == [0, 5], "each saw what the one before had left, and nothing of what was undone"
     await on_the_writer(store, lambda c: tables.accounts.move(c, ((number, -10), (MINT, 10))))
 
