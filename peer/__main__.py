@@ -5,9 +5,12 @@ from __future__ import annotations
 import click
 
 from peer.commands import exits
+from peer.commands.account import account
 from peer.commands.ask import image, text
+from peer.commands.delegate import delegate
 from peer.commands.demo import demo
-from peer.commands.horde import account, join, status
+from peer.commands.horde import join, status
+from peer.commands.transfer import transfer
 from peer.commands.verify import verify
 from peer.commands.worker import worker
 
@@ -36,7 +39,7 @@ def main() -> None:
     """
 
 
-for _command in (demo, join, image, text, worker, account, status, verify):
+for _command in (demo, join, image, text, worker, account, delegate, transfer, status, verify):
     main.add_command(_command)
 
 

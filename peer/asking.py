@@ -67,7 +67,7 @@ class Inbox:
 class Asking:
     """One request, from its signature to the end of its last job.
 
-    finished: called once, when nothing of it is under way any more.
+    finished: called once, when nothing of it is under way any more. user: a service's pseudonym of its user.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Asking:
         desk: Desk,
         random: random.Random,
         finished: Callable[[Asking], None],
+        user: bytes = b"",
     ) -> None:
         self.nonce = secrets.token_bytes(NONCE_BYTES)
         self.inbox = Inbox()
@@ -97,6 +98,7 @@ class Asking:
             public=public,
             private_digest=private_digest(content),
             job_key=job_key.public,
+            user=user,
         )
         self.envelope = sign(document, key, desk.line.root)
         self._secrets = Secrets(job_key, content, self.envelope.raw)

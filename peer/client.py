@@ -29,23 +29,39 @@ from peer.follow import LeaseCame, SettlementCame, StatementRefused
 from peer.home import Home
 from peer.job import Desk, Job
 from peer.keeping import PASSING, Showing
+from peer.keyring import pseudonym
+from peer.measures import check_public, image_work, public_part, text_work, thousandths
+from peer.presenting import Presenting
 from peer.stream_reader import BadRecord, StreamReader, Worker, worker_of
+from peer.turns import text_private
 from protocol import messages
 from protocol.digests import new_salt
-from protocol.documents import Lease, PeerRecord, RulesDocument, Serving, Settlement, open_document
+from protocol.documents import Document, Lease, PeerRecord, RulesDocument, Serving, Settlement, open_document, sign
 from protocol.envelope import Envelope, parse
 from protocol.keys import SigningKey
 from protocol.links import Link, parse_link
-from protocol.messages import Account, AskAccount, AskWhy, Held, Register, SessionMessage, Welcome, Why
+from protocol.messages import (
+    Account,
+    AskAccount,
+    AskDelegations,
+    AskQuote,
+    AskWhy,
+    Delegations,
+    Given,
+    Held,
+    Quote,
+    Register,
+    SessionMessage,
+    Welcome,
+    Why,
+)
 from protocol.rules import Rules
 from protocol.work import (
     MAX_SEED,
-    ChatMessage,
     ImagePrivate,
     ImageWork,
     PrivatePart,
     PublicPart,
-    TextPrivate,
     TextWork,
 )
 
@@ -105,6 +121,8 @@ class Client:
         self._jobs: dict[bytes, Job] = {}
         self._left_over: dict[bytes, Unsettled] = {}
         self._answers: dict[str, list[tuple[bytes, asyncio.Future[Any]]]] = {}
+        self._presenting = Presenting()
+        self._given: list[Given] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
 
@@ -168,23 +186,24 @@ class Client:
         sampler: str = "",
         n: int = 1,
         max_price: float = 0,
+        user: str = "",
     ) -> AsyncGenerator[Event, None]:
         """Ask for n pictures; what happens to them, as it happens.
 
         seed: of the first picture, the next one gets the next; random if None. max_price: kudos that one picture may
-        cost without tax, 0 for no bound. Raises `BadRequest` at once, and `Refused` or a `JobError` in its course.
+        cost without tax, 0 for no bound. user: of a service account, whom it asks for; only a pseudonym leaves this
+        machine. Raises `BadRequest` at once, and `Refused` or a `JobError` in its course.
         """
-        scale = _thousandths("guidance", guidance)
-        work = ImageWork(width=width, height=height, steps=steps, guidance_passes=2 if scale > 1000 else 1)
+        work = image_work(width, height, steps, guidance)
         private = ImagePrivate(
             prompt=prompt,
             negative_prompt=negative_prompt,
             seed=self._seed(seed, n),
-            guidance=scale,
+            guidance=thousandths("guidance", guidance),
             sampler=sampler,
             salt=new_salt(),
         )
-        return self._ask(self._public(work, models, n, max_price), private)
+        return self._ask(public_part(work, models, n, max_price), private, user)
 
     def text(
         self,
@@ -204,40 +223,73 @@ class Client:
         seed: int | None = None,
         n: int = 1,
         max_price: float = 0,
+        user: str = "",
     ) -> AsyncGenerator[Event, None]:
         """Ask for n texts; what happens to them, as it happens.
 
         prompt: a question, or the turns of a conversation as pairs (role, content), roles being `system`, `user` and
         `assistant`; with `raw`, text to go on from without any template. Else as `image`.
         """
-        private = _text_private(
+        private = text_private(
             prompt,
             system,
             raw=raw,
             stop=tuple(stop),
             seed=self._seed(seed, n),
-            temperature=_thousandths("temperature", temperature),
-            top_p=_thousandths("top_p", top_p),
+            temperature=thousandths("temperature", temperature),
+            top_p=thousandths("top_p", top_p),
             top_k=top_k,
-            min_p=_thousandths("min_p", min_p),
-            repeat_penalty=_thousandths("repeat_penalty", repeat_penalty),
+            min_p=thousandths("min_p", min_p),
+            repeat_penalty=thousandths("repeat_penalty", repeat_penalty),
             salt=new_salt(),
         )
-        if context <= max_tokens:
-            raise BadRequest(
-                f"context {context} leaves no room for a prompt beside an answer of up to {max_tokens} tokens: "
-                "ask for fewer tokens (max_tokens) or for more context"
-            )
-        work = TextWork(max_tokens=max_tokens, context_tokens=context)
-        return self._ask(self._public(work, models, n, max_price), private)
+        return self._ask(public_part(text_work(max_tokens, context), models, n, max_price), private, user)
 
     async def account(self) -> Account:
         """How our account stands; its number is 0 if this key has none."""
         return await self._exchange(AskAccount(), Account)
 
-    async def register(self) -> Account:
-        """Make our key an account of this horde; the account. Does no harm if it is one already."""
-        return await self._exchange(Register(), Account)
+    async def register(self, invite: str = "") -> Account:
+        """Make our key an account of this horde; the account. Does no harm if it is one already.
+
+        invite: the operator's code, where the horde wants one.
+        """
+        return await self._exchange(Register(invite=invite), Account)
+
+    async def delegations(self) -> Sequence[Given]:
+        """The delegations of our account that stand, the oldest first."""
+        return (await self._exchange(AskDelegations(), Delegations)).entries
+
+    def now(self) -> int:
+        """The tracker's clock, by which documents are dated."""
+        return self._connection.now()
+
+    async def present(self, document: Document, key: SigningKey | None = None) -> Envelope:
+        """Sign a document about an account, with `key` in place of our own if one is given, and hand it over; returns
+        when it is durable. Raises `Refused`."""
+        envelope = sign(document, key or self.key, self.link.root)
+        while True:
+            await self._until_ready()
+            answer = self._presenting.begin(envelope.digest)
+            try:
+                await self._connection.send_document(envelope)
+                either: set[asyncio.Future[Any]] = {answer, self._running}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._presenting.end(envelope.digest)
+            if answer.done() and answer.result():
+                return envelope
+
+    async def quote(
+        self, work: ImageWork | TextWork, *, models: Sequence[str] = (), n: int = 1, max_price: float = 0
+    ) -> Quote:
+        """What such a request would cost now, and how long it would wait. Asks for no work, and nothing is stored.
+
+        work: see `peer.measures`. Raises `BadRequest`, and `Refused` where the request would be refused.
+        """
+        public = public_part(work, models, n, max_price)
+        check_public(public)
+        return await self._exchange(AskQuote(public=public), Quote)
 
     async def why(self, job: bytes) -> dict[str, int]:
         """Why a waiting job of ours waits: how many workers cannot take it, by reason."""
@@ -250,9 +302,6 @@ class Client:
 
     # Asking
 
-    def _public(self, work: ImageWork | TextWork, models: Sequence[str], n: int, max_price: float) -> PublicPart:
-        return PublicPart(work=work, models=tuple(models), n=n, max_price=_thousandths("max_price", max_price))
-
     def _seed(self, seed: int | None, n: int) -> int:
         if seed is None:
             return self._random.randrange(MAX_SEED - max(n, 0) + 1)
@@ -260,11 +309,17 @@ class Client:
             raise BadRequest(f"seed {seed}: wanted 0 to {MAX_SEED}, also for the last of {n} results")
         return seed
 
-    def _ask(self, public: PublicPart, private: PrivatePart) -> AsyncGenerator[Event, None]:
+    def _ask(self, public: PublicPart, private: PrivatePart, user: str) -> AsyncGenerator[Event, None]:
         if not hasattr(self, "_desk"):
             raise RuntimeError("this client is not open: ask inside of `async with Client(link) as horde:`")
         # Made at once and not with the first event, so that a bad value is refused where it was given.
-        return self._events(Asking(public, private, self.key, self._desk, self._random, self._finished))
+        named = self._pseudonym(user) if user else b""
+        return self._events(Asking(public, private, self.key, self._desk, self._random, self._finished, named))
+
+    def _pseudonym(self, user: str) -> bytes:
+        if self._home is None:
+            raise BadRequest("a user can be named only with a home, which keeps the key of pseudonyms")
+        return pseudonym(self._home, user)
 
     async def _events(self, asking: Asking) -> AsyncGenerator[Event, None]:
         self._askings[asking.nonce] = asking
@@ -343,15 +398,24 @@ class Client:
                 self._tell(message.job, message)
             case messages.Refused():
                 await self._refused(message)
-            case Account() | Why():
-                for _, future in self._answers.get(message.KIND, []):
-                    if not future.done():
-                        future.set_result(message)
+            case Account() | Quote() | Why():
+                self._answer(message)
+            case Delegations():
+                self._given += message.entries
+                if message.last:
+                    entries, self._given = tuple(self._given), []
+                    self._answer(Delegations(entries=entries, last=True))
             case messages.Taken():
+                self._presenting.taken(message.documents)
                 if self._showing is not None:
                     self._showing.taken(message.documents)
             case _:
                 pass  # `taken` confirms what only a settlement ends; the rest is for workers
+
+    def _answer(self, message: SessionMessage) -> None:
+        for _, future in self._answers.get(message.KIND, []):
+            if not future.done():
+                future.set_result(message)
 
     async def received_document(self, envelope: Envelope) -> None:
         """Pass a document on to whom it concerns."""
@@ -376,6 +440,8 @@ class Client:
             for _, future in waiting:
                 if not future.done():
                     future.set_result(None)
+        self._presenting.lost()
+        self._given = []
         self._idle.set()
 
     def _queued(self, queued: messages.Queued) -> None:
@@ -412,6 +478,8 @@ class Client:
     async def _refused(self, refused: messages.Refused) -> None:
         if self._showing is not None and self._showing.refused(refused.about, refused.code):
             log.info("a settlement of before a restore was refused: %s: %s", refused.code, refused.text)
+            return
+        if self._presenting.refused(refused.about, refused.code, refused.text):
             return
         for asking in list(self._askings.values()):
             if asking.envelope.digest == refused.about:
@@ -522,32 +590,6 @@ class Client:
 
 def _system_random() -> random.Random:
     return random.SystemRandom()
-
-
-def _thousandths(name: str, value: float) -> int:
-    try:
-        return round(value * 1000)
-    except (ValueError, OverflowError) as error:  # not a number, or infinite
-        raise BadRequest(f"{name} {value}: wanted a number") from error
-
-
-def _text_private(prompt: str | Sequence[tuple[str, str]], system: str, *, raw: bool, **settings: Any) -> TextPrivate:
-    if raw:
-        if not isinstance(prompt, str) or system:
-            raise BadRequest("a raw prompt is one text, without turns and without a system message")
-        return TextPrivate(prompt=prompt, **settings)
-    turns = [("user", prompt)] if isinstance(prompt, str) else list(prompt)
-    if system:
-        turns.insert(0, ("system", system))
-    return TextPrivate(messages=tuple(_turn(role, content) for role, content in turns), **settings)
-
-
-def _turn(role: str, content: str) -> ChatMessage:
-    match role:
-        case "system" | "user" | "assistant":
-            return ChatMessage(role=role, content=content)
-        case _:
-            raise BadRequest(f"role {role!r}: wanted system, user or assistant")
 
 
 def _held(unsettled: Unsettled) -> Held:

@@ -40,8 +40,21 @@ READY_SECONDS = 600.0
 #: How much larger people get to see the small picture.
 ENLARGED = 12
 
-#: What the demo's horde knows beyond the defaults.
-RULES = f"""
+#: The demo's horde runs on rules of its own. It has one worker of each kind, so that nobody else could have served
+#: what one does; and nobody here waits for days.
+RULES = f"""\
+[horde]
+name = "{NAME}"
+
+[server]
+listen = "127.0.0.1:0"
+
+[mint]
+owners = 1
+
+[earning]
+withheld = 0
+
 [models."{SMOLLM2_MODEL}"]
 millions = 135
 """
@@ -177,8 +190,10 @@ class Demo:
         )
         if code:
             raise ChildFailed("potluck-tracker init", code, errors)
-        with (place / "horde.toml").open("a", encoding="utf-8") as file:
-            file.write(RULES)
+        (place / "horde.toml").write_text(RULES, "utf-8")
+        self._show.step(
+            "Its rules are the demo's own: kudos is made though one owner serves alone, and no pay is withheld."
+        )
         words = ["tracker", "serve", str(place), "--json-logs", "--until-stdin-closes"]
         tracker = await stack.enter_async_context(child("the tracker", words, self.folder / "tracker.log"))
         said = await self._ready(tracker, "serving")

@@ -81,10 +81,12 @@ class Queued(Event):
 
 @dataclass(frozen=True)
 class Position(Event):
-    """Jobs that go before this one, and workers that could serve it."""
+    """Jobs that go before this one, and workers that could serve it. wait: seconds until one is expected to take it,
+    from what was measured; 0 if unknown."""
 
     ahead: int
     workers: int
+    wait: int = 0
 
 
 @dataclass(frozen=True)

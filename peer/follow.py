@@ -277,7 +277,7 @@ class Follow:
             return []
         match said:
             case messages.Position():
-                return [Emit(events.Position(self._asked.index, said.ahead, said.workers))]
+                return [Emit(events.Position(self._asked.index, said.ahead, said.workers, said.wait))]
             case messages.Requeued():
                 return self._requeued(said)
             case messages.Ended():

@@ -55,12 +55,14 @@ from protocol.messages import (
     FROM_TRACKER,
     MAX_HOLDING_ENTRIES,
     Account,
+    Delegations,
     Ended,
     Held,
     Hello,
     Holding,
     Position,
     Queued,
+    Quote,
     Refused,
     Requeued,
     SessionMessage,
@@ -139,7 +141,7 @@ Effect = Send | Welcomed | NewRules | Deliver | DeliverDocument | Reconciled | H
 
 Heard = Challenge | SessionMessage | Document
 
-_TALK = (Refused, Queued, Position, Taken, Withdrawn, Requeued, Ended, Account, Why)
+_TALK = (Refused, Queued, Position, Taken, Withdrawn, Requeued, Ended, Account, Delegations, Quote, Why)
 _PAPERS = (Lease, PeerRecord, Settlement, Checkpoint, RulesDocument)
 
 #: Every move that is allowed; whatever is missing here is out of turn. Two moves depend on more than what was heard:

@@ -39,7 +39,7 @@ from peer.worker_jobs import SETTLED, Discard, Effect, Hand, Job, Jobs, Prepare,
 from protocol.digests import new_salt
 from protocol.documents import Receipt, Serving, Settlement, open_document, sign
 from protocol.envelope import Envelope
-from protocol.errors import NotRegistered, StreamGone
+from protocol.errors import BadInvite, NotRegistered, StreamGone, refusal
 from protocol.frames import Preview, Progressed
 from protocol.keys import SigningKey, show_key
 from protocol.links import Link
@@ -103,7 +103,8 @@ class _Run:
 
 
 class Worker:
-    """One worker of one horde. folder: its own; one program at a time uses it. engines: opened and closed by `run`."""
+    """One worker of one horde. folder: its own; one program at a time uses it. engines: opened and closed by `run`.
+    registers: whether its key becomes an account where it has none; a delegate's does not."""
 
     def __init__(
         self,
@@ -120,6 +121,7 @@ class Worker:
         delegation_seen: int = 0,
         backoff: Backoff = BACKOFF,
         on_news: Callable[[News], None] = lambda news: None,
+        registers: bool = True,
     ) -> None:
         self.connection = Connection(
             link,
@@ -151,6 +153,8 @@ class Worker:
         self._certificate: Certificate | None = None
         self._server: StreamServer | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._registers = registers
+        self._lost_account = False
         self._is_announced = False
         self._is_ending = False
 
@@ -226,7 +230,11 @@ class Worker:
         self._carry_out(self._jobs.reconciled(theirs))
         if self.connection.account:
             await self._announce()
-        else:
+        elif not self._registers:
+            raise CannotJoin(
+                NotRegistered("this key acts for no account here (any more): ask its owner for a delegation")
+            )
+        elif not self._lost_account:
             await self.connection.say(Register())
 
     async def received(self, message: SessionMessage) -> None:
@@ -237,15 +245,19 @@ class Worker:
             case Taken(documents=documents):
                 self._jobs.taken(documents)
                 self._showing.taken(documents)
-            case Account(number=number, notice=notice) if number and not self._is_announced:
+            case Account(number=0):
+                self._is_announced, self._lost_account = False, True
+                self._tell_news(News("account", "none any more: nothing new comes until this key acts for one again"))
+            case Account(number=number, notice=notice) if not self._is_announced:
+                self._lost_account = False
                 self._tell_news(News("account", f"{number}. {notice}"))
                 await self._announce()
             case Refused(code=code, text=text):
                 log.warning("the tracker refused something: %s: %s", code, text)
                 self._tell_news(News("refused", f"{code}: {text}"))
                 self._showing.refused(message.about, code)
-                if code == NotRegistered.code:
-                    raise CannotJoin(NotRegistered(text))
+                if code in (NotRegistered.code, BadInvite.code):
+                    raise CannotJoin(refusal(code, text))
                 self._carry_out(self._jobs.refused(message))
             case _:
                 pass

@@ -1,9 +1,10 @@
 """Documents: the signed statements that are evidence, stored before they are first sent, re-sent byte for byte.
 
-Who signs what: the root key `serving`, `epoch`; the serving key `lease`, `settlement`, `checkpoint`, `rules`; the
-requester's key `request`; its job key `cancel`, `opening`, `acknowledgement`, `denial`; the worker's key
-`peer_record`, `receipt`. `job` is always the random 16-byte handle. Times are milliseconds since 1970 (UTC), kudos
-are thousandths.
+Who signs what: the root key `serving`, `epoch`; the serving key `lease`, `settlement`, `checkpoint`, `rules`, `award`;
+the requester's key `request`; its job key `cancel`, `opening`, `acknowledgement`, `denial`; the worker's key
+`peer_record`, `receipt`; an account's key `profile`, `delegation`, `revocation`, `recovery`, `leaving`, `transfer`, and
+`rotation`, which its recovery key may sign too. `job` is always the random 16-byte handle. Times are milliseconds since
+1970 (UTC), kudos are thousandths.
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from protocol.codec import Body
 from protocol.envelope import Envelope, parse, seal
 from protocol.errors import Late, TooFarAhead, UnknownKind
 from protocol.keys import SigningKey
-from protocol.work import Digest, Handle, Key, Milliseconds, ModelName, Nonce, PublicPart, Salt, Thousandths
+from protocol.work import (
+    MAX_MODELS,
+    Digest,
+    Handle,
+    Key,
+    Milliseconds,
+    ModelName,
+    Nonce,
+    PublicPart,
+    Salt,
+    Thousandths,
+)
 
 #: `valid_until` lies at most so far ahead.
 MAX_VALIDITY_MS = 3_600_000
@@ -25,10 +37,17 @@ MAX_VALIDITY_MS = 3_600_000
 #: Former serving keys that a delegation can name; with all of them it still fits into a challenge.
 MAX_FORMER = 32
 
+#: A transfer or an award moves at most a thousand million kudos, so that sums of many stay within 64 bits.
+MAX_AMOUNT = 10**12
+
+MAX_NAME_CHARACTERS = 30
+PSEUDONYM_BYTES = 16
+
 EngineClass = Annotated[str, Meta(min_length=1, max_length=300)]
 Reason = Annotated[str, Meta(min_length=1, max_length=40)]
 Count = Annotated[int, Meta(ge=0)]
 Attempt = Annotated[int, Meta(ge=1)]
+Amount = Annotated[int, Meta(ge=1, le=MAX_AMOUNT)]
 
 
 class Document(Body, frozen=True, kw_only=True):
@@ -85,7 +104,8 @@ class Request(Document, frozen=True, kw_only=True):
 
     nonce: 16 random bytes; with the signer it is the request's identity. valid_until: the last moment at which the
     tracker takes it in, at most an hour ahead. public: the public part. private_digest: of the private part. job_key:
-    a fresh public key that signs opening, acknowledgement, denial and cancel of all n jobs.
+    a fresh public key that signs opening, acknowledgement, denial and cancel of all n jobs. user: from a service
+    account, 16 bytes that stand for one of its users and say nothing about who that is; else empty.
     """
 
     KIND = "request"
@@ -96,6 +116,12 @@ class Request(Document, frozen=True, kw_only=True):
     public: PublicPart
     private_digest: Digest
     job_key: Key
+    user: bytes = b""
+
+    def __post_init__(self) -> None:
+        """Refuse a pseudonym of another length; to a decoder it is a body without the type wanted."""
+        if len(self.user) not in (0, PSEUDONYM_BYTES):
+            raise ValueError(f"`user` of {len(self.user)} bytes: wanted {PSEUDONYM_BYTES}, or none")
 
 
 class Cancel(Document, frozen=True, kw_only=True):
@@ -127,7 +153,8 @@ class Lease(Document, frozen=True, kw_only=True):
     public: this one job's public part (one model, n = 1). index: which of the request's n jobs it is; the seed rises
     by it. private_digest, job_key: as in the request. issued, deadline: milliseconds. rules: version that prices it.
     price: what the worker earns at most; paid: the part that the requester's hold covers; free: the part that is
-    minted. Unminted remainders of a free part are not paid.
+    minted. Unminted remainders of a free part are not paid. owners: how many different owners' workers could have
+    served it; below the rules' `mint.owners` nothing is minted.
     """
 
     KIND = "lease"
@@ -148,6 +175,7 @@ class Lease(Document, frozen=True, kw_only=True):
     price: Count
     paid: Count
     free: Count
+    owners: Count = 0
 
 
 class PeerRecord(Document, frozen=True, kw_only=True):
@@ -227,10 +255,10 @@ class Denial(Document, frozen=True, kw_only=True):
 class Settlement(Document, frozen=True, kw_only=True):
     """What was paid for an attempt.
 
-    paid: from the requester's hold to the worker. minted: the free part, to the worker. burned: the tax. partial: of
-    a cancelled job. number: how many settlements the ledger holds with this one. entry: index of the settle leaf in
-    the ledger; leaf: its hash. checkpoint: the newest checkpoint's envelope (made before this entry). settled:
-    milliseconds.
+    paid: from the requester's hold to the worker. minted: the free part, to the worker. burned: the tax. withheld:
+    what of paid + minted waits until the worker's owner is trusted. partial: of a cancelled job. number: how many
+    settlements the ledger holds with this one. entry: index of the settle leaf in the ledger; leaf: its hash.
+    checkpoint: the newest checkpoint's envelope (made before this entry). settled: milliseconds.
     """
 
     KIND = "settlement"
@@ -240,6 +268,7 @@ class Settlement(Document, frozen=True, kw_only=True):
     paid: Count
     minted: Count
     burned: Count
+    withheld: Count = 0
     partial: bool = False
     number: Annotated[int, Meta(ge=1)]
     entry: Count
@@ -271,12 +300,122 @@ class RulesDocument(Document, frozen=True, kw_only=True):
     previous: bytes = b""
 
 
+class Profile(Document, frozen=True, kw_only=True):
+    """An account's key says how the account is shown.
+
+    version: higher replaces. name: 1 to 30 printable characters; people see it with the account's number behind it.
+    public: anybody may read the account's page. service: it asks for users of its own, and what it gave and took is
+    public.
+    """
+
+    KIND = "profile"
+
+    version: Annotated[int, Meta(ge=1)]
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARACTERS)]
+    public: bool = False
+    service: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a name that cannot be shown as it is; to a decoder it is a body without the type wanted."""
+        if fault := fault_of_name(self.name):
+            raise ValueError(fault)
+
+
+class Delegation(Document, frozen=True, kw_only=True):
+    """An account's key lets another key act for the account, within bounds.
+
+    delegate: that key. expires: the last moment at which it may act, milliseconds, 0 for never. work, ask: what it may
+    do. kudos: thousandths that may be spent through it in all; None for no bound of its own. max_pixels, max_steps,
+    max_tokens, max_context: the largest job that it may ask for; 0 leaves the horde's. models: the only ones that it
+    may ask for; empty for any. label: for the owner, up to 60 characters.
+    """
+
+    KIND = "delegation"
+    MAX_BYTES = 16 * 1024
+
+    nonce: Nonce
+    valid_until: Milliseconds
+    delegate: Key
+    expires: Milliseconds = 0
+    work: bool = False
+    ask: bool = False
+    kudos: Count | None = None
+    max_pixels: Count = 0
+    max_steps: Count = 0
+    max_tokens: Count = 0
+    max_context: Count = 0
+    models: Annotated[tuple[ModelName, ...], Meta(max_length=MAX_MODELS)] = ()
+    label: Annotated[str, Meta(max_length=60)] = ""
+
+
+class Revocation(Document, frozen=True, kw_only=True):
+    """An account's key takes a delegation back, at once. delegation: its digest."""
+
+    KIND = "revocation"
+
+    nonce: Nonce
+    valid_until: Milliseconds
+    delegation: Digest
+
+
+class Recovery(Document, frozen=True, kw_only=True):
+    """An account's key names a key, kept apart, that may sign a rotation too. version: higher replaces."""
+
+    KIND = "recovery"
+
+    version: Annotated[int, Meta(ge=1)]
+    recovery: Key
+
+
+class Rotation(Document, frozen=True, kw_only=True):
+    """An account gets another key; by the former key or the recovery key, in a session of the new one."""
+
+    KIND = "rotation"
+
+    nonce: Nonce
+    valid_until: Milliseconds
+    former: Key
+    key: Key
+
+
+class Leaving(Document, frozen=True, kw_only=True):
+    """An account's key ends the account: its keys, its delegations, its name; what it has left is burned."""
+
+    KIND = "leaving"
+
+    nonce: Nonce
+    valid_until: Milliseconds
+
+
+class Transfer(Document, frozen=True, kw_only=True):
+    """An account's key gives kudos away. to: number of an account. amount: thousandths. No memo, and no price."""
+
+    KIND = "transfer"
+
+    nonce: Nonce
+    valid_until: Milliseconds
+    to: Annotated[int, Meta(ge=1)]
+    amount: Amount
+
+
+class Award(Document, frozen=True, kw_only=True):
+    """The operator makes kudos for an account. amount: thousandths. reason: public, 1 to 200 characters."""
+
+    KIND = "award"
+
+    nonce: Nonce
+    valid_until: Milliseconds
+    account: Annotated[int, Meta(ge=1)]
+    amount: Amount
+    reason: Annotated[str, Meta(min_length=1, max_length=200)]
+
+
 class Leaf(Body, frozen=True, kw_only=True):
     """The public bytes of one ledger entry.
 
-    event: hold, release, settle, refund, award, epoch, recovered or charged. day: days since 1970. postings: account
-    and thousandths, in the order of docs/protocol.md, sum zero. hold, evidence: commitments, salted by 32 bytes kept
-    in the evidence.
+    event: hold, release, settle, refund, award, epoch, recovered, charged, vest, transfer or leave. day: days since
+    1970. postings: account and thousandths, in the order of docs/protocol.md, sum zero. hold, evidence: commitments,
+    salted by 32 bytes kept in the evidence.
     """
 
     event: str
@@ -317,10 +456,32 @@ DOCUMENTS: dict[str, type[Document]] = {
         Settlement,
         Checkpoint,
         RulesDocument,
+        Profile,
+        Delegation,
+        Revocation,
+        Recovery,
+        Rotation,
+        Leaving,
+        Transfer,
+        Award,
     )
 }
 
 D = TypeVar("D", bound=Document)
+
+
+def fault_of_name(name: str) -> str:
+    """Why an account cannot have this name; empty if it can."""
+    if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+        return f"a name of {len(name)} characters: wanted 1 to {MAX_NAME_CHARACTERS}"
+    if "#" in name or not name.isprintable() or name != name.strip():
+        return f"name {name!r}: wanted printable characters without '#', and no space at either end"
+    return ""
+
+
+def shown_name(name: str, account: int) -> str:
+    """How people see an account: no two accounts look alike, since the number is part of it."""
+    return f"{name}#{account}"
 
 
 def sign(document: Document, key: SigningKey, root: bytes) -> Envelope:

@@ -7,10 +7,11 @@ signature, body; then what the body asks for.
     Refusal
     ├── TooLarge, Malformed, UnknownVersion, UnknownKind, UnknownCriticalField, BadBody        its form
     ├── WrongHorde, WrongSession, OutOfSequence, BadKey, BadSignature, WrongSigner, BadDelegation   who says it
-    ├── OutOfTurn, TooSlow, Busy, NotRegistered, Stopping, Internal                             the conversation
+    ├── OutOfTurn, TooSlow, Busy, NotRegistered, BadInvite, Stopping, Internal                  the conversation
     ├── Late, TooFarAhead, Equivocation, UnknownJob, Fenced, TooLate, OverLease, ReceiptMismatch  documents
     ├── BadValue, OverLimit, OverMaxPrice, NotOffered, PrivatePartMissing, PrivatePartMismatch,
     │   ContentRefused                                                                          requests
+    ├── NotAllowed, UnknownAccount, NoKudos, JobsUnderWay                                       accounts
     └── WrongCertificate, DigestMismatch, WrongLease, StreamGone, PrefixUnsupported             the direct stream
 """
 
@@ -135,6 +136,12 @@ class NotRegistered(Refusal):
     code = "not_registered"
 
 
+class BadInvite(Refusal):
+    """No invitation, or one that is unknown or used, where an account needs one."""
+
+    code = "bad_invite"
+
+
 class Stopping(Refusal):
     """The receiver is shutting down."""
 
@@ -235,6 +242,30 @@ class ContentRefused(Refusal):
     """Content that the rules do not allow."""
 
     code = "content_refused"
+
+
+class NotAllowed(Refusal):
+    """Something that a rule, or the delegation under which this key acts, forbids; the text says which."""
+
+    code = "not_allowed"
+
+
+class UnknownAccount(Refusal):
+    """No account of that number, or one that has left."""
+
+    code = "unknown_account"
+
+
+class NoKudos(Refusal):
+    """A transfer of more than its account can give. Work is never refused for this."""
+
+    code = "no_kudos"
+
+
+class JobsUnderWay(Refusal):
+    """Something that has to wait until this account's jobs have ended."""
+
+    code = "jobs_under_way"
 
 
 class WrongCertificate(Refusal):

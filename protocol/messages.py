@@ -10,14 +10,16 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from protocol.codec import Body
+from protocol.documents import MAX_NAME_CHARACTERS
 from protocol.errors import MAX_TEXT_CHARACTERS
-from protocol.work import MAX_PRIVATE_BYTES, Digest, Handle, Milliseconds, ModelName, Nonce
+from protocol.work import MAX_PRIVATE_BYTES, Digest, Handle, Milliseconds, ModelName, Nonce, PublicPart
 
 Code = Annotated[str, Meta(min_length=1, max_length=40)]
 Sentence = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
 Count = Annotated[int, Meta(ge=0)]
 
 MAX_HOLDING_ENTRIES = 256
+MAX_GIVEN_ENTRIES = 16
 
 
 class SessionMessage(Body, frozen=True, kw_only=True):
@@ -68,9 +70,14 @@ class Hello(SessionMessage, frozen=True, kw_only=True):
 
 
 class Register(SessionMessage, frozen=True, kw_only=True):
-    """This key wants to be an account. Signed for this very session, it cannot be made for another tracker."""
+    """This key wants to be an account. Signed for this very session, it cannot be made for another tracker.
+
+    invite: a code of the operator, where the rules want one; it serves once.
+    """
 
     KIND = "register"
+
+    invite: Annotated[str, Meta(max_length=60)] = ""
 
 
 class Offer(Body, frozen=True, kw_only=True):
@@ -174,6 +181,20 @@ class AskAccount(SessionMessage, frozen=True, kw_only=True):
     KIND = "ask_account"
 
 
+class AskDelegations(SessionMessage, frozen=True, kw_only=True):
+    """Which keys act for my account?"""
+
+    KIND = "ask_delegations"
+
+
+class AskQuote(SessionMessage, frozen=True, kw_only=True):
+    """What would such a request cost, and how long would it wait? Nothing is stored. public: as in a request."""
+
+    KIND = "ask_quote"
+
+    public: PublicPart
+
+
 class AskWhy(SessionMessage, frozen=True, kw_only=True):
     """Why does nothing come? job: of a waiting job of this requester; without it, of this worker."""
 
@@ -218,13 +239,17 @@ class Queued(SessionMessage, frozen=True, kw_only=True):
 
 
 class Position(SessionMessage, frozen=True, kw_only=True):
-    """How many waiting jobs go before this one, and how many workers could serve it."""
+    """How many waiting jobs go before this one, and how many workers could serve it.
+
+    wait: expected seconds until a worker takes it, from measured speeds; 0 if unknown.
+    """
 
     KIND = "position"
 
     job: Handle
     ahead: Count
     workers: Count
+    wait: Count = 0
 
 
 class Taken(SessionMessage, frozen=True, kw_only=True):
@@ -277,6 +302,9 @@ class Account(SessionMessage, frozen=True, kw_only=True):
 
     balance: what can be spent. held: for jobs under way. earned, spent, taken_free: since the beginning, where spent
     counts price and tax, and taken_free the part of prices that others carried. notice: what everybody should know.
+    name: without the number behind it; empty if none was chosen. public, service: as in its profile. withheld: earned,
+    and not to be spent until the account is trusted. trust_jobs, trust_days: what is missing to that. faults: those
+    within the rules' days, which have to pass first.
     """
 
     KIND = "account"
@@ -290,6 +318,49 @@ class Account(SessionMessage, frozen=True, kw_only=True):
     jobs_done: Count = 0
     jobs_received: Count = 0
     notice: Sentence = ""
+    name: Annotated[str, Meta(max_length=MAX_NAME_CHARACTERS)] = ""
+    public: bool = False
+    service: bool = False
+    withheld: Count = 0
+    trust_jobs: Count = 0
+    trust_days: Count = 0
+    faults: Count = 0
+
+
+class Given(Body, frozen=True, kw_only=True):
+    """One delegation that stands. delegation: its envelope. used: thousandths held or spent through it."""
+
+    delegation: bytes
+    used: Count = 0
+
+
+class Delegations(SessionMessage, frozen=True, kw_only=True):
+    """The delegations of the account that stand, the oldest first, in parts; the last one is marked."""
+
+    KIND = "delegations"
+    MAX_BYTES = 300 * 1024
+
+    entries: Annotated[tuple[Given, ...], Meta(max_length=MAX_GIVEN_ENTRIES)]
+    last: bool
+
+
+class Quote(SessionMessage, frozen=True, kw_only=True):
+    """What a request would cost now; a promise of nothing. Kudos are thousandths.
+
+    price, tax: of one job, by the dearest model that can serve it within `max_price`. held, free: of all n jobs, what
+    would be set aside and what of the prices would not be covered. workers: that could serve it now. ahead: waiting
+    jobs that would go before the first. wait: expected seconds until a worker takes the first, 0 if unknown.
+    """
+
+    KIND = "quote"
+
+    price: Count
+    tax: Count
+    held: Count
+    free: Count
+    workers: Count
+    ahead: Count
+    wait: Count = 0
 
 
 class Why(SessionMessage, frozen=True, kw_only=True):
@@ -313,6 +384,8 @@ FROM_PEER: dict[str, type[SessionMessage]] = {
         Unreachable,
         Kept,
         AskAccount,
+        AskDelegations,
+        AskQuote,
         AskWhy,
     )
 }
@@ -329,10 +402,29 @@ FROM_TRACKER: dict[str, type[SessionMessage]] = {
         Requeued,
         Ended,
         Account,
+        Delegations,
+        Quote,
         Why,
     )
 }
 
 #: Documents that a peer may send to the tracker, and the tracker to a peer.
-DOCUMENTS_FROM_PEER = frozenset({"request", "cancel", "peer_record", "receipt", "acknowledgement", "denial"})
+DOCUMENTS_FROM_PEER = frozenset(
+    {
+        "request",
+        "cancel",
+        "peer_record",
+        "receipt",
+        "acknowledgement",
+        "denial",
+        "profile",
+        "delegation",
+        "revocation",
+        "recovery",
+        "rotation",
+        "leaving",
+        "transfer",
+        "award",
+    }
+)
 DOCUMENTS_FROM_TRACKER = frozenset({"rules", "lease", "peer_record", "settlement", "checkpoint"})

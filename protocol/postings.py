@@ -1,8 +1,8 @@
 """Double entry: which accounts each event of the ledger moves. The postings of an event sum to zero.
 
 Accounts are numbers. System accounts: mint 1 (its balance is minus all kudos ever made), burn 2 (all ever destroyed),
-held 3 (kudos set aside for jobs under way), anonymous 4 (everybody without an account). Persons begin at 100.
-No event names both the payer and the worker of a job.
+held 3 (kudos set aside for jobs under way), anonymous 4 (everybody without an account), withheld 5 (earned by owners
+who are not trusted yet). Persons begin at 100. No event names both the payer and the worker of a job.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ MINT = 1
 BURN = 2
 HELD = 3
 ANONYMOUS = 4
+WITHHELD = 5
 FIRST_PERSON = 100
 
 Postings = tuple[tuple[int, int], ...]
@@ -49,9 +50,34 @@ def release(payer: int, amount: int) -> Postings:
     return _without_zeros((HELD, -amount), (payer, amount))
 
 
-def settle(worker: int, *, paid: int, minted: int, burned: int) -> Postings:
-    """A worker is paid from the hold and from the mint, the tax is burned; the same when it is entered again."""
-    return _without_zeros((HELD, -(paid + burned)), (MINT, -minted), (worker, paid + minted), (BURN, burned))
+def settle(worker: int, *, paid: int, minted: int, burned: int, withheld: int = 0) -> Postings:
+    """A worker is paid from the hold and from the mint, the tax is burned; the same when it is entered again.
+
+    withheld: what of paid + minted waits until the worker's owner is trusted.
+    """
+    return _without_zeros(
+        (HELD, -(paid + burned)),
+        (MINT, -minted),
+        (worker, paid + minted - withheld),
+        (WITHHELD, withheld),
+        (BURN, burned),
+    )
+
+
+def vest(account: int, amount: int) -> Postings:
+    """An owner is trusted: all that was withheld of its earnings becomes its own."""
+    return _without_zeros((WITHHELD, -amount), (account, amount))
+
+
+def transfer(giver: int, to: int, amount: int) -> Postings:
+    """An account gives kudos to another; nothing if both are one."""
+    return () if giver == to else _without_zeros((giver, -amount), (to, amount))
+
+
+def leave(account: int, balance: int, withheld: int) -> Postings:
+    """An account ends: what it has is burned. If it owes (after a restore), the mint carries what nothing covers."""
+    left = balance + withheld
+    return _without_zeros((account, -balance), (WITHHELD, -withheld), (MINT, min(0, left)), (BURN, max(0, left)))
 
 
 def award(account: int, amount: int) -> Postings:
@@ -69,9 +95,20 @@ def mint_rate(steps: tuple[tuple[int, int], ...], daily: int, used: int) -> int:
     return 0
 
 
-def minted(steps: tuple[tuple[int, int], ...], daily: int, used: int, free: int) -> int:
-    """What of a free part is minted: by the rate, and never beyond the day's budget."""
-    return min(free * mint_rate(steps, daily, used) // 1000, max(0, daily - used))
+def room(daily: int, share: int, used: int) -> int:
+    """What one owner, or one asker, may still get of the day's budget: `share` permille of it in all."""
+    return max(0, daily * share // 1000 - used)
+
+
+def minted(steps: tuple[tuple[int, int], ...], daily: int, used: int, free: int, within: int | None = None) -> int:
+    """What of a free part is minted: by the rate, never beyond the day's budget, nor beyond `within`, if given."""
+    most = max(0, daily - used)
+    return min(free * mint_rate(steps, daily, used) // 1000, most if within is None else min(most, within))
+
+
+def withheld(permille: int, pay: int) -> int:
+    """What of a new owner's pay waits until it is trusted."""
+    return pay * permille // 1000
 
 
 def _without_zeros(*postings: tuple[int, int]) -> Postings:

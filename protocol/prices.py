@@ -63,17 +63,20 @@ def price(rules: Rules, work: Work, model: str) -> int:
 def used_price(rules: Rules, work: Work, model: str, used: int, leased: int) -> int:
     """The price by what was used (steps or tokens), never above `leased`, the price of the lease.
 
-    A text costs what it would have cost with `used` as its limit. A picture costs in proportion to its steps.
+    A text costs what it would have cost with `used` as its limit. A picture costs in proportion to its steps, and so
+    does a text where a plug-in made the price: nobody else knows what a shorter one costs.
     """
     if isinstance(work, ImageWork):
         return leased * min(used, work.steps) // work.steps
+    if rules.prices.plugin:
+        return leased * min(used, work.max_tokens) // work.max_tokens
     shorter = TextWork(max_tokens=max(1, min(used, work.max_tokens)), context_tokens=work.context_tokens)
     return min(leased, price(rules, shorter, model))
 
 
-def tax(rules: Rules) -> int:
-    """Thousandths that each job burns."""
-    return rules.prices.tax
+def tax(rules: Rules, shared: bool = False) -> int:
+    """Thousandths that each job burns; less if its result goes to the open data set."""
+    return rules.prices.tax_shared if shared else rules.prices.tax
 
 
 def _model(rules: Rules, name: str) -> ModelSection:

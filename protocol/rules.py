@@ -42,7 +42,9 @@ class PricesSection(Section, frozen=True, kw_only=True):
     text_context: for each 1024 tokens of room for prompt and answer together, by a model of 1000 permille.
     text_sizes: points (millions of parameters, permille), straight lines between them: the factor of a model's size.
     model_millions: size of a model that the table `models` does not name.
-    tax: for each job, whatever its size; burned.
+    tax: for each job, whatever its size; burned. tax_shared: the same where the result is shared.
+    plugin: name of an entry point in the group `potluck.prices`, which prices jobs in place of the formulas; empty for
+    none. Peers cannot compute its prices and ask for them.
     """
 
     image_base: Natural = 2_500
@@ -60,6 +62,8 @@ class PricesSection(Section, frozen=True, kw_only=True):
     text_sizes: Points = ((100, 400), (1_000, 600), (7_000, 1_000), (13_000, 1_200), (70_000, 2_000))
     model_millions: Positive = 7_000
     tax: Natural = 3_000
+    tax_shared: Natural = 1_000
+    plugin: Annotated[str, Meta(max_length=60)] = ""
 
 
 class LimitsSection(Section, frozen=True, kw_only=True):
@@ -68,6 +72,8 @@ class LimitsSection(Section, frozen=True, kw_only=True):
     max_pixels, max_steps: of a picture. max_tokens, max_context: of a text. max_n: results of one request.
     anonymous_*: the same for people without an account.
     open_jobs: jobs of one account that are not ended; anonymous_open_jobs: of one address block without account.
+    without_kudos_running: jobs of one account with too little kudos that workers make at once; what is above waits.
+    anonymous_running: the same of one address block without account.
     connections: of one address at once, before and after hello.
     """
 
@@ -83,6 +89,8 @@ class LimitsSection(Section, frozen=True, kw_only=True):
     anonymous_max_n: Positive = 4
     open_jobs: Positive = 1_000
     anonymous_open_jobs: Positive = 50
+    without_kudos_running: Positive = 8
+    anonymous_running: Positive = 4
     connections: Positive = 256
 
 
@@ -124,17 +132,51 @@ class MintSection(Section, frozen=True, kw_only=True):
     """Kudos minted for jobs whose requester has too little.
 
     daily: thousandths that may be minted in a day (UTC). steps: points (permille of the day's budget used up to which
-    the rate holds, permille of a free part that is minted); past the last one nothing is minted.
+    the rate holds, permille of a free part that is minted); past the last one nothing is minted. owners: nothing is
+    minted for a job that workers of fewer different owners could have served. owner_share, asker_share: permille of
+    the day's budget that one owner can get, and that can be minted for one asker (account, or address block of people
+    without one).
     """
 
     daily: Natural = 100_000_000
     steps: Points = ((500, 1_000), (750, 500), (900, 250), (1_000, 100))
+    owners: Positive = 2
+    owner_share: Permille = 400
+    asker_share: Permille = 250
+
+
+class EarningSection(Section, frozen=True, kw_only=True):
+    """Probation: part of what a new owner earns waits until it is trusted.
+
+    withheld: permille of its pay; 0 switches probation off. trust_jobs: jobs of its workers that were paid.
+    trust_days: days since it registered. fault_days: days since the last refunded denial against it.
+    """
+
+    withheld: Permille = 500
+    trust_jobs: Natural = 20
+    trust_days: Natural = 3
+    fault_days: Natural = 7
+
+
+class TransfersSection(Section, frozen=True, kw_only=True):
+    """Kudos that accounts give each other.
+
+    mode: `on`, `limited` or `off`. Where limited: daily: thousandths that one account may give in a day (UTC).
+    age_days: days since it registered; and it gives no more than it has earned by serving.
+    """
+
+    mode: Literal["on", "limited", "off"] = "limited"
+    daily: Natural = 100_000
+    age_days: Natural = 7
 
 
 class AccountsSection(Section, frozen=True, kw_only=True):
-    """Who may have an account. registration: `open` (every key that asks) or `closed`."""
+    """Who may have an account.
 
-    registration: Literal["open", "closed"] = "open"
+    registration: `open` (every key that asks), `invited` (with a code of the operator) or `closed`.
+    """
+
+    registration: Literal["open", "invited", "closed"] = "open"
 
 
 class PreviewsSection(Section, frozen=True, kw_only=True):
@@ -163,6 +205,8 @@ class Rules(Section, frozen=True, kw_only=True):
     times: TimesSection = TimesSection()
     matching: MatchingSection = MatchingSection()
     mint: MintSection = MintSection()
+    earning: EarningSection = EarningSection()
+    transfers: TransfersSection = TransfersSection()
     accounts: AccountsSection = AccountsSection()
     previews: PreviewsSection = PreviewsSection()
     models: dict[str, ModelSection] = {}

@@ -251,6 +251,54 @@ def restore(folder: Path, file: Path, root_key: Path | None, force: bool, as_jso
         click.echo(words(done))
 
 
+@cli.group()
+def admin() -> None:
+    """Acts of the operator at a horde that is being served."""
+
+
+@admin.command("award")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("account", metavar="ACCOUNT")
+@click.argument("kudos", metavar="KUDOS")
+@click.option("--reason", required=True, help="Why, in up to 200 characters; everybody can read it.")
+@click.option("--url", metavar="URL", help="Where the tracker is met; made from horde.toml if not given.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def admin_award(folder: Path, account: str, kudos: str, reason: str, url: str | None, as_json: bool) -> None:
+    """Make KUDOS for ACCOUNT: its number, or its name with the number. A signed act that everybody can read.
+
+    It is signed with the serving key in DIR, and entered by the tracker that serves DIR now.
+    """
+    from tracker.commands.admin_award import award
+    from tracker.ledger import show_kudos
+
+    with _exits():
+        done = award(folder, account, kudos, reason, url=url, now=_now())
+    if as_json:
+        fields = {"account": done.account, "amount": done.amount, "reason": done.reason}
+        click.echo(json.dumps({**fields, "document": done.document.hex()}))
+    else:
+        click.echo(f"{show_kudos(done.amount)} kudos were made for account {done.account}: {done.reason}")
+
+
+@admin.command("invite")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--count", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many codes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def admin_invite(folder: Path, count: int, as_json: bool) -> None:
+    """Make codes by which one key each becomes an account, where accounts.registration is 'invited'.
+
+    They are shown this once: the horde keeps their hashes only. Works while the tracker serves.
+    """
+    from tracker.commands.admin_invite import invite
+
+    with _exits():
+        codes = invite(folder, count, _now())
+    if as_json:
+        click.echo(json.dumps({"codes": codes}))
+    else:
+        click.echo("\n".join(codes))
+
+
 def main() -> None:
     """Carry out the command line."""
     try:

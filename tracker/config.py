@@ -23,6 +23,7 @@ from protocol import prices
 from protocol.links import is_private_host
 from protocol.rules import Positive, Rules, Section
 from protocol.work import ImageWork, TextWork
+from tracker.pricing import BadPlugin, plugin
 
 FILE_NAME = "horde.toml"
 DEFAULT_LISTEN = "127.0.0.1:7345"
@@ -392,6 +393,11 @@ def _cross_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
         yield ("mint", "steps"), "wanted permille, of at most 1000"
     yield from _time_checks(rules)
     yield from _price_checks(rules)
+    if rules.prices.plugin:
+        try:
+            plugin(rules.prices.plugin)
+        except BadPlugin as error:
+            yield ("prices", "plugin"), str(error)
 
 
 def _time_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:

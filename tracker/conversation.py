@@ -13,7 +13,15 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from protocol.digests import private_digest
-from protocol.documents import Acknowledgement, Cancel, Denial, Document, PeerRecord, Receipt, Request
+from protocol.documents import (
+    Acknowledgement,
+    Cancel,
+    Denial,
+    Document,
+    PeerRecord,
+    Receipt,
+    Request,
+)
 from protocol.envelope import Envelope
 from protocol.errors import Busy, Internal, OutOfTurn, Refusal
 from protocol.keys import show_key
@@ -21,6 +29,8 @@ from protocol.messages import (
     MAX_HOLDING_ENTRIES,
     Announce,
     AskAccount,
+    AskDelegations,
+    AskQuote,
     AskWhy,
     Hello,
     Holding,
@@ -33,6 +43,7 @@ from protocol.messages import (
     Welcome,
 )
 from protocol.work import ImagePrivate, Kind, PrivatePart, read_private, texts_of
+from tracker.accounts import NOBODY
 from tracker.session import Effect, Greeted, HangUp, Heard, Presented, Reconciled, Send, Session, State
 from tracker.store.base import StoreError, StoreFull
 
@@ -79,22 +90,24 @@ class Conversation:
         "_session",
         "_tasks",
         "account",
+        "acting",
         "announced",
+        "block",
         "coordinator",
         "has_moved",
         "held",
         "is_closed",
         "is_registering",
-        "origin",
         "record",
         "requests",
         "visits",
     )
 
-    def __init__(self, coordinator: Coordinator, outlet: Outlet, origin: str) -> None:
+    def __init__(self, coordinator: Coordinator, outlet: Outlet, block: str) -> None:
         self.coordinator = coordinator
-        self.origin = origin
+        self.block = block  # of addresses; it goes no further than `Blocks` makes a hash of it
         self.account = 0
+        self.acting = NOBODY
         self.requests: set[bytes] = set()
         self.is_registering = False
         self.held = NOTHING  # attempts, by lease or receipt
@@ -220,7 +233,7 @@ class Conversation:
 
     async def _welcome(self, hello: Hello) -> None:
         coordinator = self.coordinator
-        self.account = await coordinator.store.account_of(self.key)
+        await coordinator.registry.greet(self)
         rules = coordinator.rules
         self.tell(
             Welcome(clock=coordinator.clock(), rules=rules.digest, rules_version=rules.version, account=self.account)
@@ -243,15 +256,19 @@ class Conversation:
             case Announce():
                 await coordinator.announce(self, message)
             case Register():
-                await coordinator.register(self)
+                await coordinator.registry.register(self, message)
             case Unreachable():
                 await coordinator.unreachable(self, message)
             case Kept():
                 await coordinator.recover(self, message)
             case AskAccount():
-                await coordinator.tell_account(self)
+                await coordinator.registry.tell_account(self)
+            case AskDelegations():
+                await coordinator.registry.tell_delegations(self)
             case AskWhy():
                 coordinator.tell_why(self, message)
+            case AskQuote():
+                await coordinator.quote(self, message)
 
     def _visit(self, raw: bytes) -> None:
         """The one visit of a private part: filtered in memory, and only the verdict stays."""
@@ -274,3 +291,5 @@ class Conversation:
                 await coordinator.cancel(self, envelope, document)
             case PeerRecord():
                 coordinator.peer_record(self, envelope, document)
+            case _:
+                await coordinator.registry.take(self, envelope, document)

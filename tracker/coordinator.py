@@ -12,8 +12,16 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from protocol import documents
-from protocol.documents import Acknowledgement, Cancel, Denial, PeerRecord, Receipt, Request, Serving
+from protocol import documents, prices
+from protocol.documents import (
+    Acknowledgement,
+    Cancel,
+    Denial,
+    PeerRecord,
+    Receipt,
+    Request,
+    Serving,
+)
 from protocol.envelope import Envelope, check_document_context, parse
 from protocol.errors import (
     NotRegistered,
@@ -27,13 +35,14 @@ from protocol.errors import (
 )
 from protocol.keys import SigningKey, check_key, show_key
 from protocol.messages import (
-    Account,
     Announce,
+    AskQuote,
     AskWhy,
     Held,
     Kept,
     Progress,
     Queued,
+    Quote,
     Report,
     Taken,
     Unreachable,
@@ -44,6 +53,8 @@ from protocol.postings import ANONYMOUS
 from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart, kind_of
 from tracker import lifecycle
+from tracker.accounts import Acting, available, check_ask, check_work
+from tracker.addresses import Blocks
 from tracker.checked import Checked
 from tracker.content_filter import ContentFilter, no_filter
 from tracker.conversation import Conversation, Outlet, Visit
@@ -52,19 +63,18 @@ from tracker.leases import LiveLease
 from tracker.lifecycle import Event, Stage, State
 from tracker.limits import affordable, check_limits
 from tracker.presence import Presence
+from tracker.pricing import price
+from tracker.quotes import cost
 from tracker.recovery import read_kept
-from tracker.store.base import Choice, RulesInForce, Standing, Store, StoreError
+from tracker.registry import Registry
+from tracker.store.base import RulesInForce, Standing, Store, StoreError
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 CHECKPOINT_MS = 1000
 POSITIONS_MS = 2000
-
-NOTICE = (
-    "This horde is free for everyone, always, with and without an account. Kudos is earned by serving, decides who "
-    "goes first, and cannot be bought."
-)
+VEST_MS = 3_600_000
 
 
 class Coordinator:
@@ -90,9 +100,12 @@ class Coordinator:
         self.content_filter = content_filter
         self.checked = Checked()
         self._presence = Presence()
+        self._blocks = Blocks()
         self._jobs = Jobs(store, self._presence, rules, clock=clock, chance=chance)
         self._conversations: set[Conversation] = set()
+        self.registry = Registry(store, self._jobs, self._conversations, serving=key.public, clock=clock)
         self._sealed = self._positioned = clock()
+        self._vested = 0
         self.is_stopping = False
 
     @classmethod
@@ -136,9 +149,13 @@ class Coordinator:
     async def tick(self, now: int) -> None:
         """Do what is due at `now`."""
         self._jobs.tick(now)
+        self.registry.tick(now)
         if now - self._sealed >= CHECKPOINT_MS:
             self._sealed = now
             await self._seal(now)
+        if now - self._vested >= VEST_MS:
+            self._vested = now
+            await self._vest(now)
         if now - self._positioned >= POSITIONS_MS:
             self._positioned = now
             self._jobs.tell_positions()
@@ -158,13 +175,23 @@ class Coordinator:
         except StoreError as error:
             log.error("no checkpoint: %s", error)  # noqa: TRY400
 
+    async def _vest(self, now: int) -> None:
+        """Trust may come with time alone."""
+        try:
+            vested = await self.store.vest_all(now)
+        except StoreError as error:
+            log.error("nothing is vested: %s", error)  # noqa: TRY400
+        else:
+            if vested:
+                log.info("what was withheld of %d owners has vested", vested)
+
     async def publish(self, rules: Rules) -> RulesInForce:
         """Put new rules in force and hand them to everybody who is here."""
-        self._jobs.rules = await self.store.publish_rules(rules, self.clock())
+        in_force = await self.store.publish_rules(rules, self.clock())
         for conversation in list(self._conversations):
             if conversation.is_open:
-                conversation.hand(self.rules.document)
-        self._jobs.feed_all()
+                conversation.hand(in_force.document)
+        self._jobs.put_in_force(in_force)
         return self.rules
 
     @property
@@ -179,9 +206,9 @@ class Coordinator:
         """Seconds within which a connection must have finished hello."""
         return float(self.rules.rules.times.hello)
 
-    def open(self, outlet: Outlet, origin: str) -> Conversation:
-        """A peer has connected from `origin` (a block of addresses)."""
-        conversation = Conversation(self, outlet, origin)
+    def open(self, outlet: Outlet, block: str) -> Conversation:
+        """A peer has connected from this block of addresses."""
+        conversation = Conversation(self, outlet, block)
         self._conversations.add(conversation)
         return conversation
 
@@ -266,51 +293,13 @@ class Coordinator:
             self._presence.set_requester(request, conversation)
             conversation.requests.add(request)
 
-    # Accounts
-
-    async def register(self, conversation: Conversation) -> None:
-        """The peer's key wants to be an account."""
-        if not conversation.account and self.rules.rules.accounts.registration == "closed":
-            raise NotRegistered("this horde takes no new accounts; you are served without one")
-        conversation.is_registering = True
-        conversation.account = await self.store.register(conversation.key, self.clock())
-        for other in self._conversations:
-            if other.is_open and other.key == conversation.key:
-                other.account = conversation.account
-        await self.tell_account(conversation)
-
-    async def _await_account(self, conversation: Conversation) -> None:
-        """A `register` just before may still be on its way to the disk; the store answers in order."""
-        if conversation.is_registering and not conversation.account:
-            conversation.account = await self.store.account_of(conversation.key)
-
-    async def tell_account(self, conversation: Conversation) -> None:
-        """How the peer's account stands."""
-        if not conversation.account:
-            conversation.tell(Account(number=0, notice=NOTICE))
-            return
-        state = await self.store.account(conversation.account, self.clock())
-        conversation.tell(
-            Account(
-                number=state.number,
-                balance=state.balance,
-                held=state.held,
-                earned=state.earned,
-                spent=state.spent,
-                taken_free=state.taken_free,
-                jobs_done=state.jobs_done,
-                jobs_received=state.jobs_received,
-                notice=NOTICE,
-            )
-        )
-
     # Requests
 
     async def request(self, conversation: Conversation, envelope: Envelope, request: Request) -> None:
         """Take a request in and match what can be matched at once; one that was taken in before is answered again."""
         if envelope.key != conversation.key:
             raise WrongSigner("a request by another key than this session's")
-        await self._await_account(conversation)
+        await self.registry.await_account(conversation)
         visit = conversation.visits.get(request.private_digest)
         try:
             if visit is None:
@@ -328,33 +317,75 @@ class Coordinator:
         check_key(request.job_key)
         _check_visit(visit, request.public)
         payer = conversation.account or ANONYMOUS
-        origin = str(conversation.account) if conversation.account else conversation.origin
+        origin = self._origin(conversation, now)
+        check_ask(conversation.acting, request.public)
         check_limits(request.public, rules.rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
         models = affordable(request.public, rules.rules, self._jobs.pool.models(kind_of(request.public.work)))
-        drawn = self._jobs.draw(request, payer, origin, now)
+        draw = self._jobs.draw(request, payer, origin, now)
         try:
             admitted = await self.store.admit(
                 envelope,
                 request,
                 payer=payer,
                 origin=origin,
-                choices=[pair and Choice(pair[0].key, pair[0].owner, pair[1].model) for pair in drawn],
+                choices=draw.choices,
                 models=models or ("",),
                 rules=rules,
                 now=now,
+                room=draw.room,
             )
         except Exception:
-            self._jobs.not_admitted(origin, drawn)
+            self._jobs.not_admitted(draw)
             raise
         conversation.visits.pop(request.private_digest, None)
         if admitted.again:
-            self._jobs.not_admitted(origin, drawn)
+            self._jobs.not_admitted(draw)
             await self._resume_request(conversation, request.nonce, envelope.digest)
             return
         self._watch(conversation, envelope.digest)
         handles = tuple(job.handle for job in admitted.jobs)
         conversation.tell(Queued(request=envelope.digest, jobs=handles, held=admitted.held))
-        self._jobs.admitted(admitted, drawn)
+        self._jobs.admitted(admitted, draw)
+
+    def _origin(self, conversation: Conversation, now: int) -> str:
+        """Whom limits and fairness count: the account, or a hash of the address block."""
+        return str(conversation.account) if conversation.account else self._blocks.origin(conversation.block, now)
+
+    async def quote(self, conversation: Conversation, asked: AskQuote) -> None:
+        """What such a request would cost and meet now; refused where the request would be. Nothing is stored."""
+        await self.registry.await_account(conversation)
+        now, rules, public = self.clock(), self.rules.rules, asked.public
+        payer = conversation.account or ANONYMOUS
+        origin = self._origin(conversation, now)
+        check_ask(conversation.acting, public)
+        check_limits(public, rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
+        models = affordable(public, rules, self._jobs.pool.models(kind_of(public.work)))
+        dearest = max(price(rules, public.work, model) for model in models or ("",))
+        tax = prices.tax(rules, public.share)
+        balance, free_now = await self._means(conversation.acting, now)
+        found = cost(dearest, tax, balance, public.n)
+        score = balance - found.first_held - free_now
+        prospect = self._jobs.prospect(public, payer, origin, score, found.is_carried, now)
+        conversation.tell(
+            Quote(
+                price=dearest,
+                tax=tax,
+                held=found.held,
+                free=found.free,
+                workers=prospect.workers,
+                ahead=prospect.ahead,
+                wait=prospect.wait,
+            )
+        )
+
+    async def _means(self, acting: Acting, now: int) -> tuple[int, int]:
+        """What can be set aside for whoever acts so, and what of free work its account has taken lately."""
+        if not acting.account:
+            return 0, 0
+        state = await self.store.account(acting.account, now)
+        grants = await self.store.granted(acting.account, now) if acting.grant is not None else ()
+        used = sum(grant.used for grant in grants if acting.grant is not None and grant.digest == acting.grant.digest)
+        return available(acting, state.balance, used), state.free_now
 
     async def cancel(self, conversation: Conversation, envelope: Envelope, said: Cancel) -> None:
         """A requester wants jobs no more."""
@@ -411,9 +442,10 @@ class Coordinator:
 
     async def announce(self, conversation: Conversation, announce: Announce) -> None:
         """A worker says what it serves."""
-        await self._await_account(conversation)
+        await self.registry.await_account(conversation)
         if not conversation.account:
             raise NotRegistered("a worker needs an account, so that it can be paid: send `register` first; it is free")
+        check_work(conversation.acting)
         if conversation.record is None:
             raise OutOfTurn("announce what is served after the peer record that says where")
         if conversation.is_closed:
@@ -430,6 +462,8 @@ class Coordinator:
                 await self._tell_where(lease)
         if self._presence.worker(key) is not conversation or conversation.announced is not announce:
             return  # it has left meanwhile, or changed its mind
+        if not conversation.account:
+            return  # it has lost its account meanwhile
         running = [lease.name for lease in self._jobs.leases.of_worker(key) if not lease.receipt]
         self._jobs.feed(self._jobs.pool.announce(key, conversation.account, announce, running))
 
@@ -494,7 +528,8 @@ class Coordinator:
             waiting = self._jobs.queue.get(question.job)
             if waiting is None or waiting.request not in conversation.requests:
                 raise UnknownJob("this session has no such waiting job")
-            counts = self._jobs.pool.reasons_for(waiting, terms)
+            kept_back = self._jobs.queue.lines.keeps_back(waiting)
+            counts = self._jobs.pool.reasons_for(waiting, terms, kept_back=kept_back)
         else:
             worker = self._jobs.pool.workers.get(conversation.key)
             if worker is None:
@@ -516,6 +551,7 @@ class Coordinator:
             "leased": leased,
             "delivered": len(jobs.leases) - leased,
             "since_start": {name: jobs.counts[name] for name in sorted(jobs.counts)},
+            "waits": jobs.predictions.report(),
             "mint": {"daily": self.rules.rules.mint.daily, "used_today": jobs.budget_used(self.clock())},
             "swarms": [
                 {"kind": kind, "model": model, "workers": swarms.get((kind, model), 0), "waiting": waiting[kind, model]}

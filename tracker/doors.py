@@ -28,7 +28,8 @@ TURNS_A_MINUTE = 20
 
 REFUSAL = (
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
-    b"over_limit: this address has as many connections here as the rules allow: close some, then try again\n"
+    b"over_limit: this address has as many connections here as the rule limits.connections allows: close some; if none"
+    b" is left to close, it made too many in this minute: try again when the minute is over\n"
 )
 
 

@@ -12,15 +12,17 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from protocol.documents import Request
-from protocol.errors import Refusal
+from protocol.errors import NotAllowed, Refusal
 from protocol.messages import Ended, Offer, Position, Requeued, Withdrawn
 from protocol.postings import ANONYMOUS, mint_rate
-from protocol.work import PublicPart
+from protocol.work import PublicPart, kind_of
 from tracker import lifecycle
+from tracker.forecast import Forecast
 from tracker.leases import Leases, LiveLease
 from tracker.ledger import day_of
 from tracker.lifecycle import Attempt, Event, Job, Stage, State
@@ -30,6 +32,7 @@ from tracker.pool import Pool
 from tracker.presence import Listener, Presence
 from tracker.store.base import Admitted, Choice, Happened, Leased, RulesInForce, Standing, Store, StoreError
 from tracker.timers import Timers
+from tracker.waits import Predictions
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +40,53 @@ log = logging.getLogger(__name__)
 POSITIONS = 20
 #: Public parts whose constraints are kept: those of a request with many jobs are alike.
 KEPT = 1024
+#: Owners that could serve a job are counted up to this number, or to the one of the rule if that is larger.
+MOST_OWNERS = 64
 #: What could not be stored is tried again after so long.
 RETRY_MS = 1000
+
+
+class Drawn(NamedTuple):
+    """A worker for a job that is about to be admitted, and of how many owners it could have been."""
+
+    worker: Worker
+    offer: Offer
+    owners: int
+
+    @property
+    def choice(self) -> Choice:
+        """What the store is told."""
+        return Choice(self.worker.key, self.worker.owner, self.offer.model, self.owners)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for a request that is about to be admitted, job by job. room: how many of its jobs may run at once
+    if others carry them."""
+
+    pairs: list[Drawn | None]
+    origin: str
+    room: int
+
+    @property
+    def choices(self) -> list[Choice | None]:
+        """What the store is told."""
+        return [pair and pair.choice for pair in self.pairs]
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Those whose places are promised, one for each place."""
+        return [pair.worker for pair in self.pairs if pair is not None]
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a request's first job would meet: jobs that go before it, workers that could serve it, and how many seconds
+    it would wait, 0 if unknown."""
+
+    ahead: int
+    workers: int
+    wait: int
 
 
 class Jobs:
@@ -54,8 +102,10 @@ class Jobs:
         chance: random.Random,
     ) -> None:
         self.rules = rules
-        self.queue = Queue()
+        self.queue = Queue(rules.rules.limits)
         self.pool = Pool()
+        self.forecast = Forecast(self.queue, self.pool)
+        self.predictions = Predictions()
         self.leases = Leases()
         self.open_jobs: Counter[str] = Counter()
         self._live: Counter[bytes] = Counter()  # jobs under way, by request
@@ -72,6 +122,12 @@ class Jobs:
         self._tasks: set[asyncio.Task[None]] = set()
         self._starved = False
         self._constraints = lru_cache(KEPT)(self._constraints_now)
+
+    def put_in_force(self, rules: RulesInForce) -> None:
+        """Go by other rules from now on."""
+        self.rules = rules
+        self.queue.lines.set_limits(rules.rules.limits)
+        self.feed_all()
 
     def tick(self, now: int) -> None:
         """Look at everything that is due."""
@@ -90,40 +146,68 @@ class Jobs:
 
     # Admission
 
-    def draw(self, request: Request, payer: int, origin: str, now: int) -> list[tuple[Worker, Offer] | None]:
-        """Workers for the jobs of a request that is about to be admitted; their places are promised meanwhile."""
-        public = request.public
+    def draw(self, request: Request, payer: int, origin: str, now: int) -> Draw:
+        """Workers for the jobs of a request that is about to be admitted; their places are promised meanwhile.
+
+        Whether kudos cover a job shows when it is admitted: until then each may be one that others carry.
+        """
+        public, lines = request.public, self.queue.lines
+        anonymous = payer == ANONYMOUS
         self.open_jobs[origin] += public.n
-        constraints = self._constraints(public, self.rules.version, anonymous=payer == ANONYMOUS)
-        probe = Waiting.unborn(request, constraints, origin, now)
-        drawn: list[tuple[Worker, Offer] | None] = []
-        for _ in range(public.n):
-            pair = self.pool.draw(probe, self.terms(now), self._chance)
+        constraints = self._constraints(public, self.rules.version, anonymous=anonymous)
+        probe = Waiting.unborn(public, constraints, origin, now)
+        owners = self._owners(probe, now)
+        room = max(0, lines.room(origin, anonymous=anonymous))
+        is_carried = anonymous or (not room and lines.is_waiting(origin))  # surely, or as good as that
+        pairs: list[Drawn | None] = []
+        for number in range(public.n):
+            pair = None if is_carried and number >= room else self.pool.draw(probe, self.terms(now), self._chance)
             if pair is not None:
                 self.pool.promise(pair[0])
-            drawn.append(pair)
-        return drawn
+            pairs.append(pair and Drawn(*pair, owners))
+        draw = Draw(pairs, origin, room)
+        lines.reserve(origin, len(draw.workers), anonymous=anonymous)
+        return draw
 
-    def admitted(self, admitted: Admitted, drawn: list[tuple[Worker, Offer] | None]) -> None:
+    def _owners(self, waiting: Waiting, now: int) -> int:
+        """How many owners could have this job served, as leases say it."""
+        most = max(MOST_OWNERS, self.rules.rules.mint.owners)
+        return self.pool.owners(waiting, self.terms(now), most)
+
+    def admitted(self, admitted: Admitted, draw: Draw) -> None:
         """A request's jobs are durable: those that were leased are pushed, the others wait."""
         self.counts["requests"] += 1
         self._live[admitted.jobs[0].request] += len(admitted.jobs)
-        for pair in filter(None, drawn):
-            self.pool.promise_over(pair[0])
+        for worker in draw.workers:
+            self.pool.promise_over(worker)
+        for leased in admitted.leases.values():
+            self._runs(leased.job, leased.attempt)
+        opened = self.queue.lines.unreserve(draw.origin, len(draw.workers))
         for leased in admitted.leases.values():
             self._push(leased)
         for number, job in enumerate(admitted.jobs):
             if number not in admitted.leases:
                 self._wait(job)
                 self._match_or_tell(job)
+        if len(draw.workers) > len(admitted.leases):  # some were drawn in vain
+            for worker in draw.workers:
+                self.feed(worker)
+        self._match_opened(opened)
 
-    def not_admitted(self, origin: str, drawn: list[tuple[Worker, Offer] | None]) -> None:
+    def not_admitted(self, draw: Draw) -> None:
         """Nothing came of a request that workers were drawn for: others may have waited for them meanwhile."""
-        self._ended(origin, len(drawn))
-        for pair in filter(None, drawn):
-            self.pool.promise_over(pair[0])
-        for pair in filter(None, drawn):
-            self.feed(pair[0])
+        self._ended(draw.origin, len(draw.pairs))
+        opened = self.queue.lines.unreserve(draw.origin, len(draw.workers))
+        for worker in draw.workers:
+            self.pool.promise_over(worker)
+        for worker in draw.workers:
+            self.feed(worker)
+        self._match_opened(opened)
+
+    def _runs(self, job: Job, attempt: Attempt) -> None:
+        """A job is leased: if others carry it, it counts for its origin's bound. Who serves himself carries himself."""
+        if job.carried and attempt.owner != job.payer:
+            self.queue.lines.started(job.handle, job.origin, anonymous=job.anonymous)
 
     def _ended(self, origin: str, jobs: int) -> None:
         self.open_jobs[origin] -= jobs
@@ -165,12 +249,26 @@ class Jobs:
         return constraints_of(public, models, anonymous=anonymous)
 
     def _match(self, waiting: Waiting) -> bool:
-        """Lease a waiting job if somebody can take it now."""
+        """Lease a waiting job if it may be and somebody can take it now."""
+        if self.queue.lines.keeps_back(waiting):
+            return False
         pair = self.pool.draw(waiting, self.terms(self._clock()), self._chance)
         if pair is None:
             return False
         self._spawn(self._lease(waiting, *pair))
         return True
+
+    def _match_opened(self, handles: list[bytes]) -> None:
+        """Look for idle workers for jobs that were kept back and are not any more. Where there is none for one, there
+        is none for those like it."""
+        in_vain: set[tuple[Constraints, bool]] = set()
+        for handle in handles:
+            waiting = self.queue.get(handle)
+            if waiting is None:
+                continue
+            alike = waiting.constraints, bool(waiting.excluded)
+            if alike not in in_vain and not self._match(waiting):
+                in_vain.add(alike)
 
     def feed(self, worker: Worker) -> None:
         """Give a worker the jobs that it should get now."""
@@ -190,28 +288,34 @@ class Jobs:
     def _lease(self, waiting: Waiting, worker: Worker, offer: Offer) -> Coroutine[Any, Any, None]:
         """Take the job out of the queue now; commit the lease and push it in what is returned."""
         now = self._clock()
-        self.queue.leased(waiting, offer.model, now)
+        self.queue.leased(waiting, offer.model, now, own=worker.owner == waiting.payer)
         self.queue.remove(waiting.handle, waiting.request)
         self.pool.promise(worker)
-        choice = Choice(worker.key, worker.owner, offer.model)
+        choice = Choice(worker.key, worker.owner, offer.model, self._owners(waiting, now))
 
         async def commit() -> None:
-            decided = False
+            decided, leased = False, None
             try:
                 leased = await self._store.lease(waiting.handle, waiting.attempt, choice, self.rules, now)
                 decided = True
             except StoreError:
                 self._starved = True
                 raise
+            except NotAllowed:  # its account ended, or its delegation, while this was under way
+                self.pool.remove(worker.key)
             finally:
                 self.pool.promise_over(worker)
+                opened = [] if leased is not None else self.queue.lines.ended(waiting.handle, waiting.origin)
                 if not decided:
                     self.queue.add(waiting, present=self._presence.is_followed(waiting.request))
                     self._expire(waiting.handle, waiting.attempt, waiting.request)  # its time may have passed meanwhile
             if leased is not None:
                 self._push(leased)
-            else:
-                self.feed(worker)
+                return
+            self.feed(worker)
+            if not decided and (again := self.queue.get(waiting.handle)) is not None:
+                self._match(again)
+            self._match_opened(opened)
 
         return commit()
 
@@ -225,6 +329,7 @@ class Jobs:
         if requester is not None:
             self._presence.hand_lease(requester, attempt.worker, leased.document)
         self._positions.pop(job.handle, None)
+        self.predictions.served(job.handle, attempt.issued)
         self.counts["leases"] += 1
         self._watch_lease(lease, 0)
 
@@ -319,6 +424,9 @@ class Jobs:
             self.queue.remove(job.handle, job.request)
         if before.state is State.LEASED and newest is not None:
             self._follow_lease(happened, newest)
+        opened = self.queue.lines.ended(job.handle, job.origin) if job.state is not State.LEASED else []
+        if job.state is State.SETTLED and attempt is not None:
+            self._measure(happened, attempt, now)
         if newest is not None and happened.outcome.withdraw:
             withdrawn = Withdrawn(job=job.handle, attempt=newest.attempt, reason=happened.outcome.withdraw)
             self._presence.tell_worker(newest.worker, withdrawn)
@@ -342,8 +450,17 @@ class Jobs:
             self._wait(job)
         if newest is not None and newest.worker in self.pool.workers:
             self.feed(self.pool.workers[newest.worker])  # by rank, before this very job is looked after
+        self._match_opened(opened)
         if happened.outcome.requeued:
             self._match_or_tell(job)
+
+    def _measure(self, happened: Happened, attempt: Attempt, now: int) -> None:
+        """How fast this worker was, if the attempt was made in full."""
+        before, payment = happened.before, happened.outcome.payment
+        if payment is not None and not payment.partial:
+            delivered = before.changed if before.state is State.DELIVERED else now
+            swarm = kind_of(before.work), attempt.model
+            self.forecast.speeds.settled(swarm, attempt.worker, before.work, attempt.issued, delivered)
 
     async def _hand_lease_again(self, job: Job, attempt: Attempt) -> None:
         """An attempt that was thought lost has delivered: its requester can fetch the result after all."""
@@ -378,6 +495,7 @@ class Jobs:
             self.pool.released(lease.worker, lease.name)
             self.leases.drop(lease)
         self._positions.pop(job.handle, None)
+        self.predictions.ended(job.handle, unserved=job.state is State.EXPIRED)
         self._timers.forget(job.handle)
         self._ended(job.origin, 1)
         self.counts[job.state.value] += 1
@@ -424,6 +542,8 @@ class Jobs:
             due = max(lifecycle.expires(job, self.rules.rules), self._clock() + grace)
             self._timers.at(due, partial(self._expire, job.handle, job.attempt, job.request), job.handle)
         elif attempt is not None:
+            if job.state is State.LEASED:
+                self._runs(job, attempt)
             lease = self._remember(job, attempt)
             if job.state is State.DELIVERED:
                 self._await_answer(job)
@@ -445,8 +565,19 @@ class Jobs:
         requester = self._presence.requester(waiting.request)
         if requester is not None and self._positions.get(waiting.handle) != ahead:
             self._positions[waiting.handle] = ahead
-            workers = self.pool.able(waiting, self.terms(self._clock()))
-            requester.tell(Position(job=waiting.handle, ahead=ahead, workers=workers))
+            now = self._clock()
+            workers = self.pool.able(waiting, self.terms(now))
+            wait = self.forecast.wait(waiting, now) if workers else 0
+            self.predictions.told(waiting.handle, wait, now)
+            requester.tell(Position(job=waiting.handle, ahead=ahead, workers=workers, wait=wait))
+
+    def prospect(self, public: PublicPart, payer: int, origin: str, score: int, carried: bool, now: int) -> Prospect:
+        """What the first job of such a request would meet now, if its rank had this score. Changes nothing."""
+        anonymous = payer == ANONYMOUS
+        constraints = self._constraints(public, self.rules.version, anonymous=anonymous)
+        probe = Waiting.unborn(public, constraints, origin, now, score=score, carried=carried)
+        workers = self.pool.able(probe, self.terms(now))
+        return Prospect(self.queue.ahead_of(probe), workers, self.forecast.wait(probe, now) if workers else 0)
 
 
 def ended(job: Job, released: int) -> Ended:

@@ -48,6 +48,11 @@ def leaf_of(event: str, postings: Postings, evidence: Evidence, beside: bytes) -
     )
 
 
+def show_kudos(thousandths: int) -> str:
+    """Thousandths as people write kudos: `7.6`."""
+    return f"{thousandths / 1000:,.3f}".rstrip("0").rstrip(".")
+
+
 def decayed(amount: int, since: int, now: int, half_life_days: int) -> int:
     """What is left of `amount` after `now - since` milliseconds when half is forgotten in `half_life_days`."""
     if amount <= 0 or now <= since:

@@ -44,7 +44,11 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """One result that somebody asked for."""
+    """One result that somebody asked for.
+
+    carried: the kudos behind it did not cover its price when it was admitted, so that others carry part of it.
+    delegation: digest of the one by which its requester asked for the payer, if it did.
+    """
 
     handle: bytes
     request: bytes
@@ -68,6 +72,8 @@ class Job:
     excluded: frozenset[bytes] = frozenset()
     settled: int = 0
     reason: str = ""
+    carried: bool = False
+    delegation: bytes = b""
 
     @property
     def work(self) -> Work:

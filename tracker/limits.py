@@ -5,28 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol.errors import NotOffered, OverLimit, OverMaxPrice
-from protocol.prices import price
-from protocol.rules import LimitsSection, Rules
+from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart
+from tracker.pricing import price
 
 
 def check_limits(public: PublicPart, rules: Rules, *, anonymous: bool, open_jobs: int) -> None:
-    """Refuse what is larger or more than the rules allow; the text says which limit, and what would lift it."""
+    """Refuse what is larger or more than the rules allow; the text says which rule, until when, and what lifts it."""
     if public.share:
         raise NotOffered("this horde has no open data set yet: ask without `share`")
     if public.flags:
         raise NotOffered(f"flag {public.flags[0]!r} is not known here: ask without it")
     limits = rules.limits
     for name, found in _measures(public).items():
-        most: int = getattr(limits, f"anonymous_{name}" if anonymous else name)
+        rule = f"anonymous_{name}" if anonymous else name
+        most: int = getattr(limits, rule)
         if found > most:
             raise OverLimit(
-                f"{name.removeprefix('max_')} {found}: at most {most} here{_lift(limits, name, found, anonymous)}"
+                f"{name.removeprefix('max_')} {found}: at most {most} here by the rule limits.{rule}, which no time"
+                f" lifts: ask for less{_with_account(rules, getattr(limits, name), most, found, anonymous)}"
             )
-    most_open = limits.anonymous_open_jobs if anonymous else limits.open_jobs
-    if open_jobs + public.n > most_open:
+    rule = "anonymous_open_jobs" if anonymous else "open_jobs"
+    most = getattr(limits, rule)
+    if open_jobs + public.n > most:
+        whose = "of this address block" if anonymous else "of this account"
+        lift = _with_account(rules, limits.open_jobs, most, open_jobs + public.n, anonymous)
         raise OverLimit(
-            f"{open_jobs} jobs are under way and {public.n} more are asked for: at most {most_open} at once"
+            f"{open_jobs} jobs {whose} are under way and {public.n} more are asked for: at most {most} at once by the"
+            f" rule limits.{rule}; {_until(open_jobs + public.n - most, open_jobs)}{lift}"
         )
 
 
@@ -37,9 +43,19 @@ def _measures(public: PublicPart) -> dict[str, int]:
     return {"max_tokens": work.max_tokens, "max_context": work.context_tokens, "max_n": public.n}
 
 
-def _lift(limits: LimitsSection, name: str, found: int, anonymous: bool) -> str:
-    with_account: int = getattr(limits, name)
-    return f" without an account, {with_account} with one" if anonymous and found <= with_account else ""
+def _with_account(rules: Rules, limit: int, most: int, found: int, anonymous: bool) -> str:
+    """How an account helps a person without one; empty if it does not, or if none is to be had."""
+    if not anonymous or not most < limit or found > limit or rules.accounts.registration == "closed":
+        return ""
+    invited = ", by an invitation of the operator" if rules.accounts.registration == "invited" else ""
+    return f", or register, which is free{invited}: with an account it is {limit}"
+
+
+def _until(over: int, open_jobs: int) -> str:
+    """When there will be room for so many jobs more than there is."""
+    if over > open_jobs:
+        return "ask for fewer at once"
+    return f"wait until {over} of them {'has' if over == 1 else 'have'} ended, or cancel some"
 
 
 def affordable(public: PublicPart, rules: Rules, served: Sequence[str]) -> tuple[str, ...]:

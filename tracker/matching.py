@@ -2,26 +2,28 @@
 
 Jobs whose constraints are alike lie in one bucket, ordered by rank. Reasons are judged once for a bucket; what differs
 from job to job (workers that had it already, its price cap, how much of it is uncovered) is looked at on a short scan
-at the bucket's head. So finding the next job costs the same with ten or a million waiting.
+at the bucket's head. So finding the next job costs the same with ten or a million waiting. Jobs of which as many run
+as their origin may have at once lie apart (`tracker.lines`).
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from sortedcontainers import SortedList
 
-from protocol.documents import Request
 from protocol.errors import NotOffered
 from protocol.messages import Announce, Offer
-from protocol.prices import price
-from protocol.rules import Rules
+from protocol.rules import LimitsSection, Rules
 from protocol.work import ImageWork, Kind, PublicPart, Work, kind_of
 from tracker.lifecycle import Job
+from tracker.lines import Lines, Rank
+from tracker.pricing import price
+from tracker.waits import units
 
 #: How many jobs at a bucket's head are looked at for one worker.
 SCAN = 16
@@ -48,6 +50,7 @@ class Reason(StrEnum):
     OVER_MAX_PRICE = "over_max_price"
     FREE_RATE = "free_rate"
     REQUESTER_AWAY = "requester_away"
+    RUNNING_LIMIT = "running_limit"
     BUSY = "busy"
 
 
@@ -98,19 +101,21 @@ def measures(work: Work) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A waiting job as the queue sees it."""
+    """A waiting job as the queue sees it. payer: the account that asked. carried: others carry part of its price."""
 
     handle: bytes
     attempt: int
     request: bytes
     work: Work
     constraints: Constraints
-    rank: tuple[int, int, int, bytes]
+    rank: Rank
     origin: str
     since: int
     excluded: frozenset[bytes]
     max_price: int
     held: int
+    payer: int = 0
+    carried: bool = False
 
     @classmethod
     def of(cls, job: Job, constraints: Constraints) -> Waiting:
@@ -127,23 +132,35 @@ class Waiting:
             excluded=job.excluded,
             max_price=job.public.max_price,
             held=job.held,
+            payer=job.payer,
+            carried=job.carried,
         )
 
     @classmethod
-    def unborn(cls, request: Request, constraints: Constraints, origin: str, now: int) -> Waiting:
-        """A job that a request will have, as far as matching it needs to know."""
+    def unborn(
+        cls,
+        public: PublicPart,
+        constraints: Constraints,
+        origin: str,
+        now: int,
+        *,
+        score: int = 0,
+        carried: bool = False,
+    ) -> Waiting:
+        """A job that a request will have, or might, as far as matching it needs to know."""
         return cls(
             handle=b"",
             attempt=0,
             request=b"",
-            work=request.public.work,
+            work=public.work,
             constraints=constraints,
-            rank=(constraints.anonymous, 0, now, b""),
+            rank=(constraints.anonymous, -score, now, b""),
             origin=origin,
             since=now,
             excluded=frozenset(),
-            max_price=request.public.max_price,
+            max_price=public.max_price,
             held=0,
+            carried=carried,
         )
 
 
@@ -273,16 +290,22 @@ def _why_not_price(job: Waiting, announce: Announce, offer: Offer, terms: Terms)
 
 
 class _Bucket:
-    """Waiting jobs with the same constraints: by rank, and by origin in the order in which they came."""
+    """Waiting jobs with the same constraints: by rank, and by origin in the order in which they came. Of carried ones
+    those that lie apart are known by rank too, so that positions can be told."""
 
     def __init__(self) -> None:
-        self.by_rank: Any = SortedList()  # of (rank, handle)
+        self.by_rank: Any = SortedList()  # of (rank, handle), as the other two
+        self.carried: Any = SortedList()  # all of them
+        self.shown: Any = SortedList()  # those of them that are in by_rank
+        self.units = 0  # of work, of all jobs
         self.by_origin: dict[str, OrderedDict[bytes, None]] = {}
         self.turns: Any = SortedList()  # of (since when this origin waits, origin)
         self.turn_of: dict[str, int] = {}
 
     def add(self, job: Waiting, served: int) -> None:
         self.by_rank.add((job.rank, job.handle))
+        if job.carried:
+            self.shown.add((job.rank, job.handle))
         jobs = self.by_origin.setdefault(job.origin, OrderedDict())
         jobs[job.handle] = None
         if job.origin not in self.turn_of:
@@ -290,6 +313,8 @@ class _Bucket:
 
     def remove(self, job: Waiting) -> None:
         self.by_rank.remove((job.rank, job.handle))
+        if job.carried:
+            self.shown.remove((job.rank, job.handle))
         jobs = self.by_origin[job.origin]
         del jobs[job.handle]
         if not jobs:
@@ -311,15 +336,22 @@ class _Bucket:
         self.turn_of[origin] = since
         self.turns.add((since, origin))
 
+    def before(self, entry: tuple[Rank, bytes], kept_back: int) -> int:
+        """How many go before one of this rank; all that are kept back are taken to be among those before it."""
+        apart: int = self.carried.bisect_left(entry) - self.shown.bisect_left(entry) if self.carried else 0
+        shown: int = self.by_rank.bisect_left(entry)
+        return shown + max(0, apart - kept_back)
+
     def __len__(self) -> int:
-        return len(self.by_rank)
+        return len(self.by_rank) + len(self.carried) - len(self.shown)
 
 
 class Queue:
     """All jobs that wait and whose requester is there; those of absent requesters are kept apart."""
 
-    def __init__(self) -> None:
-        self._jobs: dict[bytes, Waiting] = {}  # that can be matched
+    def __init__(self, limits: LimitsSection | None = None) -> None:
+        self.lines = Lines(limits or LimitsSection(), self._show, self._hide)
+        self._jobs: dict[bytes, Waiting] = {}  # whose requester is there
         self._buckets: dict[Constraints, _Bucket] = {}
         self._by_model: dict[tuple[Kind, str], dict[Constraints, None]] = {}
         self._requests: dict[bytes, dict[bytes, Waiting]] = {}  # all, by request
@@ -380,11 +412,29 @@ class Queue:
             bucket = self._buckets[job.constraints] = _Bucket()
             for model in job.constraints.models or ("",):
                 self._by_model.setdefault((job.constraints.kind, model), {})[job.constraints] = None
-        kind = job.constraints.kind
-        self._present[kind, job.origin] += 1
-        bucket.add(job, self._served[kind].get(job.origin, 0))
+        self._present[job.constraints.kind, job.origin] += 1
+        bucket.units += units(job.work)
+        if job.carried:
+            bucket.carried.add((job.rank, job.handle))
+            self.lines.add(job)
+        else:
+            self._show(job.handle)
+
+    def _show(self, handle: bytes) -> None:
+        """From now on this job can be matched."""
+        job = self._jobs[handle]
+        self._buckets[job.constraints].add(job, self._served[job.constraints.kind].get(job.origin, 0))
+
+    def _hide(self, handle: bytes) -> None:
+        job = self._jobs[handle]
+        self._buckets[job.constraints].remove(job)
 
     def _leave(self, job: Waiting) -> None:
+        if job.carried:
+            self.lines.remove(job)
+            self._buckets[job.constraints].carried.remove((job.rank, job.handle))
+        else:
+            self._hide(job.handle)
         del self._jobs[job.handle]
         name = job.constraints.kind, job.origin
         self._present[name] -= 1
@@ -392,7 +442,7 @@ class Queue:
             del self._present[name]
             self._served[job.constraints.kind].pop(job.origin, None)
         bucket = self._buckets[job.constraints]
-        bucket.remove(job)
+        bucket.units -= units(job.work)
         if not bucket:
             del self._buckets[job.constraints]
             for model in job.constraints.models or ("",):
@@ -447,17 +497,37 @@ class Queue:
             return bucket.turn_of[one.origin] < theirs
         return one.rank < other.rank
 
-    def leased(self, job: Waiting, model: str, now: int) -> None:
+    def leased(self, job: Waiting, model: str, now: int, *, own: bool = False) -> None:
         """A lease of this swarm went to this job's origin, which goes to the end of the line, whatever else it asked
-        for."""
+        for. own: the worker is the requester's own, so that nobody carries the job."""
+        if job.carried and not own:
+            self.lines.started(job.handle, job.origin, anonymous=job.constraints.anonymous)
         self._leases[model] += 1
         if job.handle in self._jobs:
             self._served[job.constraints.kind][job.origin] = now
 
     def ahead_of(self, job: Waiting) -> int:
-        """Jobs with the same constraints that rank before this one."""
-        bucket = self._buckets.get(job.constraints)
-        return bucket.by_rank.bisect_left((job.rank, job.handle)) if bucket else 0
+        """Jobs with the same constraints that rank before this one, but for those of other origins that are kept back
+        by a bound, as far as they can be told apart."""
+        entry = job.rank, job.handle
+        before = self.before(job.constraints, entry)[0]
+        if job.constraints.anonymous:  # those with an account who want the same go before
+            before += self.before(replace(job.constraints, anonymous=False), entry)[0]
+        is_apart = job.handle in self._jobs and self.lines.keeps_back(job)
+        return before + self.lines.before(job) if is_apart else before
+
+    def before(self, constraints: Constraints, entry: tuple[Rank, bytes]) -> tuple[int, float]:
+        """How many jobs with these constraints go before one of this rank, and how many units of work each has on
+        average."""
+        bucket = self._buckets.get(constraints)
+        if bucket is None:
+            return 0, 0.0
+        return bucket.before(entry, self.lines.kept_back[constraints]), bucket.units / len(bucket)
+
+    def rivals(self, names: Iterable[tuple[Kind, str]]) -> Iterator[Constraints]:
+        """Constraints of waiting jobs that may be served by one of these models; some of them more than once."""
+        for name in names:
+            yield from self._by_model.get(name, {})
 
     def heads(self, count: int) -> Iterator[Waiting]:
         """The first jobs of each bucket."""
@@ -469,9 +539,14 @@ class Queue:
         """Why this worker gets none of the waiting jobs: how many for each reason. Pair matters are judged by the
         bucket's first job."""
         reasons: Counter[Reason] = Counter()
-        for bucket in self._buckets.values():
-            found = why_not(self._jobs[bucket.by_rank[0][1]], worker, terms)
-            reasons[found if isinstance(found, Reason) else Reason.BUSY] += len(bucket)
+        for constraints, bucket in self._buckets.items():
+            kept_back = self.lines.kept_back[constraints]
+            if bucket.by_rank:
+                found = why_not(self._jobs[bucket.by_rank[0][1]], worker, terms)
+                reasons[found if isinstance(found, Reason) else Reason.BUSY] += len(bucket) - kept_back
+            if kept_back:
+                fits = worker.fitting(constraints)
+                reasons[fits if isinstance(fits, Reason) else Reason.RUNNING_LIMIT] += kept_back
         reasons[Reason.REQUESTER_AWAY] += sum(len(self._requests[request]) for request in self._away)
         return +reasons
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Generic, TypeVar
 
 from protocol.messages import Announce, Offer
 from protocol.work import Kind
-from tracker.matching import Judged, Reason, Terms, Waiting, Worker, fitting_offers, why_not, why_not_terms
+from tracker.matching import Constraints, Judged, Reason, Terms, Waiting, Worker, fitting_offers, why_not, why_not_terms
 
 #: How many owners of a crew, workers of an owner, or busy workers are looked at for one job.
 DRAW = 64
@@ -32,6 +33,9 @@ class _Bag(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._things)
+
+    def __contains__(self, thing: T) -> bool:
+        return thing in self._places
 
     def add(self, thing: T) -> None:
         if thing not in self._places:
@@ -52,20 +56,28 @@ class _Bag(Generic[T]):
         return chance.sample(self._things, min(count, len(self._things)))
 
 
-class _Crew:
+class Crew:
     """Workers that announced the same. Those in none of `idle` and `spare` are full."""
 
     def __init__(self, announce: Announce) -> None:
         self.announce = announce
         self.judged: Judged = {}
         self.members: set[bytes] = set()
+        self.busy = 0  # how many of them are not idle
         self.owners: _Bag[int] = _Bag()  # with an idle worker
         self.idle: dict[int, _Bag[bytes]] = {}
         self.spare: dict[bytes, None] = {}  # busy, and take a lease ahead; in the order in which they became so
+        self.owned: Counter[int] = Counter()  # how many members each owner has
+
+    def fitting(self, constraints: Constraints) -> tuple[Offer, ...] | Reason:
+        """What `fitting_offers` finds; kept for the crew's workers (`Worker.fitting`) and taken from there."""
+        found = self.judged.get(constraints)
+        return fitting_offers(constraints, self.announce) if found is None else found
 
     def leave(self, worker: Worker) -> None:
         self.spare.pop(worker.key, None)
         workers = self.idle.get(worker.owner)
+        self.busy -= workers is None or worker.key not in workers
         if workers is not None:
             workers.discard(worker.key)
             if not workers:
@@ -76,7 +88,9 @@ class _Crew:
         if worker.is_idle:
             self.idle.setdefault(worker.owner, _Bag()).add(worker.key)
             self.owners.add(worker.owner)
-        elif worker.has_room:
+            return
+        self.busy += 1
+        if worker.has_room:
             self.spare[worker.key] = None
 
 
@@ -85,9 +99,9 @@ class Pool:
 
     def __init__(self) -> None:
         self.workers: dict[bytes, Worker] = {}
-        self._crews: dict[Alike, _Crew] = {}
-        self._crew_of: dict[bytes, _Crew] = {}
-        self._by_model: dict[tuple[Kind, str], dict[_Crew, None]] = {}
+        self._crews: dict[Alike, Crew] = {}
+        self._crew_of: dict[bytes, Crew] = {}
+        self._by_model: dict[tuple[Kind, str], dict[Crew, None]] = {}
         self._settled: Counter[int] = Counter()
 
     # Who is here
@@ -104,12 +118,13 @@ class Pool:
         alike = _alike(announce)
         crew = self._crews.get(alike)
         if crew is None:
-            crew = self._crews[alike] = _Crew(announce)
-            for name in _names(announce):
+            crew = self._crews[alike] = Crew(announce)
+            for name in names(announce):
                 self._by_model.setdefault(name, {})[crew] = None
         worker.judged = crew.judged
         self._crew_of[key] = crew
         crew.members.add(key)
+        crew.owned[owner] += 1
         crew.enter(worker)
         return worker
 
@@ -121,10 +136,13 @@ class Pool:
         crew = self._crew_of.pop(key)
         crew.leave(worker)
         crew.members.discard(key)
+        crew.owned[worker.owner] -= 1
+        if not crew.owned[worker.owner]:
+            del crew.owned[worker.owner]
         if crew.members:
             return
         del self._crews[_alike(crew.announce)]
-        for name in _names(crew.announce):
+        for name in names(crew.announce):
             del self._by_model[name][crew]
             if not self._by_model[name]:
                 del self._by_model[name]
@@ -179,8 +197,8 @@ class Pool:
         crews = list(self._fitting(job, terms))
         return self._draw_idle(job, crews, chance) or self._least_busy(job, crews)
 
-    def _fitting(self, job: Waiting, terms: Terms) -> Iterator[tuple[_Crew, Offer]]:
-        seen: set[_Crew] = set()
+    def _fitting(self, job: Waiting, terms: Terms) -> Iterator[tuple[Crew, Offer]]:
+        seen: set[Crew] = set()
         for model in job.constraints.models or ("",):
             for crew in self._by_model.get((job.constraints.kind, model), {}):
                 if crew in seen:
@@ -194,7 +212,7 @@ class Pool:
                     yield crew, offer
 
     def _draw_idle(
-        self, job: Waiting, crews: list[tuple[_Crew, Offer]], chance: random.Random
+        self, job: Waiting, crews: list[tuple[Crew, Offer]], chance: random.Random
     ) -> tuple[Worker, Offer] | None:
         enough = DRAW + len(job.excluded)
         owners = {owner for crew, _ in crews for owner in crew.owners.sample(enough, chance)}
@@ -213,7 +231,7 @@ class Pool:
                 return chance.choice(fits)
         return None
 
-    def _least_busy(self, job: Waiting, crews: list[tuple[_Crew, Offer]]) -> tuple[Worker, Offer] | None:
+    def _least_busy(self, job: Waiting, crews: list[tuple[Crew, Offer]]) -> tuple[Worker, Offer] | None:
         fits: list[tuple[Worker, Offer]] = []
         for crew, offer in crews:
             looked_at = 0
@@ -227,16 +245,39 @@ class Pool:
 
     # Questions
 
-    def reasons_for(self, job: Waiting, terms: Terms) -> Counter[Reason]:
-        """Why none of the workers takes this job: how many for each reason."""
+    def owners(self, job: Waiting, terms: Terms, most: int) -> int:
+        """Of how many different owners workers are here that could serve this job, busy or not; up to `most`."""
+        found: set[int] = set()
+        for crew, _ in self._fitting(job, terms):
+            found.update(islice(crew.owned, most))
+            if len(found) >= most:
+                return most
+        return len(found)
+
+    def reasons_for(self, job: Waiting, terms: Terms, *, kept_back: bool = False) -> Counter[Reason]:
+        """Why none of the workers takes this job: how many for each reason. kept_back: it waits for nothing but its
+        origin's bound."""
         reasons: Counter[Reason] = Counter()
         for worker in self.workers.values():
             found = why_not(job, worker, terms)
             if isinstance(found, Reason):
                 reasons[found] += 1
+            elif kept_back:
+                reasons[Reason.RUNNING_LIMIT] += 1
             elif not worker.has_room:
                 reasons[Reason.BUSY] += 1
         return reasons
+
+    def crews(self, constraints: Constraints) -> dict[Crew, Offer]:
+        """The crews that can serve such jobs, each with an offer by which it can."""
+        found: dict[Crew, Offer] = {}
+        for model in constraints.models or ("",):
+            for crew in self._by_model.get((constraints.kind, model), {}):
+                if crew not in found:
+                    offers = crew.fitting(constraints)
+                    if not isinstance(offers, Reason):
+                        found[crew] = offers[0]
+        return found
 
     def able(self, job: Waiting, terms: Terms) -> int:
         """How many workers could serve this job, busy or not."""
@@ -249,5 +290,6 @@ def _alike(announce: Announce) -> Alike:
     return announce.offers, announce.anonymous, announce.min_free_rate
 
 
-def _names(announce: Announce) -> set[tuple[Kind, str]]:
+def names(announce: Announce) -> set[tuple[Kind, str]]:
+    """By what its workers are found: each kind with each model, and with an empty name for jobs that name none."""
     return {(offer.kind, model) for offer in announce.offers for model in (offer.model, "")}

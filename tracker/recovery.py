@@ -61,7 +61,8 @@ def check_relations(settlement: Settlement, lease: Lease, receipt: tuple[Envelop
         raise ReceiptMismatch("settlement, lease and receipt speak of different attempts")
     if envelope.key != lease.worker:
         raise WrongSigner("the receipt is by another worker than the one that the lease names")
-    if settlement.paid > lease.paid or settlement.minted > lease.free or settlement.partial != made.partial:
+    too_much = settlement.paid > lease.paid or settlement.minted > lease.free
+    if too_much or settlement.withheld > settlement.paid + settlement.minted or settlement.partial != made.partial:
         raise ReceiptMismatch("the settlement pays more than its lease, or for another receipt")
 
 

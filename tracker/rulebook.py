@@ -36,6 +36,8 @@ TABLES: dict[str, str] = {
     "times": "How long things may take.",
     "matching": "Who is served next, and how often a job is tried.",
     "mint": "Kudos made for jobs whose requester has too little, so that the worker is paid all the same.",
+    "earning": "Probation: part of what a new owner earns waits until it is trusted. The owner sees how much, and why.",
+    "transfers": "Kudos that accounts give each other. They have no memo and no price: they say thank you.",
     "accounts": "Who may have an account. Nobody needs one to be served.",
     "previews": "Small pictures of work in progress, from worker to requester.",
     "models": 'What the horde knows of single models, one table for each: `[models."name"]`.',
@@ -83,6 +85,16 @@ NOTES: dict[str, Note] = {
         "Burned for each job, whatever its size.",
         "Higher lets kudos vanish faster; 0 switches the tax off.",
     ),
+    "prices.tax_shared": Note(
+        "thousandths",
+        "The same for a job whose result is given to the open data set.",
+        "Lower thanks people more for sharing.",
+    ),
+    "prices.plugin": Note(
+        "text",
+        "Name of an entry point in the group `potluck.prices` that prices jobs in place of the formulas; empty: none.",
+        "Peers cannot compute its prices and ask the tracker; an audit can check them against `max_price` only.",
+    ),
     "limits.max_pixels": Note("pixels", "Largest picture.", "A larger request is refused with `over_limit`."),
     "limits.max_steps": Note("denoising steps", "Most steps of a picture.", "A larger request is refused."),
     "limits.max_tokens": Note("tokens", "Longest answer.", "A larger request is refused."),
@@ -110,6 +122,16 @@ NOTES: dict[str, Note] = {
         "jobs",
         "The same for all peers without an account in one address block (/24 for IPv4, /48 for IPv6).",
         "Lower keeps one place from filling the queue.",
+    ),
+    "limits.without_kudos_running": Note(
+        "jobs",
+        "Jobs of one account without enough kudos that workers make at once.",
+        "What is above waits and is not refused. Lower shares workers among more people.",
+    ),
+    "limits.anonymous_running": Note(
+        "jobs",
+        "The same for all peers without an account in one address block.",
+        "What is above waits and is not refused. Lower keeps one place from taking all idle workers.",
     ),
     "limits.connections": Note(
         "connections",
@@ -172,10 +194,52 @@ NOTES: dict[str, Note] = {
         "Up to which part of the day's budget which part of a free job's price is minted. No lines between: steps.",
         "Past the last step nothing is minted.",
     ),
+    "mint.owners": Note(
+        "owners",
+        "Nothing is minted for a job that workers of fewer different owners could have served.",
+        "Higher makes it harder to mint by asking oneself; 1 lets a horde with one owner mint.",
+    ),
+    "mint.owner_share": Note(
+        "permille of the day's budget",
+        "What one owner can get of a day's budget.",
+        "Lower leaves more for other owners; 1000 switches this off.",
+    ),
+    "mint.asker_share": Note(
+        "permille of the day's budget",
+        "What can be minted in a day for one account, or for one address block of people without one.",
+        "Lower leaves more for other people's jobs; 1000 switches this off.",
+    ),
+    "earning.withheld": Note(
+        "permille",
+        "Part of a new owner's pay that waits until it is trusted.",
+        "Higher makes throw-away workers worth less; 0 switches probation off.",
+    ),
+    "earning.trust_jobs": Note(
+        "jobs", "Jobs that its workers have to be paid for.", "Higher keeps new owners waiting longer."
+    ),
+    "earning.trust_days": Note("days", "Days since it registered.", "Higher keeps new owners waiting longer."),
+    "earning.fault_days": Note(
+        "days",
+        "Days without a refunded denial against it.",
+        "Higher keeps owners whose results were denied waiting longer; 0 forgets faults at once.",
+    ),
+    "transfers.mode": Note(
+        "'on', 'limited' or 'off'",
+        "Whether accounts can give each other kudos: all they have, within the limits below, or nothing.",
+        "`on` makes it worth while to gather kudos in many accounts.",
+    ),
+    "transfers.daily": Note(
+        "thousandths", "What one account may give in a day (UTC), where limited.", "Lower slows the gathering of kudos."
+    ),
+    "transfers.age_days": Note(
+        "days",
+        "Days since it registered before an account may give, where limited; it gives no more than it has earned.",
+        "Higher keeps throw-away accounts from giving.",
+    ),
     "accounts.registration": Note(
-        "'open' or 'closed'",
-        "Whether a key that asks becomes an account.",
-        "Closed, keys without an account stay anonymous: they can ask and cannot serve.",
+        "'open', 'invited' or 'closed'",
+        "Whether a key that asks becomes an account: all, those with a code of `potluck-tracker admin invite`, none.",
+        "Keys without an account stay anonymous: they can ask and cannot serve.",
     ),
     "previews.allowed": Note("true or false", "Whether workers send previews.", "Without them people wait blindly."),
     "previews.every": Note(

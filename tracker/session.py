@@ -30,6 +30,8 @@ from protocol.messages import (
     MAX_HOLDING_ENTRIES,
     Announce,
     AskAccount,
+    AskDelegations,
+    AskQuote,
     AskWhy,
     Held,
     Hello,
@@ -61,7 +63,9 @@ class State(Enum):
 ALLOWED: dict[State, frozenset[type[SessionMessage]]] = {
     State.GREETING: frozenset({Hello}),
     State.RECONCILING: frozenset({Holding}),
-    State.OPEN: frozenset({Register, Announce, Private, Report, Unreachable, Kept, AskAccount, AskWhy}),
+    State.OPEN: frozenset(
+        {Register, Announce, Private, Report, Unreachable, Kept, AskAccount, AskDelegations, AskQuote, AskWhy}
+    ),
     State.CLOSED: frozenset(),
 }
 

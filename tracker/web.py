@@ -24,14 +24,15 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from protocol.documents import Checkpoint, open_document
+from protocol.documents import Checkpoint, open_document, shown_name
 from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, parse
-from protocol.errors import Internal, OutOfTurn, OverLimit, Stopping, TooLarge
+from protocol.errors import Internal, OutOfTurn, OverLimit, Stopping, TooLarge, UnknownAccount
 from protocol.links import Link
 from protocol.postings import BURN, MINT
 from tracker.config import Settings
 from tracker.doors import Door, Places, Rounds, block_of, client_address, household_of, is_trusted, parse_address
-from tracker.store.base import StoreError
+from tracker.ledger import day_of
+from tracker.store.base import Page, StoreError
 
 if TYPE_CHECKING:
     from tracker.conversation import Conversation
@@ -42,10 +43,14 @@ log = logging.getLogger(__name__)
 
 #: What clients bring about in aiohttp alone: no HTTP, an `Expect` that is no UTF-8, an end before the answer.
 _OF_CLIENTS = (HttpProcessingError, UnicodeEncodeError, ConnectionError)
+#: aiohttp's sentence with the address of a client in it.
+_WITH_ADDRESS = "Error handling request from %s"
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
     """Make little of what clients do wrong: aiohttp logs it as an error with a trace, so anybody could fill the log."""
+    if record.msg == _WITH_ADDRESS:
+        record.msg, record.args = "a request could not be handled", ()
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, _OF_CLIENTS) and not _is_ours(error):
         record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
@@ -196,6 +201,8 @@ class Desk:
     url: str = ""
     ledger: dict[str, object] = field(default_factory=dict)
     asked: int = 0
+    services: list[dict[str, object]] = field(default_factory=list)
+    listed: int = -LEDGER_MS
 
     @property
     def link(self) -> Link:
@@ -217,6 +224,8 @@ def make_app(coordinator: Coordinator, settings: Settings) -> web.Application:
             web.get("/", _page),
             web.get("/scrape", _scrape),
             web.get("/rules", _rules),
+            web.get(r"/accounts/{number:[0-9]{1,18}}", _account),
+            web.get("/services", _services),
             web.get("/healthz", _healthz),
         ]
     )
@@ -302,7 +311,10 @@ async def _peer(request: web.Request) -> web.StreamResponse:
         return await _converse(request, desk, block_of(address))
     household = household_of(address)
     if not desk.places.enter(household, asyncio.get_running_loop().time()):
-        text = "this address has as many connections here as the rules allow: close some, then try again"
+        text = (
+            "this address has as many connections here as the rule limits.connections allows: close some; if none is"
+            " left to close, it made too many in this minute: try again when the minute is over"
+        )
         return _json({"code": OverLimit.code, "text": text}, status=429)
     try:
         return await _converse(request, desk, block_of(address))
@@ -402,8 +414,10 @@ async def _ledger(desk: Desk) -> dict[str, object]:
         head = await coordinator.store.ledger_head()
         newest = open_document(parse(head.checkpoint), Checkpoint)
         made, destroyed = [await coordinator.store.account(account, now) for account in (MINT, BURN)]
+        gifts = await coordinator.store.gifts()
         desk.ledger = {
-            "kudos": {"minted": -made.balance, "burned": destroyed.balance},
+            "kudos": {"minted": -made.balance, "burned": destroyed.balance, "unspent": gifts.unspent},
+            "carried": {"jobs": gifts.jobs, "kudos": gifts.kudos, "text": carried_text(gifts.jobs)},
             "ledger": {
                 "entries": head.size,
                 "checkpoint": {
@@ -417,6 +431,12 @@ async def _ledger(desk: Desk) -> dict[str, object]:
     return desk.ledger
 
 
+def carried_text(jobs: int) -> str:
+    """What unspent kudos is: a gift."""
+    what = "1 job" if jobs == 1 else f"{jobs:,} jobs"
+    return f"contributors carried {what} of people without kudos"
+
+
 async def _rules(request: web.Request) -> web.Response:
     rules = request.app[DESK].coordinator.rules
     return _json(
@@ -427,6 +447,40 @@ async def _rules(request: web.Request) -> web.Response:
             "document": base64.b64encode(rules.document).decode("ascii"),
         }
     )
+
+
+async def _account(request: web.Request) -> web.Response:
+    """An account whose owner wants it seen; whether there is another one under a number, nobody is told."""
+    coordinator = request.app[DESK].coordinator
+    number = int(request.match_info["number"])
+    page = await coordinator.store.page(number, coordinator.clock())
+    if page is None:
+        text = f"account {number} is not public, or there is none: its owner can change that (potluck account public)"
+        return _json({"code": UnknownAccount.code, "text": text}, status=404)
+    return _json(_page_of(page))
+
+
+async def _services(request: web.Request) -> web.Response:
+    """What each service gave and took."""
+    desk = request.app[DESK]
+    now = desk.coordinator.clock()
+    if not 0 <= now - desk.listed < LEDGER_MS:
+        desk.listed = now
+        desk.services = [_page_of(page) for page in await desk.coordinator.store.services(now)]
+    return _json({"services": desk.services})
+
+
+def _page_of(page: Page) -> dict[str, object]:
+    """An account as everybody may see it. Of time only the day: the rest could be held against the ledger."""
+    state = page.state
+    return {
+        "account": state.number,
+        "name": shown_name(page.face.name, state.number),
+        "service": page.face.service,
+        "since_day": day_of(state.since),
+        "gave": {"jobs": state.jobs_done, "kudos": state.earned},
+        "took": {"jobs": state.jobs_received, "kudos": state.spent, "free": state.taken_free},
+    }
 
 
 async def _healthz(request: web.Request) -> web.Response:
@@ -468,7 +522,8 @@ async def _page(request: web.Request) -> web.Response:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
         f"<h1>{name}</h1><p>A Potluck horde: people with a GPU to spare serve people who need one, for free."
         f"<p>Join it: <code>potluck join '{html.escape(str(link))}'</code>"
-        '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a>, <a href="healthz">its health</a></html>\n'
+        '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a>,'
+        ' <a href="services">what services give and take</a>, <a href="healthz">its health</a></html>\n'
     )
     response = web.Response(text=text, content_type="text/html")
     response.headers["Content-Security-Policy"] = "default-src 'none'"

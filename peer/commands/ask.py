@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from peer.client import Client
     from peer.commands.report import Report
     from peer.events import Event, Settled
+    from protocol.work import Work
 
 
 def _for_any_kind(command: Command) -> Command:
@@ -25,7 +26,13 @@ def _for_any_kind(command: Command) -> Command:
         click.option("--seed", type=int, help="For the same result again; of n results the next gets the next one."),
         click.option("-n", "n", type=click.IntRange(1), default=1, show_default=True, help="How many results."),
         click.option("--max-price", type=float, default=0.0, help="Kudos that one result may cost, without tax."),
+        click.option(
+            "--user", default="", help="Of a service: whom it asks for; only a pseudonym leaves this machine."
+        ),
         click.option("--force", is_flag=True, help="Replace files that exist."),
+        click.option(
+            "--dry-run", "dry", is_flag=True, help="Ask for nothing: say what it would cost and how long it would wait."
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -34,7 +41,7 @@ def _for_any_kind(command: Command) -> Command:
 
 @click.command(short_help="Ask for pictures.")
 @click.argument("prompt")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Where it goes.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Where it goes.")
 @click.option("--width", type=int, default=512, show_default=True, help="Pixels.")
 @click.option("--height", type=int, default=512, show_default=True, help="Pixels.")
 @click.option("--steps", type=int, default=30, show_default=True, help="Denoising steps.")
@@ -46,8 +53,18 @@ def _for_any_kind(command: Command) -> Command:
 )
 @_for_any_kind
 @with_asker
-def image(settings: Settings, prompt: str, output: Path, preview: Path | None, force: bool, **asked: Any) -> None:
+def image(
+    settings: Settings, prompt: str, output: Path | None, preview: Path | None, force: bool, dry: bool, **asked: Any
+) -> None:
     """Ask for a picture of PROMPT; `-` reads it from standard input. Of several, each file gets its number."""
+    if dry:
+        from peer.measures import image_work
+
+        measures = (asked["width"], asked["height"], asked["steps"], asked["guidance"])
+        _quote(settings, lambda: image_work(*measures), asked)
+        return
+    if output is None:
+        raise click.UsageError("say with -o where the picture goes, or ask with --dry-run what it would cost")
     paths = numbered(output, asked["n"])
     _check_free([*paths, *([preview] if preview else [])], force=force)
     words = _read_prompt(prompt)
@@ -81,8 +98,13 @@ def image(settings: Settings, prompt: str, output: Path, preview: Path | None, f
 @click.option("--raw", is_flag=True, help="Go on from PROMPT as it is, without the model's template.")
 @_for_any_kind
 @with_asker
-def text(settings: Settings, prompt: str, output: Path | None, force: bool, **asked: Any) -> None:
+def text(settings: Settings, prompt: str, output: Path | None, force: bool, dry: bool, **asked: Any) -> None:
     """Ask a model PROMPT; `-` reads it from standard input. The answer goes to standard output as it comes."""
+    if dry:
+        from peer.measures import text_work
+
+        _quote(settings, lambda: text_work(asked["max_tokens"], asked["context"]), asked)
+        return
     paths = numbered(output, asked["n"]) if output else []
     _check_free(paths, force=force)
     words = _read_prompt(prompt)
@@ -95,6 +117,26 @@ def text(settings: Settings, prompt: str, output: Path | None, force: bool, **as
 
         report: Report = Lines() if settings.json else LiveText(live=asked["n"] == 1)
         await _texts(settings, report, ask, asked["n"], paths, force=force)
+
+    run(settings, work)
+
+
+def _quote(settings: Settings, measure: Callable[[], Work], asked: dict[str, Any]) -> None:
+    """Say what such a request would cost now; nothing is asked for, and no prompt leaves this machine."""
+
+    async def work() -> None:
+        from msgspec.structs import asdict
+
+        from peer.commands.common import print_json
+        from peer.commands.report import quote_lines
+
+        wanted = measure()
+        async with settings.client() as horde:
+            quote = await horde.quote(wanted, models=asked["models"], n=asked["n"], max_price=asked["max_price"])
+        if settings.json:
+            print_json(asdict(quote))
+        else:
+            click.echo("\n".join(quote_lines(quote, asked["n"])))
 
     run(settings, work)
 

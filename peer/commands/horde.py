@@ -1,17 +1,15 @@
-"""`potluck join`, `account` and `status`: which horde, who one is there, and how it goes."""
+"""`potluck join` and `status`: which horde, and how it goes there."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from peer.commands.account import account_fields, account_lines
 from peer.commands.common import Settings, plain, print_json, run, show_kudos, with_horde
-
-if TYPE_CHECKING:
-    from protocol.messages import Account
 
 
 @click.command(short_help="Join the horde behind a link.")
@@ -41,26 +39,6 @@ def join(settings: Settings, link: str, name: str, default: bool, offline: bool)
     run(settings, work)
 
 
-@click.command(short_help="Show or make your account.")
-@click.option("--register", is_flag=True, help="Make this peer's key an account of the horde.")
-@with_horde
-def account(settings: Settings, register: bool) -> None:
-    """Show this peer's account: what it earned by serving, and what it can spend."""
-
-    async def work() -> None:
-        from protocol.keys import show_key
-
-        async with settings.client() as horde:
-            found = await (horde.register() if register else horde.account())
-            key = show_key(horde.key.public)
-        if settings.json:
-            print_json({"key": key, **account_fields(found)})
-        else:
-            click.echo("\n".join(account_lines(found, key)))
-
-    run(settings, work)
-
-
 @click.command(short_help="Show how the horde goes.")
 @with_horde
 def status(settings: Settings) -> None:
@@ -83,37 +61,6 @@ def status(settings: Settings) -> None:
         click.echo("\n".join(account_lines(found, key)))
 
     run(settings, work)
-
-
-def account_fields(account: Account) -> dict[str, Any]:
-    """The account for scripts, amounts in thousandths."""
-    return {
-        "account": account.number,
-        "balance": account.balance,
-        "held": account.held,
-        "earned": account.earned,
-        "spent": account.spent,
-        "taken_free": account.taken_free,
-        "jobs_done": account.jobs_done,
-        "jobs_received": account.jobs_received,
-        "notice": account.notice,
-    }
-
-
-def account_lines(account: Account, key: str) -> list[str]:
-    """The account for people."""
-    lines = [f"key         {key}"]
-    if account.number:
-        lines += [
-            f"account     {account.number}",
-            f"balance     {show_kudos(account.balance)} kudos, and {show_kudos(account.held)} held for jobs under way",
-            f"earned      {show_kudos(account.earned)} by {account.jobs_done} jobs done",
-            f"spent       {show_kudos(account.spent)} on {account.jobs_received} jobs received",
-            f"taken       {show_kudos(account.taken_free)} for free",
-        ]
-    else:
-        lines.append("account     none: this key is anonymous here; `potluck account --register` makes it one")
-    return [*lines, plain(account.notice)] if account.notice else lines
 
 
 def scrape_lines(scraped: dict[str, Any], indent: str = "", inside: str = "") -> list[str]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 from peer import events
 from peer.commands.common import plain, print_json, show_kudos
 from peer.events import Event
 from protocol.keys import show_key
+from protocol.messages import Quote
 
 #: Fields that hold keys, by the name of the field; other bytes are shown in hexadecimal.
 _KEYS = frozenset({"worker"})
@@ -192,17 +195,24 @@ class LiveText:
 
 
 class _Waits:
-    """What is said of waiting in lines of their own: everything where no spinner shows it, else what calls for an act.
-    Nothing twice in a row."""
+    """What is said of waiting in lines of their own: everything where no spinner shows it, else what calls for an act;
+    and how well a wait came true that was told. Nothing twice in a row."""
 
-    def __init__(self, *, live: bool) -> None:
+    def __init__(self, *, live: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._live = live
+        self._clock = clock
         self._said: dict[int, str] = {}
+        self._told: dict[int, tuple[int, float]] = {}  # the first wait that was told, and when
 
     def line(self, event: Event) -> str | None:
         """The line to print for this event, if there is one."""
+        if isinstance(event, events.Leased) and event.index in self._told:
+            wait, since = self._told.pop(event.index)
+            return f"waited {show_wait(round(self._clock() - since))}; {show_wait(wait)} had been expected"
         if not isinstance(event, events.Position):
             return None
+        if event.wait:
+            self._told.setdefault(event.index, (event.wait, self._clock()))
         text = f"{doing_now(event)}"
         if event.workers == 0:
             text = "no worker here could do it: ask for something smaller, see `potluck status`"
@@ -226,8 +236,9 @@ def doing_now(event: Event) -> str | None:
     match event:
         case events.Queued():
             return "in the queue"
-        case events.Position(ahead=ahead, workers=workers):
-            return f"in the queue behind {ahead}; {workers} worker{'' if workers == 1 else 's'} could do it"
+        case events.Position(ahead=ahead, workers=workers, wait=wait):
+            soon = f", in about {show_wait(wait)}" if wait else ""
+            return f"in the queue behind {ahead}; {workers} worker{'' if workers == 1 else 's'} could do it{soon}"
         case events.Leased(worker=worker, model=model):
             return f"{model} at {show_key(worker)[:8]}"
         case events.Requeued(reason=reason, text=text):
@@ -238,6 +249,31 @@ def doing_now(event: Event) -> str | None:
             return "received and checked; being settled"
         case _:
             return None
+
+
+def show_wait(seconds: int) -> str:
+    """A time to wait, as people say it."""
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} h"
+
+
+def quote_lines(quote: Quote, n: int) -> list[str]:
+    """What a request would cost, for people."""
+    price, tax = show_kudos(quote.price), show_kudos(quote.tax)
+    wait = f"about {show_wait(quote.wait)}" if quote.wait else "unknown"
+    if not quote.workers:
+        wait = "unknown: no worker here could do it now"
+    lines = [
+        f"price       {price} kudos at most{' each' if n > 1 else ''}, for who makes it; tax {tax}, burned",
+        f"held        {show_kudos(quote.held)} of your kudos, until it is done",
+        f"free        {show_kudos(quote.free)} of the price, carried by others",
+        f"workers     {quote.workers} that could do it now",
+        f"place       behind {quote.ahead}",
+        f"wait        {wait}",
+    ]
+    return [*lines, "nothing was asked for: leave out --dry-run to do so"]
 
 
 def settled_line(event: events.Settled) -> str:

@@ -90,6 +90,7 @@ def _serve(
     import random
 
     from peer.client import system_clock
+    from peer.keyring import delegated_account
     from peer.worker import Worker
 
     link, key = settings.link(), home.key()
@@ -117,6 +118,7 @@ def _serve(
             rules=home.rules(link.root),
             delegation_seen=home.delegation(link.root),
             on_news=heard,
+            registers=not delegated_account(home, link.root),
         )
         running = asyncio.create_task(served.run())
         _when_told_to_end(asyncio.get_running_loop(), running.cancel, stdin_too=until_stdin_closes)
@@ -148,7 +150,7 @@ def _engine_errors() -> Iterator[None]:
     except EngineError as error:
         raise Failure(error.code, f"an engine cannot be started: {error}", Exit.UNEXPECTED) from error
     except CannotJoin as error:
-        exit = Exit.REFUSED if error.refusal.code == "not_registered" else Exit.UNREACHABLE
+        exit = Exit.REFUSED if error.refusal.code in ("not_registered", "bad_invite") else Exit.UNREACHABLE
         raise Failure(error.refusal.code, str(error), exit) from error
 
 

@@ -14,6 +14,7 @@ import psutil
 
 from protocol.links import Link, parse_link
 from tests.support.horde import Horde, Process
+from tests.support.rules import PLAIN_RULES
 
 #: What each funding model pays for one job: enough for all that the bench asks for.
 FUND = "fund{}"
@@ -21,6 +22,8 @@ FUND = "fund{}"
 RULES = """
 limits.open_jobs = 1000000
 limits.anonymous_open_jobs = 1000000
+limits.without_kudos_running = 1000000
+limits.anonymous_running = 1000000
 limits.connections = 10000
 limits.max_n = 64
 times.waiting = 86400
@@ -52,7 +55,7 @@ class Tracker:
         tracker = cls(folder)
         horde = tracker._horde
         await horde.run("tracker", "init", str(horde.tracker_folder), "--listen", "127.0.0.1:0", "--name", "a bench")
-        horde.add_rules(more)
+        horde.add_rules(PLAIN_RULES + more)
         try:
             await tracker.start()
             yield tracker

@@ -26,11 +26,13 @@ from protocol.messages import (
     FROM_TRACKER,
     Account,
     AskAccount,
+    Delegations,
     Ended,
     Held,
     Holding,
     Position,
     Queued,
+    Quote,
     Refused,
     Register,
     Requeued,
@@ -70,6 +72,8 @@ MESSAGES: dict[str, SessionMessage] = {
     "requeued": Requeued(job=JOB, attempt=1, reason="failed"),
     "ended": Ended(job=JOB, state="expired"),
     "account": Account(number=7),
+    "delegations": Delegations(entries=(), last=True),
+    "quote": Quote(price=7_600, tax=3_000, held=10_600, free=0, workers=1, ahead=0),
     "why": Why(reasons=()),
 }
 

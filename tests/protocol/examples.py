@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from protocol import messages as m
-from protocol.documents import Asker, Document, Evidence, Former, Leaf, Serving
+from protocol.documents import Asker, Award, Document, Evidence, Former, Leaf, Serving
 from protocol.postings import settle
 from protocol.work import ChatMessage, ImagePrivate, ImageWork, PublicPart, TextPrivate, TextWork
 from tests.support import builders as b
@@ -21,6 +21,8 @@ LEAST_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Unreachable(job=b.a_handle(), attempt=1, reason="timeout"),
     m.Kept(settlement=b"", lease=b"", receipt=b""),
     m.AskAccount(),
+    m.AskDelegations(),
+    m.AskQuote(public=PublicPart(work=ImageWork())),
     m.AskWhy(),
     m.Refused(code="busy", text=""),
     m.Queued(request=b.a_digest("request"), jobs=(), held=0),
@@ -30,6 +32,8 @@ LEAST_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Requeued(job=b.a_handle(), attempt=1, reason="worker_gone"),
     m.Ended(job=b.a_handle(), state="expired"),
     m.Account(number=0),
+    m.Delegations(entries=(), last=True),
+    m.Quote(price=0, tax=0, held=0, free=0, workers=0, ahead=0),
     m.Why(reasons=()),
 )
 
@@ -43,7 +47,7 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
         ),
         last=False,
     ),
-    m.Register(),
+    m.Register(invite="a3f5k2m7p9q4"),
     m.Announce(
         offers=(
             m.Offer(
@@ -82,10 +86,12 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
         request=b.signed(b.a_request()).raw,
     ),
     m.AskAccount(),
+    m.AskDelegations(),
+    m.AskQuote(public=PublicPart(work=b.a_text_work(), models=(b.TEXT_MODEL,), n=2, share=True, max_price=9_000)),
     m.AskWhy(job=b.a_handle()),
     m.Refused(code="late", text="valid until 1, and it is 2", about=b.a_digest("request"), final=True),
     m.Queued(request=b.a_digest("request"), jobs=(b.a_handle(), b.a_handle(1)), held=10_600),
-    m.Position(job=b.a_handle(), ahead=3, workers=2),
+    m.Position(job=b.a_handle(), ahead=3, workers=2, wait=90),
     m.Taken(documents=(b.a_digest("receipt"), b.a_digest("denial"))),
     m.Withdrawn(job=b.a_handle(), attempt=1, reason="cancelled", text="the requester wants it no more"),
     m.Requeued(job=b.a_handle(), attempt=1, reason="worker_gone", text="its connection is lost"),
@@ -100,7 +106,19 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
         jobs_done=1,
         jobs_received=2,
         notice="The horde can always be used for free.",
+        name="Ada Løve",
+        public=True,
+        service=True,
+        withheld=3_800,
+        trust_jobs=19,
+        trust_days=3,
+        faults=1,
     ),
+    m.Delegations(
+        entries=(m.Given(delegation=b.signed(b.a_delegation_to(ask=True)).raw, used=4_000), m.Given(delegation=b"")),
+        last=False,
+    ),
+    m.Quote(price=5_370, tax=1_000, held=6_370, free=5_370, workers=2, ahead=3, wait=90),
     m.Why(job=b.a_handle(), reasons=(("no_such_model", 3), ("too_large", 1))),
 )
 
@@ -118,20 +136,34 @@ LEAST_DOCUMENTS: tuple[Document, ...] = (
     b.a_settlement(),
     b.a_checkpoint(),
     b.a_rules_document(),
+    b.a_profile(),
+    b.a_delegation_to(),
+    b.a_revocation(),
+    b.a_recovery(),
+    b.a_rotation(),
+    b.a_leaving(),
+    b.a_transfer(),
+    b.an_award(),
 )
 
-TEXT_REQUEST = b.a_request(
-    PublicPart(
-        work=b.a_text_work(), models=(b.TEXT_MODEL, "another"), n=3, share=True, flags=("adult",), max_price=9_000
-    )
+TEXT_REQUEST = b.but(
+    b.a_request(
+        PublicPart(
+            work=b.a_text_work(), models=(b.TEXT_MODEL, "another"), n=3, share=True, flags=("adult",), max_price=9_000
+        )
+    ),
+    user=b.a_nonce(5),
 )
-TEXT_LEASE = b.a_lease(
-    TEXT_REQUEST,
-    attempt=2,
-    index=1,
-    asker=Asker(anonymous=True, service="a service", give_back=2),
-    price=5_370,
-    paid=1_000,
+TEXT_LEASE = b.but(
+    b.a_lease(
+        TEXT_REQUEST,
+        attempt=2,
+        index=1,
+        asker=Asker(anonymous=True, service="a service#105", give_back=2),
+        price=5_370,
+        paid=1_000,
+    ),
+    owners=2,
 )
 
 FULL_DOCUMENTS: tuple[Document, ...] = (
@@ -149,9 +181,28 @@ FULL_DOCUMENTS: tuple[Document, ...] = (
     b.a_receipt(TEXT_LEASE, used=12, partial=True),
     b.an_acknowledgement(b.signed(b.a_receipt(TEXT_LEASE))),
     b.a_denial(b.signed(b.a_receipt(TEXT_LEASE)), TEXT_LEASE),
-    b.but(b.a_settlement(TEXT_LEASE), partial=True),
+    b.but(b.a_settlement(TEXT_LEASE), withheld=2_685, partial=True),
     b.a_checkpoint(size=2, root=b.a_digest("root"), epoch=1),
     b.a_rules_document(version=2, previous=b.a_digest("rules")),
+    b.a_profile("空 of the 123456789 characters", version=2, public=True, service=True),
+    b.a_delegation_to(
+        expires=b.NOW + 30 * b.DAY,
+        work=True,
+        ask=True,
+        kudos=50_000,
+        max_pixels=262_144,
+        max_steps=30,
+        max_tokens=256,
+        max_context=4096,
+        models=(b.IMAGE_MODEL, b.TEXT_MODEL),
+        label="the machine in the attic",
+    ),
+    b.a_revocation(b.a_digest("another delegation")),
+    b.a_recovery(version=2),
+    b.a_rotation(key=b.a_key(11)),
+    b.a_leaving(),
+    b.a_transfer(to=2**31, amount=10**12),
+    Award(nonce=b.a_nonce(6), valid_until=b.NOW + b.HOUR, account=100, amount=10**12, reason="x" * 200),
 )
 
 WORKS = {

@@ -340,6 +340,7 @@ def price_vectors() -> Json:
         prices=PricesSection(image_extras={"upscale": 1_500}, image_sizes=((100_000, 3_333), (200_000, 9_999))),
         models={"small": ModelSection(millions=135), "huge": ModelSection(millions=405_000, price=1_250)},
     )
+    plugged = Rules(prices=PricesSection(plugin="by_moon"))
     extra: list[Work] = [ImageWork(width=64, height=64, extras=("upscale",)), ImageWork()]
     return [
         _priced("pictures", Rules(), "any", pictures),
@@ -347,11 +348,27 @@ def price_vectors() -> Json:
         _priced("extras, other sizes", other, "any", extra),
         _priced("a small model", other, "small", texts),
         _priced("a huge and dearer model", other, "huge", [*texts, *extra]),
+        {
+            "name": "by a plug-in, whose price here is 9999",
+            "rules": to_json(plugged),
+            "model": "any",
+            "prices": [
+                {
+                    "work": plain(TextWork(max_tokens=74)),
+                    "price": 9_999,
+                    "plugin": True,
+                    "used": [
+                        [used, prices.used_price(plugged, TextWork(max_tokens=74), "any", used, 9_999)]
+                        for used in (0, 1, 37, 74)
+                    ],
+                }
+            ],
+        },
     ]
 
 
 def kudos() -> Json:
-    """Shares of a hold, the mint's steps, postings of each event."""
+    """Shares of a hold, the mint's steps and shares, probation, tax, postings of each event."""
     steps = MintSection().steps
     daily = 1_000_000
     uses = (0, 499_999, 500_000, 749_999, 750_000, 899_999, 900_000, 999_000, 1_000_000, 2_000_000)
@@ -366,6 +383,19 @@ def kudos() -> Json:
                 {"paid": 5_000, "minted": 1_300, "burned": 0},
                 {"paid": 0, "minted": 7_600, "burned": 0},
                 {"paid": 0, "minted": 0, "burned": 0},
+                {"paid": 5_000, "minted": 1_300, "burned": 0, "withheld": 3_150},
+                {"paid": 5_000, "minted": 1_300, "burned": 3_000, "withheld": 6_300},
+            )
+        ),
+        ("vest", {"account": 101, "amount": 9_450}, postings.vest(101, 9_450)),
+        ("transfer", {"giver": 100, "to": 101, "amount": 2_000}, postings.transfer(100, 101, 2_000)),
+        *(
+            ("leave", {"account": 101, **parts}, postings.leave(101, **parts))
+            for parts in (
+                {"balance": 4_000, "withheld": 3_150},
+                {"balance": 0, "withheld": 0},
+                {"balance": -1_000, "withheld": 3_150},
+                {"balance": -4_000, "withheld": 3_150},
             )
         ),
         ("award", {"account": 100, "amount": 50_000}, postings.award(100, 50_000)),
@@ -392,6 +422,29 @@ def kudos() -> Json:
                 "minted": postings.minted(steps, daily, used, 7_600),
             }
             for used in uses
+        ],
+        "shared": [
+            {
+                "daily": daily,
+                "share": share,
+                "used": used,
+                "room": postings.room(daily, share, used),
+                "steps": plain(steps),
+                "free": 7_600,
+                "minted": postings.minted(steps, daily, used, 7_600, postings.room(daily, share, used)),
+            }
+            for share in (0, 250, 400, 1_000)
+            for used in (0, 245_000, 250_000, 399_999, 999_000, 2_000_000)
+        ],
+        "withheld": [
+            {"permille": permille, "pay": pay, "withheld": postings.withheld(permille, pay)}
+            for permille in (0, 333, 500, 1_000)
+            for pay in (0, 1, 7_600, 10**12)
+        ],
+        "tax": [
+            {"rules": to_json(rules), "shared": shared, "tax": prices.tax(rules, shared)}
+            for rules in (Rules(), Rules(prices=PricesSection(tax=7, tax_shared=0)))
+            for shared in (False, True)
         ],
         "postings": [
             {"event": event, "arguments": arguments, "postings": plain(moved)} for event, arguments, moved in events
@@ -530,13 +583,35 @@ def _bad_bodies() -> list[tuple[str, str, Any]]:
     found: list[tuple[str, str, Any]] = []
     bodies: list[SessionMessage | Document] = [*examples.FULL_MESSAGES, *examples.FULL_DOCUMENTS]
     for body in bodies:
-        fields: dict[str, object] = msgspec.to_builtins(body, builtin_types=(bytes,))
+        fields = plain_fields(body)
         required = [field.encode_name for field in msgspec.structs.fields(body) if field.required]
         if required:
             rest = {name: value for name, value in fields.items() if name != required[0]}
             found.append((body.KIND, f"without {required[0]}", rest))
         found.append((body.KIND, "an array", []))
+    found += [
+        ("request", "a pseudonym of 15 bytes", plain_fields(b.a_request()) | {"user": bytes(15)}),
+        *(
+            ("profile", f"a name {why}", {"version": 1, "name": name})
+            for why, name in (
+                ("of 31 characters", "x" * 31),
+                ("that is empty", ""),
+                ("with a number sign", "Ada#100"),
+                ("with a space at its end", "Ada "),
+                ("with a line break", "A\nda"),
+                ("with a mark that turns the direction of text", "A\u202eda"),
+            )
+        ),
+        ("transfer", "of nothing", plain_fields(b.a_transfer()) | {"amount": 0}),
+        ("award", "without a reason to read", plain_fields(b.an_award()) | {"reason": ""}),
+    ]
     return found
+
+
+def plain_fields(body: msgspec.Struct) -> dict[str, object]:
+    """The fields of a body as msgpack takes them."""
+    fields: dict[str, object] = msgspec.to_builtins(body, builtin_types=(bytes,))
+    return fields
 
 
 def rules() -> Json:

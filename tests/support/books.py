@@ -9,8 +9,10 @@ from pathlib import Path
 
 from protocol import codec, merkle
 from protocol.documents import Evidence, Leaf
-from protocol.postings import ANONYMOUS, HELD, MINT
+from protocol.postings import ANONYMOUS, BURN, HELD, MINT, WITHHELD
 
+#: Events by which kudos is made or destroyed.
+MAKE_OR_DESTROY = frozenset({"settle", "recovered", "award", "leave"})
 LIVE = "('waiting', 'leased', 'delivered')"
 
 
@@ -21,10 +23,12 @@ def check_books(path: Path) -> None:
         _check_holds(connection)
         _check_jobs(connection)
         _check_mint(connection)
+        _check_withheld(connection)
 
 
 def _check_ledger(connection: sqlite3.Connection) -> None:
     sums: Counter[int] = Counter()
+    awarded = 0
     settled: Counter[bytes | None] = Counter()
     for number, (entry, raw, hashed, evidence) in enumerate(
         connection.execute("SELECT entry, leaf, hash, evidence FROM entries ORDER BY entry")
@@ -36,9 +40,14 @@ def _check_ledger(connection: sqlite3.Connection) -> None:
         assert all(amount for _, amount in leaf.postings)
         for account, amount in leaf.postings:
             sums[account] += amount
+            assert leaf.event in MAKE_OR_DESTROY or account not in (MINT, BURN), "made and destroyed by nothing else"
+        if leaf.event == "award":
+            awarded += sum(amount for account, amount in leaf.postings if account != MINT)
         if leaf.event in ("settle", "refund"):
             settled[beside.job] += 1
     assert sum(sums.values()) == 0
+    [minted] = connection.execute("SELECT coalesce(sum(minted), 0) FROM mint_days").fetchone()
+    assert -sums[MINT] == minted + awarded, "kudos is made by settlements and awards alone"
     assert not [job for job, count in settled.items() if count > 1], "no job is settled or refunded twice"
     balances = dict(connection.execute("SELECT account, balance FROM accounts"))
     assert {account: sums[account] for account in balances} == balances, "a balance is the sum of its postings"
@@ -88,9 +97,22 @@ def _check_mint(connection: sqlite3.Connection) -> None:
     assert not reserved
     stale = connection.execute("SELECT count(*) FROM attempts WHERE stage = 'ended' AND reserved <> 0").fetchone()
     assert stale == (0,)
-    [all_minted] = connection.execute("SELECT coalesce(sum(minted), 0) FROM mint_days").fetchone()
-    [balance] = connection.execute("SELECT balance FROM accounts WHERE account = ?", (MINT,)).fetchone()
-    assert balance == -all_minted
+    for what in ("owner", "asker"):
+        shares = connection.execute(
+            "SELECT d.day, d.reserved - coalesce(sum(s.reserved), 0), d.minted - coalesce(sum(s.minted), 0)"
+            " FROM mint_days d LEFT JOIN mint_shares s ON s.day = d.day AND s.whose LIKE ? || ' %' GROUP BY d.day",
+            (what,),
+        )
+        for day, reserved_too, minted_too in shares:
+            assert (reserved_too, minted_too) == (0, 0), f"day {day}: what is minted is minted for each {what}"
+
+
+def _check_withheld(connection: sqlite3.Connection) -> None:
+    [withheld] = connection.execute("SELECT sum(withheld) FROM accounts").fetchone()
+    [balance] = connection.execute("SELECT balance FROM accounts WHERE account = ?", (WITHHELD,)).fetchone()
+    assert balance == withheld, "what is withheld is withheld of somebody"
+    below = connection.execute("SELECT count(*) FROM accounts WHERE withheld < 0 OR withheld > earned").fetchone()
+    assert below == (0,)
 
 
 def minted_by_day(path: Path) -> dict[int, int]:

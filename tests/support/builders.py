@@ -15,19 +15,27 @@ from protocol.digests import Artifact, output_digest, private_digest
 from protocol.documents import (
     Acknowledgement,
     Asker,
+    Award,
     Cancel,
     Checkpoint,
+    Delegation,
     Denial,
     Document,
     Epoch,
     Lease,
+    Leaving,
     Opening,
     PeerRecord,
+    Profile,
     Receipt,
+    Recovery,
     Request,
+    Revocation,
+    Rotation,
     RulesDocument,
     Serving,
     Settlement,
+    Transfer,
     sign,
 )
 from protocol.envelope import Challenge, Envelope
@@ -66,6 +74,10 @@ SERVING = a_key(1)
 WORKER = a_key(2)
 REQUESTER = a_key(3)
 JOB_KEY = a_key(4)
+RECOVERY = a_key(7)
+#: A key that acts for the requester's account, and one that takes its place.
+DELEGATE = a_key(8)
+SUCCESSOR = a_key(10)
 
 
 def but(struct: S, **changes: object) -> S:
@@ -295,6 +307,94 @@ def an_epoch(number: int = 1, size: int = 0, root: bytes = EMPTY_ROOT, former: S
     return Epoch(number=number, size=size, root=root, former=former.public, time=NOW)
 
 
+def a_profile(name: str = "Ada", version: int = 1, *, public: bool = False, service: bool = False) -> Profile:
+    """How an account is shown."""
+    return Profile(version=version, name=name, public=public, service=service)
+
+
+def a_delegation_to(
+    delegate: SigningKey = DELEGATE,
+    *,
+    nonce: bytes | None = None,
+    valid_until: int = NOW + HOUR // 2,
+    expires: int = 0,
+    work: bool = False,
+    ask: bool = False,
+    kudos: int | None = None,
+    max_pixels: int = 0,
+    max_steps: int = 0,
+    max_tokens: int = 0,
+    max_context: int = 0,
+    models: tuple[str, ...] = (),
+    label: str = "",
+) -> Delegation:
+    """An account's delegation to another key."""
+    return Delegation(
+        nonce=nonce or a_nonce(7),
+        valid_until=valid_until,
+        delegate=delegate.public,
+        expires=expires,
+        work=work,
+        ask=ask,
+        kudos=kudos,
+        max_pixels=max_pixels,
+        max_steps=max_steps,
+        max_tokens=max_tokens,
+        max_context=max_context,
+        models=models,
+        label=label,
+    )
+
+
+def a_revocation(
+    delegation: bytes | None = None, *, nonce: bytes | None = None, valid_until: int = NOW + HOUR // 2
+) -> Revocation:
+    """A delegation, by its digest, is taken back."""
+    return Revocation(
+        nonce=nonce or a_nonce(8), valid_until=valid_until, delegation=delegation or a_digest("delegation")
+    )
+
+
+def a_recovery(recovery: SigningKey = RECOVERY, version: int = 1) -> Recovery:
+    """An account names its recovery key."""
+    return Recovery(version=version, recovery=recovery.public)
+
+
+def a_rotation(
+    former: SigningKey = REQUESTER,
+    key: SigningKey = SUCCESSOR,
+    *,
+    nonce: bytes | None = None,
+    valid_until: int = NOW + HOUR // 2,
+) -> Rotation:
+    """An account gets another key."""
+    return Rotation(nonce=nonce or a_nonce(9), valid_until=valid_until, former=former.public, key=key.public)
+
+
+def a_leaving(nonce: bytes | None = None, valid_until: int = NOW + HOUR // 2) -> Leaving:
+    """An account ends."""
+    return Leaving(nonce=nonce or a_nonce(10), valid_until=valid_until)
+
+
+def a_transfer(
+    to: int = 101, amount: int = 1_000, *, nonce: bytes | None = None, valid_until: int = NOW + HOUR // 2
+) -> Transfer:
+    """An account gives kudos away."""
+    return Transfer(nonce=nonce or a_nonce(11), valid_until=valid_until, to=to, amount=amount)
+
+
+def an_award(
+    account: int = 100,
+    amount: int = 50_000,
+    reason: str = "for the pictures of the summer fair",
+    *,
+    nonce: bytes | None = None,
+    valid_until: int = NOW + HOUR // 2,
+) -> Award:
+    """The operator makes kudos for an account."""
+    return Award(nonce=nonce or a_nonce(12), valid_until=valid_until, account=account, amount=amount, reason=reason)
+
+
 def a_rules_document(rules: Rules | None = None, version: int = 1, previous: bytes = b"") -> RulesDocument:
     """One version of the horde's rules."""
     return RulesDocument(version=version, issued=NOW, rules=to_json(rules or Rules()), previous=previous)
@@ -315,6 +415,14 @@ SIGNERS: dict[str, SigningKey] = {
     "denial": JOB_KEY,
     "peer_record": WORKER,
     "receipt": WORKER,
+    "profile": REQUESTER,
+    "delegation": REQUESTER,
+    "revocation": REQUESTER,
+    "recovery": REQUESTER,
+    "rotation": REQUESTER,
+    "leaving": REQUESTER,
+    "transfer": REQUESTER,
+    "award": SERVING,
 }
 
 

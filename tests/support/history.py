@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protocol import codec
-from protocol.documents import Lease
+from protocol.documents import Award, Lease, Transfer
 from protocol.envelope import Envelope, parse
 from protocol.errors import Refusal
 from protocol.keys import SigningKey
@@ -33,9 +33,13 @@ from tests.support.builders import (
     a_receipt,
     a_request,
     a_text_work,
+    a_transfer,
     an_acknowledgement,
+    an_award,
     signed,
 )
+from tests.support.jobs import ORIGIN
+from tests.support.rules import plain
 from tracker import lifecycle
 from tracker.store.base import Admitted, Choice, Happened, RulesInForce
 from tracker.store.sqlite import SqliteStore
@@ -67,13 +71,14 @@ class History:
         self.rules = rules
         self.now = NOW
         self.accounts: dict[bytes, int] = {}
+        self.owners = 1  # that could have served each job
         self._number = 0
 
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path, rules: Rules | None = None) -> AsyncIterator[History]:
         """A new horde in `path` with three accounts."""
-        SqliteStore.create(path, a_delegation(), rules or Rules(), SERVING, NOW)
+        SqliteStore.create(path, a_delegation(), plain(rules), SERVING, NOW)
         async with SqliteStore.open(path, SERVING) as store:
             history = cls(store, await store.rules_in_force())
             for key in (ANN, BEN, CARL):
@@ -105,7 +110,7 @@ class History:
             envelope,
             request,
             payer=payer,
-            origin=str(payer) if payer != ANONYMOUS else "203.0.113.0/24",
+            origin=str(payer) if payer != ANONYMOUS else ORIGIN,
             choices=[choice] * public.n,
             models=public.models,
             rules=self.rules,
@@ -114,7 +119,7 @@ class History:
         return Admission(by, job_key, admitted, envelope)
 
     def _choice(self, worker: SigningKey, public: PublicPart) -> Choice:
-        return Choice(worker.public, self.accounts[worker.public], public.models[0])
+        return Choice(worker.public, self.accounts[worker.public], public.models[0], self.owners)
 
     async def lease(self, asked: Admission, worker: SigningKey, attempt: int, number: int = 0) -> bytes:
         """The next lease of a waiting job after `attempt`; its document."""
@@ -166,6 +171,20 @@ class History:
     async def happens(self, asked: Admission, event: lifecycle.Event, after: int = SECOND) -> None:
         """Something that no document proves."""
         await self.store.happen(asked.job, 0, event, self.rules.rules, self.tick(after))
+
+    async def transfer(self, by: SigningKey, to: int, amount: int) -> Transfer:
+        """An account gives kudos to another."""
+        self._number += 1
+        said = a_transfer(to, amount, nonce=a_nonce(9_000 + self._number), valid_until=self.now + MINUTE)
+        await self.store.transfer(signed(said, by), said, self.rules, self.tick())
+        return said
+
+    async def award(self, account: int, amount: int, by: SigningKey = SERVING) -> Award:
+        """The operator makes kudos for an account."""
+        self._number += 1
+        said = an_award(account, amount, nonce=a_nonce(9_000 + self._number), valid_until=self.now + MINUTE)
+        await self.store.award(signed(said, by), said, self.tick())
+        return said
 
     async def serve(self, by: SigningKey, worker: SigningKey, public: PublicPart | None = None) -> bytes:
         """One job from request to settlement, which is what comes back."""

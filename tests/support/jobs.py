@@ -12,7 +12,7 @@ from tracker.lifecycle import Attempt, Job, Received, Stage, State
 #: Accounts that are no system accounts.
 PAYER = 100
 OWNER = 101
-ORIGIN = "203.0.113.0/24"
+ORIGIN = "~0123456789abcdef01234567"
 
 J = TypeVar("J", Job, Attempt)
 

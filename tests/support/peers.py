@@ -69,6 +69,7 @@ from tests.support.builders import (
     but,
     some_bytes,
 )
+from tests.support.rules import plain
 from tracker.content_filter import ContentFilter, no_filter
 from tracker.conversation import Conversation
 from tracker.coordinator import Coordinator
@@ -116,7 +117,7 @@ class Desk:
         """Start a tracker on the horde in `path`, which is made if it is not there."""
         clock = clock or FakeClock()
         if not path.exists():
-            SqliteStore.create(path, a_delegation(), rules or Rules(), SERVING, clock.now)
+            SqliteStore.create(path, a_delegation(), plain(rules), SERVING, clock.now)
         async with SqliteStore.open(path, SERVING) as sqlite:
             store = wrap(sqlite)
             async with Coordinator.start(
@@ -216,7 +217,7 @@ class Peer:
 
     desk: Desk
     key: SigningKey
-    origin: str = "203.0.113.0/24"
+    block: str = "203.0.113.0/24"
     inbox: list[SessionMessage | Document] = field(default_factory=list)
     heard: list[SessionMessage | Document] = field(default_factory=list)
     envelopes: dict[bytes, Envelope] = field(default_factory=dict)
@@ -226,6 +227,11 @@ class Peer:
     sessions: int = 0
     records: int = 0
     cancels: int = 0
+
+    @property
+    def origin(self) -> str:
+        """What stands for its address block today."""
+        return self.desk.coordinator._blocks.origin(self.block, self.desk.clock.now)
 
     # The connection
 
@@ -243,7 +249,7 @@ class Peer:
         self._challenge = b""
         self._inbound = Inbound(ROOT.public, session)
         self.line = Line(self._hear)
-        self.conversation = self.desk.coordinator.open(self.line, self.origin)
+        self.conversation = self.desk.coordinator.open(self.line, self.block)
         self.desk.conversations.append(self.conversation)
         self.conversation.start()
         challenge = decode_challenge(self._challenge)

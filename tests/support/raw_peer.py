@@ -70,9 +70,13 @@ class RawPeer:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, link: Link, key: SigningKey | None = None) -> AsyncIterator[RawPeer]:
-        """A connection at which only the challenge was heard."""
-        async with aiohttp.ClientSession() as session, session.ws_connect(f"{link.url}/peer") as socket:
+    async def connect(cls, link: Link, key: SigningKey | None = None, address: str = "") -> AsyncIterator[RawPeer]:
+        """A connection at which only the challenge was heard. address: from where a proxy says that it comes."""
+        headers = {"X-Forwarded-For": address} if address else {}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.ws_connect(f"{link.url}/peer") as socket,
+        ):
             peer = cls(key or SigningKey.generate(), link.root, socket)
             challenge = await peer._challenge()
             peer.outbound = Outbound(link.root, challenge.session, peer.key)
@@ -86,10 +90,10 @@ class RawPeer:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, link: Link, key: SigningKey | None = None, holding: tuple[Held, ...] = ()
+        cls, link: Link, key: SigningKey | None = None, holding: tuple[Held, ...] = (), address: str = ""
     ) -> AsyncIterator[RawPeer]:
         """A connection that was welcomed, and that has said what this side holds."""
-        async with cls.connect(link, key) as peer:
+        async with cls.connect(link, key, address) as peer:
             await peer.say(peer.hello())
             await peer.envelope("welcome")
             await peer.say(Holding(entries=holding, last=True))
@@ -126,6 +130,12 @@ class RawPeer:
         """The next message of this type."""
         assert of.KIND in FROM_TRACKER
         return (await self.envelope(of.KIND)).open(of)
+
+    async def changed(self) -> None:
+        """Wait until the tracker has said more."""
+        async with asyncio.timeout(PATIENCE_S):
+            self._changed.clear()
+            await self._changed.wait()
 
     async def closed(self) -> str:
         """Wait for the end of the connection; the reason that the tracker gave."""
@@ -164,6 +174,12 @@ class RawPeer:
     async def serve(self, model: str, *, kind: str = "image", record: PeerRecord | None = None, ahead: int = 8) -> None:
         """Announce one model, as a registered worker whose stream is where `record` says (nowhere without one)."""
         await self.register()
+        await self.serve_as(model, kind=kind, record=record, ahead=ahead)
+
+    async def serve_as(
+        self, model: str, *, kind: str = "image", record: PeerRecord | None = None, ahead: int = 8
+    ) -> None:
+        """The same, for whomever this key acts for."""
         record = record or PeerRecord(version=1, certificate=bytes(32), addresses=("127.0.0.1:9",))
         await self.send(sign(record, self.key, self.root).raw)
         sizes = {"max_pixels": 4096 * 4096, "max_steps": 500, "max_tokens": 4096, "max_context": 65_536}

@@ -22,8 +22,9 @@ from tests.support.raw_peer import Asked, RawPeer, a_picture
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-#: Nothing may happen by itself while a test looks whether something changed.
+#: Nothing may happen by itself while a test looks whether something changed; what earlier tests left runs on.
 RULES = """
+limits.anonymous_running = 1000
 times.accept = 120
 times.open = 120
 times.worker_grace = 600

@@ -13,6 +13,7 @@ import psutil
 import protocol
 from protocol.links import parse_link
 from tests.support.horde import Horde, Process, until
+from tests.support.rules import PLAIN_RULES
 from tests.support.tap import Tap, tapped
 from tests.torture.places import REQUESTER, TRACKER, WORKER
 from tests.torture.trap import FAULT, FOLDER, LAUNCH
@@ -68,7 +69,7 @@ class Prey(Horde):
         prey = cls(folder)
         prey.fault = fault
         await prey.run("tracker", "init", str(prey.tracker_folder), "--listen", "127.0.0.1:0", "--name", "a prey")
-        prey.add_rules(RULES)
+        prey.add_rules(PLAIN_RULES + RULES)
         well = False
         try:
             await prey.serve()

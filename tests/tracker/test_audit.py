@@ -9,7 +9,6 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -193,7 +192,7 @@ def test_a_flipped_byte_is_found_wherever_it_is(database, table, column, found):
         ("UPDATE attempts SET price = price + 1 WHERE price > 0", "price: found"),
         ("UPDATE attempts SET tax = 0 WHERE tax > 0", "the attempt's free part and tax"),
         ("UPDATE requests SET payer = 101 WHERE payer = 102", "payer: found 101, wanted 102"),
-        ("UPDATE keys SET account = 102 WHERE account = 101", "the worker's account"),
+        ("UPDATE attempts SET owner = 102 WHERE owner = 101", "the worker's account"),
         ("DELETE FROM documents WHERE kind = 'receipt'", "the receipt of the evidence: found nothing"),
         ("DELETE FROM documents WHERE kind = 'acknowledgement'", "the acknowledgement of the evidence: found nothing"),
         ("DELETE FROM documents WHERE kind = 'request'", "a request that is kept"),
@@ -278,7 +277,7 @@ def test_an_event_that_nothing_proves_is_found(database):
     insert = "INSERT INTO entries (entry, leaf, hash, evidence) VALUES (?, ?, ?, ?)"
     damage(database, (insert, (size, gift.leaf, gift.hash, gift.evidence)))
 
-    assert f"entry {size}: the event: found award" in told(audit(database))
+    assert f"entry {size}: the award of the evidence" in told(audit(database))
 
 
 def test_a_checkpoint_of_another_tree_is_found_though_it_is_signed(database):
@@ -335,8 +334,7 @@ class Dishonest:
         self._patch.setattr(settling, "decide", decide)
 
     def charges(self, extra):
-        dearer = SimpleNamespace(tax=prices.tax, price=lambda *arguments: prices.price(*arguments) + extra)
-        self._patch.setattr(admission, "prices", dearer)
+        self._patch.setattr(admission, "price", lambda *arguments: prices.price(*arguments) + extra)
 
 
 @pytest.fixture

@@ -476,7 +476,7 @@ def test_the_table_of_exit_codes_is_documented():
 
 
 def test_the_settings_in_the_operators_guide_are_understood():
-    [block] = re.findall(r"```toml\n(.*?)```", (DOCS / "operators.md").read_text("utf-8"), re.DOTALL)
+    [block] = re.findall(r"```toml\n(\[server\].*?)```", (DOCS / "operators.md").read_text("utf-8"), re.DOTALL)
 
     settings = parse_toml(block, Path("horde.toml")).settings
     assert settings.link_url(1) == "wss://horde.example.org"

@@ -347,7 +347,7 @@ async def test_a_fault_of_ours_is_told_by_a_number_and_touches_nobody_else(desk,
         raise RuntimeError(SECRET)
 
     with monkeypatch.context() as patched:
-        patched.setattr(desk.coordinator, "tell_account", broken)
+        patched.setattr(desk.coordinator.registry, "tell_account", broken)
         await requester.say(AskAccount())
         refused = await requester.hear(Refused)
     assert (refused.code, refused.final) == ("internal", False)

@@ -102,7 +102,7 @@ def test_values_of_all_forms_are_read():
         ),
         (
             '[accounts]\nregistration = "some"',
-            "horde.toml:2: accounts.registration: wanted 'closed' or 'open', found 'some'",
+            "horde.toml:2: accounts.registration: wanted 'closed' or 'invited' or 'open', found 'some'",
         ),
         ('[horde]\nname = ""', "horde.toml:2: horde.name: wanted a text of 1 to 60 characters, found ''"),
         (

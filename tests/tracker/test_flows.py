@@ -276,7 +276,7 @@ async def test_so_many_jobs_at_once_and_again_when_they_have_ended(desk):
     registered = await desk.requester(102, account=True)
     await registered.ask(a_public_part(n=3))
     await refused_ask(registered, "over_limit")
-    elsewhere = await desk.peer(103, origin="198.51.100.0/24")
+    elsewhere = await desk.peer(103, block="198.51.100.0/24")
     await elsewhere.ask(a_public_part(n=2))
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from protocol.errors import NotOffered, OverLimit, OverMaxPrice
 from protocol.prices import price
-from protocol.rules import LimitsSection, ModelSection, PricesSection, Rules
+from protocol.rules import AccountsSection, LimitsSection, ModelSection, PricesSection, Rules
 from tests.support.builders import a_public_part, a_text_work, an_image_work, but
 from tracker.limits import affordable, check_limits
 
@@ -49,18 +49,39 @@ def test_the_largest_passes_and_the_next_larger_is_refused(kind, anonymous):
 
 @pytest.mark.parametrize("kind", ["pixels", "steps", "tokens", "context", "n"])
 def test_a_refusal_says_whether_an_account_would_lift_it(kind):
-    with pytest.raises(OverLimit, match=r"without an account, .* with one"):
+    with pytest.raises(OverLimit, match="or register, which is free: with an account it is"):
         check_limits(the_largest(kind, anonymous=True, more=1), RULES, anonymous=True, open_jobs=0)
+    for registration, says in (("invited", "by an invitation of the operator"), ("closed", "ask for less$")):
+        rules = but(RULES, accounts=AccountsSection(registration=registration))
+        with pytest.raises(OverLimit, match=says):
+            check_limits(the_largest(kind, anonymous=True, more=1), rules, anonymous=True, open_jobs=0)
     with pytest.raises(OverLimit) as caught:
         check_limits(the_largest(kind, anonymous=False, more=1), RULES, anonymous=True, open_jobs=0)
     assert "account" not in str(caught.value), "an account would not help"
+
+
+@pytest.mark.parametrize("anonymous", [True, False])
+@pytest.mark.parametrize("kind", ["pixels", "steps", "tokens", "context", "n"])
+def test_a_refusal_of_a_size_says_which_rule_and_that_time_does_not_lift_it(kind, anonymous):
+    rule = f"limits.{'anonymous_' if anonymous else ''}max_{kind}"
+    with pytest.raises(OverLimit, match=f"the rule {rule}, which no time lifts: ask for less"):
+        check_limits(the_largest(kind, anonymous=anonymous, more=1), RULES, anonymous=anonymous, open_jobs=0)
+
+
+def test_a_refusal_of_too_many_jobs_says_which_rule_and_how_many_have_to_end():
+    with pytest.raises(OverLimit, match=r"limits\.open_jobs; wait until 1 of them has ended, or cancel some$"):
+        check_limits(a_public_part(n=2), RULES, anonymous=False, open_jobs=9)
+    with pytest.raises(OverLimit, match=r"limits\.anonymous_open_jobs; wait until 2 of .*: with an account it is 10$"):
+        check_limits(a_public_part(n=2), RULES, anonymous=True, open_jobs=3)
+    with pytest.raises(OverLimit, match="ask for fewer at once"):
+        check_limits(a_public_part(n=8), but(RULES, limits=but(LIMITS, open_jobs=5)), anonymous=False, open_jobs=1)
 
 
 @pytest.mark.parametrize(("anonymous", "most"), [(True, 3), (False, 10)])
 def test_so_many_jobs_are_under_way_at_once(anonymous, most):
     public = a_public_part(n=2)
     check_limits(public, RULES, anonymous=anonymous, open_jobs=most - 2)
-    with pytest.raises(OverLimit, match=f"{most - 1} jobs are under way and 2 more"):
+    with pytest.raises(OverLimit, match=f"{most - 1} jobs of .* are under way and 2 more"):
         check_limits(public, RULES, anonymous=anonymous, open_jobs=most - 1)
 
 

@@ -157,7 +157,7 @@ def test_no_reason_against_a_pair(job, worker):
 def test_every_reason_has_a_case():
     marks = test_every_reason_against_a_pair.pytestmark
     named = {case[2] for mark in marks for case in mark.args[1]}
-    assert named == set(Reason) - {Reason.REQUESTER_AWAY, Reason.BUSY}
+    assert named == set(Reason) - {Reason.REQUESTER_AWAY, Reason.RUNNING_LIMIT, Reason.BUSY}
 
 
 def test_a_worker_that_serves_several_models_serves_with_one_that_the_job_can_bear():

@@ -429,10 +429,13 @@ async def test_silence_and_cancel_go_on_after_a_restart(path):
 
 async def test_limits_count_what_was_under_way_before_a_restart(path):
     clock = FakeClock()
-    async with Desk.open(path, Rules(limits=LimitsSection(anonymous_open_jobs=2)), clock=clock) as desk:
-        await (await desk.requester()).ask(a_public_part(n=2))
+    async with Desk.open(path, Rules(limits=LimitsSection(open_jobs=2)), clock=clock) as desk:
+        await (await desk.requester(account=True)).ask(a_public_part(n=2))
+        await (await desk.requester(101)).ask()
+        before = dict(desk.coordinator._jobs.open_jobs)
     async with Desk.open(path, clock=clock) as desk:
-        requester = await desk.requester(101)
+        assert desk.coordinator._jobs.open_jobs == before, "jobs under way keep the hash that they came with"
+        requester = await desk.requester()
         asked = requester.prepare()
         await requester.say(Private(private=asked.private))
         await requester.send(asked.envelope)

@@ -20,6 +20,7 @@ from protocol.links import parse_link
 from protocol.messages import Hello, Holding, Refused, Welcome
 from protocol.rules import HordeSection, LimitsSection, Rules, TimesSection, from_json
 from tests.support.builders import ROOT, SERVING, a_delegation, a_key, a_nonce
+from tests.support.rules import plain
 from tracker import web
 from tracker.commands.serve import now_ms
 from tracker.config import Settings
@@ -107,7 +108,7 @@ def start(tmp_path):
     @asynccontextmanager
     async def start(rules=None, settings=SETTINGS):
         path = tmp_path / "horde.db"
-        SqliteStore.create(path, a_delegation(), rules or Rules(), SERVING, now_ms())
+        SqliteStore.create(path, a_delegation(), plain(rules), SERVING, now_ms())
         async with (
             SqliteStore.open(path, SERVING) as store,
             Coordinator.start(
@@ -429,7 +430,8 @@ async def test_a_scrape_says_how_it_goes(start):
     assert found["name"] == "<b>Ann's</b>"
     assert parse_link(found["link"]) == tracker.link
     assert (found["peers"], found["workers"], found["waiting"]) == (1, 0, 0)
-    assert found["kudos"] == {"minted": 0, "burned": 0}
+    assert found["kudos"] == {"minted": 0, "burned": 0, "unspent": 0}
+    assert found["carried"]["text"] == "contributors carried 0 jobs of people without kudos"
     assert found["ledger"]["entries"] == found["ledger"]["checkpoint"]["size"] == 0
 
 
@@ -443,7 +445,7 @@ async def test_the_rules_are_published_as_signed(start):
     envelope.verify()
     assert envelope.key == SERVING.public
     assert envelope.digest.hex() == found["digest"]
-    assert from_json(codec.decode(envelope.body, RulesDocument).rules) == rules
+    assert from_json(codec.decode(envelope.body, RulesDocument).rules) == plain(rules)
     assert found["rules"]["limits"]["max_n"] == 3
     assert found["version"] == 1
 

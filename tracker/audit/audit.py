@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from protocol.errors import Refusal
 from protocol.keys import show_key
+from protocol.postings import WITHHELD
 from tracker.audit.books import compare_accounts, compare_mint
 from tracker.audit.database import open_read_only
 from tracker.audit.entries import Walk
@@ -79,7 +80,8 @@ class _Audit:
             check_head(head, horde, findings)
             head_cut = walk.recoveries.became_of(head)
             compare_head(head, horde, seen.tree.size, seen.head_leaf, seen.head_root, findings)
-        self._attempt("requests", lambda: check_requests(connection, findings))
+        self._attempt("requests", lambda: check_requests(connection, walk.people, findings))
+        self._attempt("keys and delegations", walk.people.check_tables)
         jobs = self._attempt("jobs", lambda: check_jobs(connection, horde, walk, findings))
         self._attempt("attempts", lambda: check_attempts(connection, walk.recoveries.papers, findings))
         accounts = self._attempt("accounts", lambda: compare_accounts(connection, seen.books, findings))
@@ -103,6 +105,8 @@ class _Audit:
             head_cut=head_cut,
             epoch=horde.epoch,
             gaps=gaps or (),
+            withheld=seen.books.of(WITHHELD).balance,
+            by_plugin=seen.by_plugin,
         )
 
     def _read_horde(self) -> Horde:

@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field, fields
 
-from protocol.postings import BURN, MINT, Postings
+from protocol.postings import BURN, MINT, WITHHELD, Postings
 from tracker.audit.report import Findings
 from tracker.ledger import DAY_MS
 
@@ -22,6 +22,10 @@ class Sums:
     taken_free: int = 0
     jobs_done: int = 0
     jobs_received: int = 0
+    jobs_free: int = 0
+    withheld: int = 0
+    trusted: int = 0
+    fault: int = 0
 
 
 COLUMNS = tuple(column.name for column in fields(Sums))
@@ -29,11 +33,13 @@ COLUMNS = tuple(column.name for column in fields(Sums))
 
 @dataclass
 class Books:
-    """All accounts. holds: what is set aside for each job that has not ended. minted: by the day of the lease."""
+    """All accounts. holds: what is set aside for each job that has not ended. minted: by the day of the lease.
+    shares: the same for each one among whom the day's mint is shared."""
 
     accounts: dict[int, Sums] = field(default_factory=dict)
     holds: dict[bytes, int] = field(default_factory=dict)
     minted: Counter[int] = field(default_factory=Counter)
+    shares: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     def of(self, account: int) -> Sums:
         """The sums of an account."""
@@ -58,6 +64,12 @@ class Books:
         else:
             self.holds.pop(job, None)
 
+    def mint(self, day: int, amount: int, *shares: str) -> None:
+        """So much was minted of a day's budget, and of these shares of it."""
+        self.minted[day] += amount
+        for whose in shares:
+            self.shares[day, whose] += amount
+
     @property
     def all_minted(self) -> int:
         """All kudos ever made."""
@@ -78,7 +90,8 @@ def compare_accounts(connection: sqlite3.Connection, books: Books, findings: Fin
     """Stored balances and counts against the sums; how many accounts there are."""
     seen = set()
     for account, *stored in connection.execute(
-        "SELECT account, balance, held, earned, spent, taken_free, jobs_done, jobs_received FROM accounts"
+        "SELECT account, balance, held, earned, spent, taken_free, jobs_done, jobs_received, jobs_free, withheld,"
+        " trusted, fault FROM accounts"
     ):
         seen.add(account)
         sums = books.accounts.get(account, Sums())
@@ -87,6 +100,8 @@ def compare_accounts(connection: sqlite3.Connection, books: Books, findings: Fin
     for account in sorted(books.accounts.keys() - seen):
         findings.add(f"account {account}, which entries name", None, "a row")
     findings.expect("the sum of all balances", books.sum, 0)
+    withheld = sum(account.withheld for account in books.accounts.values())
+    findings.expect("the balance of what is withheld", books.of(WITHHELD).balance, withheld)
     return len(seen)
 
 
@@ -104,3 +119,26 @@ def compare_mint(connection: sqlite3.Connection, books: Books, findings: Finding
         aside, minted = stored.get(day, (0, 0))
         findings.expect(f"day {day}: stored mint", minted, books.minted[day])
         findings.expect(f"day {day}: stored mint set aside", aside, reserved.get(day, 0))
+    _compare_shares(connection, books, findings)
+
+
+def _compare_shares(connection: sqlite3.Connection, books: Books, findings: Findings) -> None:
+    """The same for each owner and each asker."""
+    reserved = {
+        (day, whose): aside
+        for day, whose, aside in connection.execute(
+            "SELECT issued / ?1, 'owner ' || owner, sum(reserved) FROM attempts WHERE reserved <> 0 GROUP BY 1, 2"
+            " UNION ALL SELECT a.issued / ?1, 'asker ' || r.origin, sum(a.reserved) FROM attempts a"
+            " JOIN jobs j ON j.job = a.job JOIN requests r ON r.request = j.request WHERE a.reserved <> 0"
+            " GROUP BY 1, 2",
+            (DAY_MS,),
+        )
+    }
+    stored = {
+        (day, whose): (aside, minted)
+        for day, whose, aside, minted in connection.execute("SELECT day, whose, reserved, minted FROM mint_shares")
+    }
+    for name in sorted(stored.keys() | reserved.keys() | {name for name, minted in books.shares.items() if minted}):
+        aside, minted = stored.get(name, (0, 0))
+        findings.expect(f"day {name[0]}, {name[1]}: stored mint", minted, books.shares[name])
+        findings.expect(f"day {name[0]}, {name[1]}: stored mint set aside", aside, reserved.get(name, 0))

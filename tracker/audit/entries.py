@@ -12,10 +12,14 @@ from protocol.errors import Refusal
 from protocol.merkle import Frontier
 from protocol.postings import ANONYMOUS
 from tracker.audit.books import Books
+from tracker.audit.entry import Entry
 from tracker.audit.epochs import Epochs
+from tracker.audit.giving import Giving
 from tracker.audit.head import Head
 from tracker.audit.papers import Horde, Paper, Papers, Version, check_signed
-from tracker.audit.payments import Entry, Moment, Payments
+from tracker.audit.payments import Moment, Payments
+from tracker.audit.people import People
+from tracker.audit.probation import Probation
 from tracker.audit.recoveries import Recoveries
 from tracker.audit.report import Findings
 from tracker.ledger import leaf_of
@@ -25,12 +29,15 @@ from tracker.store.sqlite import rows
 
 @dataclass
 class Walked:
-    """What the walk saw. head_leaf, head_root: what stands where a kept settlement says, None if nothing does."""
+    """What the walk saw. head_leaf, head_root: what stands where a kept settlement says, None if nothing does.
+    refunded: jobs. by_plugin: paid leases whose price was the operator's own."""
 
     books: Books = field(default_factory=Books)
     tree: Frontier = field(default_factory=Frontier)
     checkpoints: int = 0
     settled: int = 0
+    refunded: set[bytes] = field(default_factory=set)
+    by_plugin: int = 0
     head_leaf: bytes | None = None
     head_root: bytes | None = None
 
@@ -54,8 +61,11 @@ class Walk:
         self._head = head
         self._findings = findings
         self._papers = Papers(connection, findings)
-        self._payments = Payments(connection, versions, self.seen.books, findings)
-        self.recoveries = Recoveries(connection, horde, versions, self.seen.books, findings)
+        self._probation = Probation(connection, versions, self.seen.books, findings)
+        self.people = People(connection, self.seen.books, findings)
+        self._giving = Giving(connection, versions, self.seen.books, findings)
+        self._payments = Payments(connection, versions, self.seen.books, self._probation, self.people, findings)
+        self.recoveries = Recoveries(connection, horde, versions, self.seen.books, self.people, findings)
         self._epochs = Epochs(epochs, horde, findings)
         self._checkpoint = b""
         self._roots_differ = False
@@ -73,6 +83,9 @@ class Walk:
             later = self._pass_checkpoints(checkpoints, later)
         self._epochs.end()
         self.recoveries.end()
+        self._probation.end()
+        self._giving.end()
+        self.seen.by_plugin = self._payments.by_plugin
         while later is not None:
             self._findings.add(
                 "the ledger's tail was cut: a checkpoint covers more", f"{self.seen.tree.size} entries", later[0]
@@ -125,6 +138,7 @@ class Walk:
             return
         self._check_leaf(index, raw, leaf, leaf_of(leaf.event, leaf.postings, evidence, evidence_raw))
         self.seen.settled += leaf.event == "settle"
+        self._probation.reach(index, leaf.event)
         try:
             self._event(leaf.event, before, Entry(index, hashed, leaf.postings, evidence))
         except (Refusal, ValueError) as error:  # a row or price that makes no sense
@@ -149,6 +163,14 @@ class Walk:
                 self.recoveries.recovered(entry)
             case "charged":
                 self.recoveries.charged(entry)
+            case "vest":
+                self._probation.vested(entry)
+            case "transfer":
+                self._giving.transferred(entry)
+            case "award":
+                self._giving.awarded(entry, self._epochs.serving)
+            case "leave":
+                self.people.left(entry)
             case "epoch":
                 self._epochs.entered(entry, before)
             case _:
@@ -188,14 +210,29 @@ class Walk:
         version = self._versions.get(entry.evidence.rules)
         if request is not None and version is not None:
             rules, public = version.rules, request.body.public
-            balance = self.seen.books.of(job.payer).balance
+            balance = self.people.available(job.delegation, self.seen.books.of(job.payer).balance)
+            tax = prices.tax(rules, public.share)
+            if rules.prices.plugin:
+                self._check_hold_of_plugin(entry, amount, balance, public.max_price + tax if public.max_price else None)
+                self._set_aside(job, amount)
+                return
             costs = {prices.price(rules, public.work, model) for model in public.models or (*rules.models, "")}
             bearable = {cost for cost in costs if not public.max_price or cost <= public.max_price}
-            right = {postings.share(cost, prices.tax(rules), balance).held for cost in bearable}
+            right = {postings.share(cost, tax, balance).held for cost in bearable}
             if amount not in right:
                 wanted = " or ".join(str(held) for held in sorted(right))
                 self._findings.add("the amount of a hold", amount, wanted, entry.index)
+        self._set_aside(job, amount)
+
+    def _set_aside(self, job: Job, amount: int) -> None:
         self.seen.books.hold(job.handle, job.payer, amount)
+        self.people.hold(job.delegation, amount)
+
+    def _check_hold_of_plugin(self, entry: Entry, amount: int, balance: int, most: int | None) -> None:
+        """Where nobody else can compute the price, it is within the balance and within what the requester bears."""
+        most = max(0, balance if most is None else min(most, balance))
+        if amount > most:
+            self._findings.add("the amount of a hold", amount, f"at most {most}", entry.index)
 
     def _release(self, event: str, entry: Entry, job: Job) -> None:
         """All that is still held goes back to who paid it, when the job has ended, for a reason that is kept."""
@@ -214,6 +251,7 @@ class Walk:
             case _:
                 self._expect(entry, "the evidence's documents", named, ())
         self.seen.books.unhold(job.handle, job.payer, amount)
+        self.people.hold(job.delegation, -amount)
 
     def _refunded(self, entry: Entry, job: Job) -> None:
         named = entry.evidence.documents
@@ -224,6 +262,12 @@ class Walk:
         self._expect(entry, "the denial's signer", denial.envelope.key, job.job_key)
         spoken_of = job.handle, entry.evidence.attempt
         self._expect(entry, "the denial's job and attempt", (denial.body.job, denial.body.attempt), spoken_of)
+        if job.handle in self.seen.refunded:
+            self._findings.add("a job", "refunded for the second time", "once", entry.index)
+        self.seen.refunded.add(job.handle)
+        attempt = rows.attempt(self._connection, job.handle, entry.evidence.attempt)
+        if attempt is not None and attempt.owner != job.payer:
+            self._probation.refunded(entry, attempt.owner)
 
     def _cancelled(self, entry: Entry, job: Job) -> None:
         """By a cancel that the evidence names; one that came while the job was leased is found by its job key."""

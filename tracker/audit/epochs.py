@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol.documents import Epoch
+from tracker.audit.entry import Entry
 from tracker.audit.papers import Horde, Paper
-from tracker.audit.payments import Entry
 from tracker.audit.report import Findings
 
 

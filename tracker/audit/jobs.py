@@ -8,47 +8,38 @@ from collections import Counter
 from protocol import codec
 from protocol.documents import Evidence, Lease, Request, Settlement
 from protocol.errors import Refusal
-from protocol.postings import ANONYMOUS
 from protocol.work import PublicPart
 from tracker.audit.entries import Walk
-from tracker.audit.papers import Horde, open_kept
+from tracker.audit.papers import Horde, Paper, open_kept
+from tracker.audit.people import People
 from tracker.audit.report import Findings
 from tracker.lifecycle import LIVE, State
 from tracker.store.sqlite.papers import job_identity
 
 
-def check_requests(connection: sqlite3.Connection, findings: Findings) -> None:
-    """Each request's row says what its document does, has n jobs, and the payer is its signer's account."""
-    for request, signer, nonce, job_key, payer, public, private_digest, raw, jobs, admitted in connection.execute(
-        "SELECT r.request, r.signer, r.nonce, r.job_key, r.payer, r.public, r.private_digest, d.raw,"
+def check_requests(connection: sqlite3.Connection, people: People, findings: Findings) -> None:
+    """Each request's row says what its document does, has n jobs, and the payer is who its signer acted for."""
+    for request, payer, delegation, raw, jobs, admitted, *kept in connection.execute(
+        "SELECT r.request, r.payer, r.delegation, d.raw,"
         " (SELECT count(*) FROM jobs j WHERE j.request = r.request),"
-        " (SELECT min(admitted) FROM jobs j WHERE j.request = r.request)"
+        " (SELECT min(admitted) FROM jobs j WHERE j.request = r.request),"
+        " r.signer, r.nonce, r.job_key, r.public, r.private_digest, r.user"
         " FROM requests r LEFT JOIN papers p ON p.digest = r.request LEFT JOIN documents d ON d.rowid = p.place"
     ):
         what = f"request {request[:8].hex()}…"
         try:
             envelope, said = open_kept(raw, Request)
-            kept = codec.decode(public, PublicPart)
+            kept[3] = codec.decode(kept[3], PublicPart)
         except Refusal as refusal:
             findings.add(what, refusal, "a request that is kept")
             continue
-        row = (signer, nonce, job_key, kept, private_digest, jobs)
-        right = (envelope.key, said.nonce, said.job_key, said.public, said.private_digest, said.public.n)
-        for name, found, wanted in zip(
-            ("signer", "nonce", "job key", "public part", "private digest", "number of jobs"), row, right, strict=True
-        ):
+        right = (envelope.key, said.nonce, said.job_key, said.public, said.private_digest, said.user)
+        names = ("signer", "nonce", "job key", "public part", "private digest", "user")
+        for name, found, wanted in zip(names, kept, right, strict=True):
             findings.expect(f"{what}: {name}", found, wanted)
-        _check_payer(connection, what, signer, payer, admitted, findings)
-
-
-def _check_payer(
-    connection: sqlite3.Connection, what: str, signer: bytes, payer: int, admitted: int | None, findings: Findings
-) -> None:
-    """The account of the signer; anonymous only if the key was no account's yet."""
-    row = connection.execute("SELECT account, since FROM keys WHERE key = ?", (signer,)).fetchone()
-    anonymous_then = row is None or (admitted is not None and row[1] >= admitted)
-    if not (payer == ANONYMOUS and anonymous_then):
-        findings.expect(f"{what}: payer", payer, row[0] if row else ANONYMOUS)
+        findings.expect(f"{what}: number of jobs", jobs, said.public.n)
+        if admitted is not None:
+            people.check_payer(what, Paper(envelope, said), payer, delegation, admitted)
 
 
 def check_jobs(connection: sqlite3.Connection, horde: Horde, walk: Walk, findings: Findings) -> int:
@@ -66,6 +57,8 @@ def check_jobs(connection: sqlite3.Connection, horde: Horde, walk: Walk, finding
         findings.expect(f"{what}: who asked for it", signer, asker)
         if state not in LIVE:
             findings.expect(f"{what}, which is {state}: what is still held", books.holds.get(job, 0), 0)
+        if state == State.REFUNDED and job not in walk.seen.refunded:
+            findings.add(f"{what}, which is {state}", "in no entry", "a refund")
         if state == State.SETTLED:
             _check_paid_once(connection, horde, walk, what, job, settled, findings)
         else:

@@ -13,28 +13,36 @@ from protocol import codec, documents
 from protocol.documents import (
     DOCUMENTS,
     Acknowledgement,
+    Award,
     Cancel,
     Checkpoint,
+    Delegation,
     Denial,
     Document,
     Epoch,
     Evidence,
     Lease,
+    Leaving,
+    Profile,
     Receipt,
+    Recovery,
     Request,
+    Revocation,
+    Rotation,
     RulesDocument,
     Serving,
     Settlement,
+    Transfer,
 )
 from protocol.envelope import Envelope, check_delegation, check_document_context, parse
 from protocol.errors import Refusal
 from protocol.rules import Rules, from_json
 from tracker.audit.report import Findings
 from tracker.store.base import StoreError
-from tracker.store.sqlite.papers import epoch_identity, job_identity
+from tracker.store.sqlite.papers import epoch_identity, job_identity, version_identity
 
 #: What the serving key alone may say.
-OF_THE_HORDE = frozenset({Lease.KIND, Settlement.KIND, Checkpoint.KIND, RulesDocument.KIND})
+OF_THE_HORDE = frozenset({Lease.KIND, Settlement.KIND, Checkpoint.KIND, RulesDocument.KIND, Award.KIND})
 
 D = TypeVar("D", bound=Document)
 
@@ -129,6 +137,11 @@ def read_rules(connection: sqlite3.Connection, horde: Horde, findings: Findings)
     if not versions:
         findings.add("the rules", None, "at least one version")
     return versions
+
+
+def version_at(versions: dict[int, Version], time: int) -> int:
+    """The number of the version that was in force at that time, 0 if none was."""
+    return max((number for number, version in versions.items() if version.issued <= time), default=0)
 
 
 def index_documents(connection: sqlite3.Connection) -> None:
@@ -255,8 +268,10 @@ def _checked(raw: bytes, horde: Horde, of: type[Document]) -> Envelope:
 
 def _identity_of(body: Document) -> bytes | None:
     match body:
-        case Request() | Cancel():
+        case Request() | Cancel() | Transfer() | Award() | Delegation() | Revocation() | Rotation() | Leaving():
             return body.nonce
+        case Profile() | Recovery():
+            return version_identity(body.version)
         case Lease() | Receipt() | Acknowledgement() | Denial() | Settlement():
             return job_identity(body.job, body.attempt)
         case Epoch():

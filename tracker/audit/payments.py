@@ -8,28 +8,21 @@ from dataclasses import dataclass
 import msgspec
 
 from protocol import postings, prices
-from protocol.documents import Acknowledgement, Evidence, Lease, Receipt, Request, Settlement
+from protocol.documents import Acknowledgement, Lease, Receipt, Request, Settlement
 from protocol.envelope import parse
 from protocol.errors import Refusal
 from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart
 from tracker.audit.books import Books
+from tracker.audit.entry import Entry
 from tracker.audit.papers import Paper, Papers, Version
+from tracker.audit.people import People
+from tracker.audit.probation import Probation
 from tracker.audit.report import Findings
 from tracker.ledger import day_of
 from tracker.lifecycle import Attempt, Job, State
 from tracker.store.sqlite import rows
 from tracker.store.sqlite.papers import job_identity
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An entry as the ledger has it: index, hash of the leaf, postings, opened evidence."""
-
-    index: int
-    hash: bytes
-    moved: postings.Postings
-    evidence: Evidence
 
 
 @dataclass(frozen=True)
@@ -79,8 +72,13 @@ class Payments:
         connection: sqlite3.Connection,
         versions: dict[int, Version],
         books: Books,
+        probation: Probation,
+        people: People,
         findings: Findings,
     ) -> None:
+        self.by_plugin = 0  # leases of which nobody else can compute the price
+        self._probation = probation
+        self._people = people
         self._connection = connection
         self._versions = versions
         self._books = books
@@ -175,12 +173,12 @@ class Payments:
     ) -> None:
         """Price, share, payment: computed again, and compared with lease, postings and settlement."""
         lease = proofs.lease.body
-        owner = self._account_of(lease.worker)
+        owner = self._people.owner(lease.worker, lease.issued, attempt.owner)
         self._expect(entry, "the worker's account", attempt.owner, owner)
         own = owner == job.payer
-        price = 0 if own else prices.price(rules, job.work, lease.model)
+        price = 0 if own else self._price(rules, job, lease)
         held = self._books.holds.get(job.handle, 0)
-        share = postings.share(price, 0 if own else prices.tax(rules), held)
+        share = postings.share(price, 0 if own else prices.tax(rules, job.public.share), held)
         self._expect(entry, "the lease's price", lease.price, price)
         if 0 < job.public.max_price < lease.price:
             self._findings.add("the lease's price", lease.price, f"at most {job.public.max_price}", entry.index)
@@ -191,6 +189,9 @@ class Payments:
         most_free = share.free * max(rate for _, rate in rules.mint.steps) // 1000
         if lease.free > most_free:
             self._findings.add("the lease's minted part", lease.free, f"at most {most_free}", entry.index)
+        if lease.free and lease.owners < rules.mint.owners:
+            found = f"{lease.free}, though {lease.owners} owners could have served it"
+            self._findings.add("the lease's minted part", found, f"0 below {rules.mint.owners}", entry.index)
         owed = due(job.public, lease, share, rules, proofs.receipt.body.used)
         minted = -sum(amount for account, amount in entry.moved if account == postings.MINT)
         # An attempt that had ended once gave back what was set aside for it, and was minted what was left of the day.
@@ -198,28 +199,43 @@ class Payments:
         if not least <= minted <= owed.minted:
             wanted = str(least) if least == owed.minted else f"{least} to {owed.minted}"
             self._findings.add("minted", minted, wanted, entry.index)
-        right = postings.settle(owner, paid=owed.paid, minted=minted, burned=owed.tax)
+        pay, time = owed.paid + minted, entry.evidence.time
+        withheld = 0 if own else self._probation.withheld(owner, pay, rules, time)
+        right = postings.settle(owner, paid=owed.paid, minted=minted, burned=owed.tax, withheld=withheld)
         self._expect(entry, "the postings", entry.moved, right)
-        self._check_budget(entry, lease, minted)
-        self._check_settlement(entry, proofs, owed, minted, moment)
+        self._check_budget(entry, job, owner, lease, minted)
+        self._check_settlement(entry, proofs, owed, minted, withheld, moment)
         self._enter(job, owner, owed, minted)
+        if not own:
+            self._probation.settled(entry, owner, withheld, rules)
 
-    def _account_of(self, key: bytes) -> int:
-        row = self._connection.execute("SELECT account FROM keys WHERE key = ?", (key,)).fetchone()
-        return int(row[0]) if row else 0
+    def _price(self, rules: Rules, job: Job, lease: Lease) -> int:
+        """By the formulas; where a plug-in made the price, as the lease says."""
+        if not rules.prices.plugin:
+            return prices.price(rules, job.work, lease.model)
+        self.by_plugin += 1
+        return lease.price
 
-    def _check_budget(self, entry: Entry, lease: Lease, minted: int) -> None:
-        """No day mints more than any rules that were in force so far allowed."""
+    def _check_budget(self, entry: Entry, job: Job, owner: int, lease: Lease, minted: int) -> None:
+        """No day mints more than any rules that were in force so far allowed, and nobody gets more of it than that.
+        Of askers without an account only the tracker knows who is whose neighbour."""
         day = day_of(lease.issued)
-        self._books.minted[day] += minted
-        most = max(
-            (known.rules.mint.daily for known in self._versions.values() if known.issued <= entry.evidence.time),
-            default=0,
-        )
-        if minted and self._books.minted[day] > most:
-            self._findings.add(f"minted on day {day}", self._books.minted[day], f"at most {most}", entry.index)
+        whose, whom = f"owner {owner}", f"asker {job.origin}"
+        self._books.mint(day, minted, whose, whom)
+        known = [one.rules.mint for one in self._versions.values() if one.issued <= entry.evidence.time]
+        bounds = [("", self._books.minted[day], max((mint.daily for mint in known), default=0))]
+        shares = [mint.daily * mint.owner_share // 1000 for mint in known]
+        bounds.append((f" for {whose}", self._books.shares[day, whose], max(shares, default=0)))
+        if job.payer != postings.ANONYMOUS:
+            shares = [mint.daily * mint.asker_share // 1000 for mint in known]
+            bounds.append((f" for {whom}", self._books.shares[day, whom], max(shares, default=0)))
+        for what, found, most in bounds:
+            if minted and found > most:
+                self._findings.add(f"minted on day {day}{what}", found, f"at most {most}", entry.index)
 
-    def _check_settlement(self, entry: Entry, proofs: Proofs, owed: Due, minted: int, moment: Moment) -> None:
+    def _check_settlement(
+        self, entry: Entry, proofs: Proofs, owed: Due, minted: int, withheld: int, moment: Moment
+    ) -> None:
         """The signed settlement says what the entry does."""
         identity = job_identity(proofs.lease.body.job, proofs.lease.body.attempt)
         paper = self._papers.find_by_identity(moment.serving, Settlement, identity, entry.index)
@@ -231,6 +247,7 @@ class Payments:
             paid=owed.paid,
             minted=minted,
             burned=owed.tax,
+            withheld=withheld,
             partial=proofs.receipt.body.partial,
             number=moment.settled,
             entry=entry.index,
@@ -251,4 +268,5 @@ class Payments:
         payer.spent += owed.paid + owed.tax
         payer.taken_free += owed.uncovered
         payer.jobs_received += 1
+        payer.jobs_free += bool(owed.uncovered)
         self._books.unhold(job.handle, job.payer, owed.paid + owed.tax)

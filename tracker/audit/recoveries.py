@@ -11,11 +11,12 @@ from protocol import postings
 from protocol.documents import Lease, Receipt, Request, Settlement
 from protocol.errors import Refusal
 from protocol.keys import show_key
-from protocol.postings import ANONYMOUS
+from protocol.postings import ANONYMOUS, FIRST_PERSON
 from tracker.audit.books import Books
+from tracker.audit.entry import Entry
 from tracker.audit.head import Head
 from tracker.audit.papers import Horde, Papers, Version, open_kept
-from tracker.audit.payments import Entry
+from tracker.audit.people import People
 from tracker.audit.report import Findings, Gap
 from tracker.ledger import day_of
 from tracker.recovery import check_relations, uncovered
@@ -48,8 +49,10 @@ class Recoveries:
         horde: Horde,
         versions: dict[int, Version],
         books: Books,
+        people: People,
         findings: Findings,
     ) -> None:
+        self._people = people
         self.entered: dict[bytes, Entered] = {}
         self._connection = connection
         self._horde = horde
@@ -88,18 +91,20 @@ class Recoveries:
             self._findings.add("a settlement entered again", f"of entry {said.entry}", "one that was cut", entry.index)
         if named[0] in self.entered:
             self._findings.add("a settlement entered again", "for the second time", "once", entry.index)
-        owner = self._account_of(lease.body.worker)
-        right = postings.settle(owner, paid=said.paid, minted=said.minted, burned=said.burned)
+        said_owner = next((account for account, _ in entry.moved if account >= FIRST_PERSON), 0)
+        owner = self._people.account(lease.body.worker, entry.evidence.time, said_owner)
+        right = postings.settle(owner, paid=said.paid, minted=said.minted, burned=said.burned, withheld=said.withheld)
         self._expect(entry, "the postings", entry.moved, right)
-        self._check_mint(entry, signer, day_of(lease.body.issued), said.minted)
+        self._check_mint(entry, signer, owner, day_of(lease.body.issued), said.minted)
+        self._books.of(owner).withheld += said.withheld
         self.entered[named[0]] = Entered(signer, said, lease.body, named[:2], entry.index)
         if lease.body.price:
             sums = self._books.of(owner)
             sums.earned += said.paid + said.minted
             sums.jobs_done += 1
 
-    def _check_mint(self, entry: Entry, signer: bytes, day: int, minted: int) -> None:
-        self._books.minted[day] += minted
+    def _check_mint(self, entry: Entry, signer: bytes, owner: int, day: int, minted: int) -> None:
+        self._books.mint(day, minted, f"owner {owner}")
         self._minted[signer, day] += minted
         most = max((version.rules.mint.daily for version in self._versions.values()), default=0)
         if minted and self._minted[signer, day] > most:
@@ -126,6 +131,7 @@ class Recoveries:
             sums = self._books.of(payer)
             sums.spent += entered.amount
             sums.taken_free += uncovered(entered.lease, said)
+            sums.jobs_free += bool(uncovered(entered.lease, said))
             sums.jobs_received += 1
 
     def _payer(self, entered: Entered, signer: bytes, time: int) -> int:
@@ -133,12 +139,7 @@ class Recoveries:
         job = rows.job(self._connection, entered.settlement.job)
         if job is not None and not (job.payer == ANONYMOUS and entered.amount):
             return job.payer
-        row = self._connection.execute("SELECT account, since FROM keys WHERE key = ?", (signer,)).fetchone()
-        return int(row[0]) if row and row[1] <= time else ANONYMOUS
-
-    def _account_of(self, key: bytes) -> int:
-        row = self._connection.execute("SELECT account FROM keys WHERE key = ?", (key,)).fetchone()
-        return int(row[0]) if row else 0
+        return self._people.account(signer, time) or ANONYMOUS
 
     def _expect(self, entry: Entry, what: str, found: object, wanted: object) -> None:
         self._findings.expect(what, found, wanted, entry.index)

@@ -80,7 +80,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     root: the horde's id. entries: of the ledger. sum: of all balances, computed from the entries. minted, burned: all
     kudos ever made and destroyed, in thousandths. size, tree: of the whole ledger's Merkle tree. head: whether a kept
     settlement was compared; head_cut: what became of it if a restore had cut its entry. epoch: how often the ledger was
-    restored; gaps: what is missing since. more: findings beyond those that are listed.
+    restored; gaps: what is missing since. withheld: of owners who are not trusted yet. by_plugin: paid leases whose
+    price only the operator's plug-in can compute, so that it was only checked against `max_price`. more: findings
+    beyond those that are listed.
     """
 
     ok: bool
@@ -100,6 +102,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     head_cut: str = ""
     epoch: int = 0
     gaps: tuple[Gap, ...] = ()
+    withheld: int = 0
+    by_plugin: int = 0
 
     def lines(self) -> Iterator[str]:
         """The report for people."""
@@ -109,6 +113,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             f" {self.accounts} accounts"
         )
         yield f"minted {kudos(self.minted)}, burned {kudos(self.burned)} kudos; all balances sum to {kudos(self.sum)}"
+        if self.withheld:
+            yield f"of that {kudos(self.withheld)} are withheld of owners who are not trusted yet"
+        if self.by_plugin:
+            yield (
+                f"NOTE a plug-in made the price of {self.by_plugin} leases: it was only checked against max_price, and"
+                " nobody but the operator can compute it"
+            )
         yield f"the tree's root is {self.tree}"
         for gap in self.gaps:
             yield from gap.lines()

@@ -8,6 +8,7 @@ BAD_COMMAND_LINE = 2  # click's own
 BAD_CONFIG = 3
 BAD_HORDE = 4
 CANNOT_LISTEN = 5
+NOT_DONE = 6
 INTERRUPTED = 130
 
 MEANINGS: dict[int, str] = {
@@ -17,6 +18,7 @@ MEANINGS: dict[int, str] = {
     BAD_CONFIG: "horde.toml is missing or wrong",
     BAD_HORDE: "keys, delegation or database are missing, cannot be used, or are there already (`init`)",
     CANNOT_LISTEN: "nothing can listen at the address",
+    NOT_DONE: "the tracker refused what `admin` wanted of it, or does not answer",
     INTERRUPTED: "ended by Ctrl+C; `serve` ends cleanly all the same",
 }
 

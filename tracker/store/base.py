@@ -10,9 +10,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocol.documents import Acknowledgement, Cancel, Denial, Lease, Receipt, Request, Settlement
+from protocol.documents import (
+    Acknowledgement,
+    Award,
+    Cancel,
+    Delegation,
+    Denial,
+    Lease,
+    Leaving,
+    Profile,
+    Receipt,
+    Recovery,
+    Request,
+    Revocation,
+    Rotation,
+    Settlement,
+    Transfer,
+)
 from protocol.envelope import Envelope
 from protocol.rules import Rules
+from tracker.accounts import Acting
+from tracker.earning import NOTHING_MISSING, Missing
 from tracker.lifecycle import Attempt, Event, Job, Outcome
 
 
@@ -34,9 +52,41 @@ class RulesInForce:
     document: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Face:
+    """How an account is shown. version, digest, signer: of its newest profile; nothing if it has none."""
+
+    version: int = 0
+    digest: bytes = b""
+    signer: bytes = b""
+    name: str = ""
+    public: bool = False
+    service: bool = False
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A delegation that stands. used: thousandths held or spent through it. document: its envelope's bytes."""
+
+    digest: bytes
+    terms: Delegation
+    used: int
+    document: bytes
+
+
+@dataclass(frozen=True)
+class Page:
+    """An account as others may see it."""
+
+    face: Face
+    state: AccountState
+
+
 @dataclass(frozen=True)
 class AccountState:
-    """An account as it stands; all in thousandths but the two counts. free_now: free work taken, decayed to now."""
+    """An account as it stands; kudos in thousandths. free_now: free work taken, decayed to now. since: when it was
+    opened. withheld: earned, and not its own until it is trusted; missing: what it needs for that. faults: refunds
+    against its workers that still count; asked for by `Store.account` only."""
 
     number: int
     balance: int = 0
@@ -47,15 +97,21 @@ class AccountState:
     free_now: int = 0
     jobs_done: int = 0
     jobs_received: int = 0
+    since: int = 0
+    withheld: int = 0
+    missing: Missing = NOTHING_MISSING
+    faults: int = 0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Whom a job is to be leased to, with which model."""
+    """Whom a job is to be leased to, with which model. owners: of all workers that could serve it, this one's among
+    them."""
 
     worker: bytes
     owner: int
     model: str
+    owners: int = 1
 
 
 @dataclass(frozen=True)
@@ -126,6 +182,16 @@ class Recovered:
 
 
 @dataclass(frozen=True)
+class Gifts:
+    """What contributors leave unspent, and what it has carried so far. unspent: balances of all people. jobs: that
+    were served to people without enough kudos; kudos: what of their prices nobody paid."""
+
+    unspent: int = 0
+    jobs: int = 0
+    kudos: int = 0
+
+
+@dataclass(frozen=True)
 class LedgerHead:
     """How large the ledger is, and its newest checkpoint."""
 
@@ -157,16 +223,93 @@ class Store(ABC):
     # Accounts
 
     @abstractmethod
-    async def register(self, key: bytes, now: int) -> int:
-        """The number of the account of `key`, opened now if it had none."""
+    async def register(self, key: bytes, now: int, invite: str | None = None) -> int:
+        """The number of the account that is, or for which acts, `key`; opened now if there was none.
+
+        invite: the code that a new account needs, where it needs one; raises `BadInvite`, and uses it up otherwise.
+        """
 
     @abstractmethod
     async def account_of(self, key: bytes) -> int:
         """The number of the account of `key`, 0 if it has none."""
 
     @abstractmethod
+    async def acting(self, key: bytes, now: int) -> Acting:
+        """For which account a key acts."""
+
+    @abstractmethod
+    async def add_invites(self, hashes: Sequence[bytes], now: int) -> None:
+        """Let each of these codes (`accounts.invite_hash`) make one account."""
+
+    # Documents about an account. The same again changes nothing, and is answered as the first time. Raise
+    # `NotRegistered` (by a key without an account), `NotAllowed` (by a delegate).
+
+    @abstractmethod
+    async def profile(self, envelope: Envelope, said: Profile, now: int) -> None:
+        """How an account is shown. Raises `OutOfTurn` for a version below the last one."""
+
+    @abstractmethod
+    async def delegate(self, envelope: Envelope, said: Delegation, now: int) -> None:
+        """Another key acts for an account. Raises `NotAllowed` if it is or acts for one, `OverLimit` for too many."""
+
+    @abstractmethod
+    async def revoke(self, envelope: Envelope, said: Revocation, now: int) -> bytes:
+        """A delegation ends; the key that acted by it. Raises `UnknownAccount` for none of this account."""
+
+    @abstractmethod
+    async def name_recovery(self, envelope: Envelope, said: Recovery, now: int) -> None:
+        """A key that may sign a rotation. Raises `OutOfTurn` for a version below the last one."""
+
+    @abstractmethod
+    async def rotate(self, envelope: Envelope, said: Rotation, *, sender: bytes, now: int) -> bytes:
+        """An account gets the key `sender`; the key that it had. Raises `WrongSigner` by whom it may not be signed."""
+
+    @abstractmethod
+    async def leave(self, envelope: Envelope, said: Leaving, now: int) -> Sequence[bytes]:
+        """An account ends; the keys that were or acted for it. Raises `JobsUnderWay`."""
+
+    @abstractmethod
+    async def granted(self, number: int, now: int) -> Sequence[Granted]:
+        """The delegations of an account that stand, the oldest first."""
+
+    @abstractmethod
+    async def face(self, number: int) -> Face:
+        """How an account is shown."""
+
+    @abstractmethod
+    async def page(self, number: int, now: int) -> Page | None:
+        """An account that anybody may look at; None for all others, be there one or not."""
+
+    @abstractmethod
+    async def services(self, now: int) -> Sequence[Page]:
+        """All service accounts, by number."""
+
+    @abstractmethod
     async def account(self, number: int, now: int) -> AccountState:
         """How an account stands."""
+
+    @abstractmethod
+    async def vest(self, number: int, now: int) -> int:
+        """What was withheld of an owner's earnings becomes its own, if it is trusted now; so much that was."""
+
+    @abstractmethod
+    async def vest_all(self, now: int) -> int:
+        """The same for everybody; of how many owners."""
+
+    @abstractmethod
+    async def transfer(self, envelope: Envelope, said: Transfer, rules: RulesInForce, now: int) -> None:
+        """The account of the signer's key gives kudos away; the same document again moves nothing.
+
+        Raises `NotRegistered` (no account's key), `UnknownAccount`, `NoKudos`, `NotAllowed`, `BadValue`.
+        """
+
+    @abstractmethod
+    async def award(self, envelope: Envelope, said: Award, now: int) -> None:
+        """The operator makes kudos for an account; the same document again makes none. Raises `UnknownAccount`."""
+
+    @abstractmethod
+    async def gifts(self) -> Gifts:
+        """What is left unspent, and whom that carried."""
 
     # Jobs
 
@@ -182,17 +325,22 @@ class Store(ABC):
         models: Sequence[str],
         rules: RulesInForce,
         now: int,
+        room: int | None = None,
     ) -> Admitted:
         """Take a request in: its document, its n jobs, their holds; lease at once the jobs that have a choice.
 
         models: those that can serve it, the dearest of which sets the hold. A request that was taken in before is
-        answered as then; nothing of `choices` is used. Raises `Equivocation`, `OverLimit`, `WrongSigner` (the job key
-        was used before).
+        answered as then; nothing of `choices` is used. room: of the jobs whose price the payer's kudos do not cover, so
+        many may be leased at once, the others wait whatever their choice; None for any number. Raises `Equivocation`,
+        `OverLimit`, `WrongSigner` (the job key was used before).
         """
 
     @abstractmethod
     async def lease(self, handle: bytes, attempt: int, choice: Choice, rules: RulesInForce, now: int) -> Leased | None:
-        """Lease a waiting job whose latest attempt is `attempt`; None if it does not stand so any more."""
+        """Lease a waiting job whose latest attempt is `attempt`; None if it does not stand so any more.
+
+        Raises `NotAllowed` if the worker does not work for that owner any more.
+        """
 
     @abstractmethod
     async def happen(self, handle: bytes, attempt: int, event: Event, rules: Rules, now: int) -> Happened:

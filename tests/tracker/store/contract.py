@@ -44,6 +44,7 @@ from tests.support.builders import (
 )
 from tests.support.clerk import Clerk, unknown_handle, worker_key
 from tests.support.jobs import ORIGIN
+from tests.support.rules import plain
 from tracker.lifecycle import Accepted, Expired, NotAccepted, Opened, Stage, State, WorkerFailed
 from tracker.store.base import Choice, Standing, Store
 
@@ -83,11 +84,11 @@ class StoreContract:
 
     @pytest.fixture
     def rules(self) -> Rules:
-        return Rules()
+        return plain()
 
     @pytest.fixture
     async def store(self, backend: Backend, rules: Rules) -> AsyncIterator[Store]:
-        backend.create(rules)
+        backend.create(plain(rules))
         async with backend.open() as store:
             yield store
 
@@ -108,7 +109,7 @@ class StoreContract:
         check_document_context(envelope, ROOT.public)
         body = open_document(envelope, RulesDocument)
         assert (found.version, body.version, body.previous) == (1, 1, b"")
-        assert (found.rules, found.digest) == (Rules(), envelope.digest)
+        assert (found.rules, found.digest) == (plain(), envelope.digest)
 
     async def test_new_rules_are_the_next_version_and_name_the_one_before(self, store):
         first = await store.rules_in_force()
@@ -119,7 +120,7 @@ class StoreContract:
         assert await store.rules_in_force() == second
 
     async def test_the_same_rules_again_are_no_new_version(self, store):
-        assert await store.publish_rules(Rules(), NOW + 1) == await store.rules_in_force()
+        assert await store.publish_rules(plain(), NOW + 1) == await store.rules_in_force()
         assert (await store.rules_in_force()).version == 1
 
     async def test_a_checkpoint_covers_all_entries_and_is_made_only_if_there_are_new_ones(self, store, clerk):
@@ -333,7 +334,8 @@ class StoreContract:
     async def test_jobs_between_keys_of_one_account_cost_nothing_and_count_for_nothing(self, store, clerk):
         payer = await clerk.earn(worker_key(0), 8)
         before = await store.account(payer, NOW)
-        leased = await clerk.lease(await clerk.ask_one(payer=payer), 0)
+        asked = await clerk.ask_one(requester=worker_key(0), payer=payer)
+        leased = await clerk.lease(asked, 0)
         assert (leased.attempt.price, leased.attempt.paid, leased.attempt.free, leased.attempt.tax) == (0, 0, 0, 0)
         happened = await clerk.acknowledge(clerk.receipt(leased))
         assert happened.released == PRICE + TAX
@@ -382,7 +384,7 @@ class StoreContract:
         assert (earning.balance, earning.earned, earning.jobs_done) == (PRICE, PRICE, 1)
 
     async def test_what_is_held_beyond_the_price_goes_back(self, backend, clerk):
-        rules = await clerk.store.publish_rules(Rules(models={"dear": ModelSection(price=2_000)}), NOW)
+        rules = await clerk.store.publish_rules(plain(Rules(models={"dear": ModelSection(price=2_000)})), NOW)
         clerk.rules = rules
         payer = await clerk.earn(REQUESTER, 8)
         had = await clerk.balance(payer)
@@ -652,7 +654,7 @@ class StoreContract:
         work = a_text_work()
         job = await clerk.ask_one(a_public_part(work))
         leased = await clerk.lease(job)
-        clerk.rules = await store.publish_rules(but(Rules(), prices=but(Rules().prices, text_token=0)), NOW)
+        clerk.rules = await store.publish_rules(but(plain(), prices=but(Rules().prices, text_token=0)), NOW)
         happened = await clerk.acknowledge(clerk.receipt(leased, used=10))
         wanted = prices.price(Rules(), a_text_work(max_tokens=10), leased.attempt.model)
         assert open_document(parse(happened.settlement), Settlement).minted == wanted
@@ -717,7 +719,7 @@ class StoreContract:
     # What lasts
 
     async def test_a_store_that_is_opened_anew_knows_all_that_was_confirmed(self, backend, rules):
-        backend.create(rules)
+        backend.create(plain(rules))
         async with backend.open() as store:
             clerk = await Clerk.at(store)
             payer = await clerk.earn(REQUESTER, 20)

@@ -27,6 +27,7 @@ from tests.support.builders import (
     a_public_part,
 )
 from tests.support.clerk import Clerk, worker_key
+from tests.support.rules import plain
 from tracker.lifecycle import (
     LIVE,
     Accepted,
@@ -144,7 +145,7 @@ def begun(tmp_path_factory):
     path = tmp_path_factory.mktemp("begun") / "horde.db"
 
     async def begin():
-        SqliteStore.create(path, a_delegation(), RULES, SERVING, NOW - DAY)
+        SqliteStore.create(path, a_delegation(), plain(RULES), SERVING, NOW - DAY)
         async with SqliteStore.open(path, SERVING) as store:
             clerk = await Clerk.at(store)
             clerk.now = NOW - DAY

@@ -29,11 +29,14 @@ from tests.support.builders import (
     signed,
 )
 from tests.support.clerk import Clerk
+from tests.support.rules import plain
 from tests.tracker.store.contract import StoreContract, everything
+from tests.tracker.store.people_contract import PeopleContract
 from tracker.lifecycle import State
 from tracker.store.base import Choice, StoreError, StoreFull
 from tracker.store.sqlite import SqliteStore, admission, database, rows, writer
 from tracker.store.sqlite.database import APPLICATION_ID, connect, migrations
+from tracker.store.sqlite.mint import Between
 
 
 class SqliteBackend:
@@ -59,7 +62,7 @@ def backend(path):
     return SqliteBackend(path)
 
 
-class TestSqliteStore(StoreContract):
+class TestSqliteStore(StoreContract, PeopleContract):
     """Every promise of the contract; and after each test the books in the file are right."""
 
     @pytest.fixture
@@ -70,7 +73,7 @@ class TestSqliteStore(StoreContract):
 
 @pytest.fixture
 async def store(backend):
-    backend.create(Rules())
+    backend.create(plain())
     async with backend.open() as store:
         yield store
 
@@ -200,7 +203,7 @@ async def test_a_full_disk_fails_the_step_and_changes_nothing(store, clerk, path
 
 
 async def test_a_step_of_a_closed_store_is_refused(backend):
-    backend.create(Rules())
+    backend.create(plain())
     async with backend.open() as store:
         pass
     with pytest.raises(StoreError, match="closed"):
@@ -208,7 +211,7 @@ async def test_a_step_of_a_closed_store_is_refused(backend):
 
 
 async def test_steps_that_were_asked_for_before_the_end_are_carried_out(backend, path):
-    backend.create(Rules())
+    backend.create(plain())
     async with backend.open() as store:
         clerk = await Clerk.at(store)
         steps = [asyncio.create_task(clerk.account(a_key(number))) for number in range(20)]
@@ -231,7 +234,7 @@ async def test_a_step_that_refuses_after_it_wrote_is_undone_alone_in_memory_too(
 
     def regret(connection):
         tables.accounts.move(connection, ((number, 70), (MINT, -70)))
-        tables.mint.count(connection, 1, 70)
+        tables.mint.count(connection, 1, 70, Between(number, "203.0.113.0/24"))
         connection.execute("INSERT INTO mint_days (day) VALUES (2)")
         raise Late
 
@@ -240,6 +243,7 @@ async def test_a_step_that_refuses_after_it_wrote_is_undone_alone_in_memory_too(
     assert await clerk.balance(number) == 10
     assert read(path, f"SELECT balance FROM accounts WHERE account = {number}") == [(10,)]
     assert read(path, "SELECT * FROM mint_days WHERE reserved OR minted OR day = 2") == []
+    assert read(path, "SELECT * FROM mint_shares WHERE reserved OR minted") == []
     assert taken[-2:] == [0, 5], "each saw what the one before had left, and nothing of what was undone"
     await on_the_writer(store, lambda c: tables.accounts.move(c, ((number, -10), (MINT, 10))))
 
@@ -294,7 +298,7 @@ class NaiveStore(SqliteStore):
 
 
 async def test_the_contract_finds_a_store_that_selects_and_then_updates(path):
-    SqliteBackend(path).create(Rules())
+    SqliteBackend(path).create(plain())
     async with NaiveStore.open(path, SERVING) as store:
         clerk = await Clerk.at(store)
         with pytest.raises(AssertionError):
@@ -305,10 +309,10 @@ async def test_the_contract_finds_a_store_that_selects_and_then_updates(path):
 
 
 async def test_a_file_that_holds_a_horde_is_not_overwritten(backend, path):
-    backend.create(Rules())
+    backend.create(plain())
     before = read(path, "SELECT * FROM horde")
     with pytest.raises(StoreError, match="holds a horde already"):
-        backend.create(Rules())
+        backend.create(plain())
     assert read(path, "SELECT * FROM horde") == before
 
 
@@ -330,7 +334,7 @@ async def test_another_programs_database_is_refused_and_left_alone(backend, path
     write(path, "CREATE TABLE bookmarks (url TEXT)", "INSERT INTO bookmarks VALUES ('a')")
     before = path.read_bytes()
     with pytest.raises(StoreError, match="another program"):
-        backend.create(Rules())
+        backend.create(plain())
     with pytest.raises(StoreError, match="another program"):
         async with backend.open():
             pass
@@ -347,14 +351,14 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(backend, pat
 
 
 async def test_another_serving_key_does_not_open_it(backend, path):
-    backend.create(Rules())
+    backend.create(plain())
     with pytest.raises(StoreError, match="another serving key"):
         async with SqliteStore.open(path, a_key(50)):
             pass
 
 
 async def test_a_delegation_that_somebody_tampered_with_is_found(backend, path):
-    backend.create(Rules())
+    backend.create(plain())
     forged = signed(Serving(serving=a_key(50).public, version=2), a_key(50))
     raw = codec.encode([1, "serving", ROOT.public, ROOT.public, forged.body, forged.signature])
     with closing(sqlite3.connect(path)) as connection:
@@ -379,7 +383,7 @@ def test_migrations_are_numbered_from_one_without_a_gap():
 
 
 async def test_a_database_of_a_newer_program_is_refused(backend, path):
-    backend.create(Rules())
+    backend.create(plain())
     write(path, f"PRAGMA user_version = {migrations()[-1][0] + 1}")
     with pytest.raises(StoreError, match="update it"):
         async with backend.open():
@@ -387,7 +391,7 @@ async def test_a_database_of_a_newer_program_is_refused(backend, path):
 
 
 async def test_a_missing_migration_is_applied_and_all_data_is_kept(backend, path, monkeypatch):
-    backend.create(Rules())
+    backend.create(plain())
     async with backend.open() as store:
         clerk = await Clerk.at(store)
         await clerk.earn(REQUESTER, 1)
@@ -402,7 +406,7 @@ async def test_a_missing_migration_is_applied_and_all_data_is_kept(backend, path
 
 
 async def test_a_migration_that_fails_leaves_the_database_as_it_was(backend, path, monkeypatch):
-    backend.create(Rules())
+    backend.create(plain())
     known = migrations()
     broken = "CREATE TABLE more (one INTEGER) STRICT; INSERT INTO nowhere VALUES (1);"
     with monkeypatch.context() as patched:

@@ -31,16 +31,72 @@ CREATE TABLE accounts (
     free_now       INTEGER NOT NULL DEFAULT 0,  -- free work taken, as it had decayed at free_at
     free_at        INTEGER NOT NULL DEFAULT 0,
     jobs_done      INTEGER NOT NULL DEFAULT 0,
-    jobs_received  INTEGER NOT NULL DEFAULT 0
+    jobs_received  INTEGER NOT NULL DEFAULT 0,
+    jobs_free      INTEGER NOT NULL DEFAULT 0,  -- those of jobs_received of which others carried a part
+    withheld       INTEGER NOT NULL DEFAULT 0,  -- earned, and not its own until it is trusted
+    trusted        INTEGER NOT NULL DEFAULT 0,  -- since when; 0: not yet
+    fault          INTEGER NOT NULL DEFAULT 0   -- when one of its attempts was refunded last
 ) STRICT;
 
+-- The one key of each account, and those that it had before.
 CREATE TABLE keys (
-    key      BLOB PRIMARY KEY,
+    key      BLOB NOT NULL,
     account  INTEGER NOT NULL REFERENCES accounts,
-    since    INTEGER NOT NULL
+    since    INTEGER NOT NULL,
+    until    INTEGER NOT NULL DEFAULT 0,    -- when it ceased to be; 0: it is the account's key
+    begun    BLOB NOT NULL DEFAULT x'',     -- digest of the rotation by which it came; none where it registered
+    ended    BLOB NOT NULL DEFAULT x''      -- digest of the rotation or leaving by which it went
+) STRICT;
+
+CREATE INDEX keys_by_key ON keys (key);
+CREATE UNIQUE INDEX keys_now ON keys (key) WHERE until = 0;
+CREATE UNIQUE INDEX keys_of_account ON keys (account) WHERE until = 0;
+
+-- Keys that act for an account, and that did. used: thousandths held or spent through it, as the holds of its jobs say.
+CREATE TABLE delegations (
+    delegation  BLOB PRIMARY KEY,           -- digest of the document
+    account     INTEGER NOT NULL REFERENCES accounts,
+    signer      BLOB NOT NULL,
+    nonce       BLOB NOT NULL,
+    delegate    BLOB NOT NULL,
+    since       INTEGER NOT NULL,
+    until       INTEGER NOT NULL DEFAULT 0,
+    ended       BLOB NOT NULL DEFAULT x'',  -- digest of the revocation, newer delegation or leaving by which it went
+    used        INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX keys_by_account ON keys (account);
+CREATE INDEX delegations_by_delegate ON delegations (delegate);
+CREATE UNIQUE INDEX delegations_now ON delegations (delegate) WHERE until = 0;
+CREATE INDEX delegations_of_account ON delegations (account) WHERE until = 0;
+
+-- How accounts are shown, and the keys kept apart that can sign a rotation: the newest document of each.
+CREATE TABLE profiles (
+    account  INTEGER PRIMARY KEY REFERENCES accounts,
+    version  INTEGER NOT NULL,
+    signer   BLOB NOT NULL,
+    digest   BLOB NOT NULL,
+    name     TEXT NOT NULL,
+    public   INTEGER NOT NULL,
+    service  INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX profiles_of_services ON profiles (account) WHERE service = 1;
+
+CREATE TABLE recoveries (
+    account   INTEGER PRIMARY KEY REFERENCES accounts,
+    version   INTEGER NOT NULL,
+    signer    BLOB NOT NULL,
+    digest    BLOB NOT NULL,
+    recovery  BLOB NOT NULL
+) STRICT;
+
+-- Codes by which one key each becomes an account; of a code only its hash is known here.
+CREATE TABLE invites (
+    hash     BLOB PRIMARY KEY,
+    made     INTEGER NOT NULL,
+    used     INTEGER NOT NULL DEFAULT 0,    -- when
+    account  INTEGER REFERENCES accounts    -- the one that it made
+) STRICT, WITHOUT ROWID;
 
 -- Evidence, byte for byte as it was signed. What is said of one attempt lies together in the index.
 CREATE TABLE documents (
@@ -69,7 +125,9 @@ CREATE TABLE requests (
     payer           INTEGER NOT NULL REFERENCES accounts,
     origin          TEXT NOT NULL,          -- whom fairness and limits count: the account, or a block of addresses
     public          BLOB NOT NULL,
-    private_digest  BLOB NOT NULL
+    private_digest  BLOB NOT NULL,
+    delegation      BLOB NOT NULL DEFAULT x'', -- digest of the one by which its signer asked for the payer
+    user            BLOB NOT NULL DEFAULT x''  -- a service's pseudonym of its user
 ) STRICT;
 
 CREATE TABLE jobs (
@@ -90,6 +148,7 @@ CREATE TABLE jobs (
     cancelled  INTEGER NOT NULL DEFAULT 0,  -- when the requester called it off
     excluded   BLOB NOT NULL DEFAULT x'',   -- keys of workers that shall not get it again, one after the other
     settled    INTEGER NOT NULL DEFAULT 0,  -- the attempt that was paid
+    carried    INTEGER NOT NULL DEFAULT 0,  -- whether the kudos behind it did not cover its price
     signer     BLOB NOT NULL                -- of the request
 ) STRICT;
 
@@ -125,6 +184,34 @@ CREATE TABLE mint_days (
     reserved  INTEGER NOT NULL DEFAULT 0,
     minted    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+
+-- The same for each one that it is shared among: `owner ACCOUNT` of workers, `asker ORIGIN` of requests.
+CREATE TABLE mint_shares (
+    day       INTEGER NOT NULL,
+    whose     TEXT NOT NULL,
+    reserved  INTEGER NOT NULL DEFAULT 0,
+    minted    INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (day, whose)
+) STRICT, WITHOUT ROWID;
+
+-- Refunds against an owner's workers, which stand against its trust.
+CREATE TABLE faults (
+    account  INTEGER NOT NULL REFERENCES accounts,
+    time     INTEGER NOT NULL,
+    entry    INTEGER NOT NULL,              -- the refund
+    PRIMARY KEY (account, time, entry)
+) STRICT, WITHOUT ROWID;
+
+-- Kudos that accounts gave each other: what a giver's limits are counted by.
+CREATE TABLE transfers (
+    entry   INTEGER PRIMARY KEY,
+    giver   INTEGER NOT NULL REFERENCES accounts,
+    taker   INTEGER NOT NULL REFERENCES accounts,
+    amount  INTEGER NOT NULL,
+    day     INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX transfers_by_giver ON transfers (giver, day);
 
 -- The ledger: append-only, leaf by leaf.
 CREATE TABLE entries (

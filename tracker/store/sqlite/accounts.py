@@ -14,6 +14,8 @@ import msgspec
 from protocol.errors import UnknownJob
 from protocol.postings import Postings
 from protocol.rules import Rules
+from tracker import earning
+from tracker.earning import Record
 from tracker.ledger import decayed
 from tracker.store.base import AccountState
 from tracker.store.sqlite.journal import Journal
@@ -22,12 +24,13 @@ from tracker.store.sqlite.journal import Journal
 MOST = 4096
 
 _READ = (
-    "SELECT balance, held, earned, spent, taken_free, free_now, free_at, jobs_done, jobs_received FROM accounts"
-    " WHERE account = ?"
+    "SELECT balance, held, earned, spent, taken_free, free_now, free_at, jobs_done, jobs_received, jobs_free, withheld,"
+    " trusted, fault, since FROM accounts WHERE account = ?"
 )
 _WRITE = (
     "UPDATE accounts SET balance = ?, held = ?, earned = ?, spent = ?, taken_free = ?, free_now = ?, free_at = ?,"
-    " jobs_done = ?, jobs_received = ? WHERE account = ?"
+    " jobs_done = ?, jobs_received = ?, jobs_free = ?, withheld = ?, trusted = ?, fault = ?, since = ?"
+    " WHERE account = ?"
 )
 
 
@@ -43,6 +46,11 @@ class _Row(msgspec.Struct):
     free_at: int = 0
     jobs_done: int = 0
     jobs_received: int = 0
+    jobs_free: int = 0
+    withheld: int = 0
+    trusted: int = 0
+    fault: int = 0
+    since: int = 0
 
 
 class Accounts:
@@ -56,7 +64,7 @@ class Accounts:
     def open(self, connection: sqlite3.Connection, number: int, now: int) -> None:
         """A new account, with nothing in it."""
         connection.execute("INSERT INTO accounts (account, since) VALUES (?, ?)", (number, now))
-        self._journal.put(self._rows, number, _Row())
+        self._journal.put(self._rows, number, _Row(since=now))
 
     def _row(self, connection: sqlite3.Connection, number: int) -> _Row:
         row = self._rows.get(number)
@@ -87,7 +95,14 @@ class Accounts:
             free_now=decayed(row.free_now, row.free_at, now, rules.matching.half_life_days),
             jobs_done=row.jobs_done,
             jobs_received=row.jobs_received,
+            since=row.since,
+            withheld=row.withheld,
+            missing=earning.missing(_record(row), rules.earning, now),
         )
+
+    def record(self, connection: sqlite3.Connection, number: int, jobs: int = 0) -> Record:
+        """What speaks for an owner, with so many jobs more."""
+        return _record(self._row(connection, number), jobs)
 
     def move(self, connection: sqlite3.Connection, moved: Postings) -> None:
         """Change the balances."""
@@ -97,6 +112,27 @@ class Accounts:
     def hold(self, connection: sqlite3.Connection, number: int, amount: int) -> None:
         """So much more is held for an account's jobs (below zero: less)."""
         self._change(connection, number).held += amount
+
+    def withhold(self, connection: sqlite3.Connection, number: int, amount: int) -> None:
+        """So much more of what it earned waits until it is trusted (below zero: less)."""
+        if amount:
+            self._change(connection, number).withheld += amount
+
+    def balance(self, connection: sqlite3.Connection, number: int) -> int:
+        """What it can spend."""
+        return self._row(connection, number).balance
+
+    def withheld(self, connection: sqlite3.Connection, number: int) -> int:
+        """What of its earnings waits."""
+        return self._row(connection, number).withheld
+
+    def trust(self, connection: sqlite3.Connection, number: int, now: int) -> None:
+        """From now on all that it earns is its own at once."""
+        self._change(connection, number).trusted = now
+
+    def blame(self, connection: sqlite3.Connection, number: int, now: int) -> None:
+        """One of its attempts was refunded."""
+        self._change(connection, number).fault = now
 
     def count_done(self, connection: sqlite3.Connection, owner: int, earned: int) -> None:
         """A worker's account has done a job."""
@@ -124,6 +160,7 @@ class Accounts:
         row.free_now = decayed(row.free_now, row.free_at, now, rules.matching.half_life_days) + uncovered
         row.free_at = now
         row.jobs_received += 1
+        row.jobs_free += bool(uncovered)
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write what has changed."""
@@ -139,7 +176,11 @@ class Accounts:
             self._rows.clear()
 
 
+def _record(row: _Row, jobs: int = 0) -> Record:
+    return Record(since=row.since, jobs=row.jobs_done + jobs, fault=row.fault, trusted=bool(row.trusted))
+
+
 def account_of(connection: sqlite3.Connection, key: bytes) -> int:
-    """The number of the account of `key`, 0 if it has none."""
-    row = connection.execute("SELECT account FROM keys WHERE key = ?", (key,)).fetchone()
+    """The number of the account whose own key this is, 0 if it is none's."""
+    row = connection.execute("SELECT account FROM keys WHERE key = ? AND until = 0", (key,)).fetchone()
     return row[0] if row else 0

@@ -12,14 +12,18 @@ import msgspec
 from protocol import codec, documents, postings, prices
 from protocol.documents import Asker, Lease, Request
 from protocol.envelope import Envelope
-from protocol.errors import WrongSigner
+from protocol.errors import NotAllowed, WrongSigner
 from protocol.postings import ANONYMOUS
+from protocol.rules import MintSection
 from protocol.work import ImageWork
+from tracker.accounts import NOBODY, Acting, available, check_ask, check_user
 from tracker.ledger import day_of, give_back_class
 from tracker.lifecycle import Attempt, Job, Stage, State
+from tracker.pricing import price
 from tracker.store.base import Admitted, Choice, Leased, RulesInForce
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.ledger import new_evidence
+from tracker.store.sqlite.mint import Between
 from tracker.store.sqlite.papers import job_identity
 from tracker.store.sqlite.tables import Tables
 from tracker.values import replace
@@ -37,31 +41,59 @@ def admit(
     models: Sequence[str],
     rules: RulesInForce,
     now: int,
+    room: int | None = None,
 ) -> Admitted:
     """A request that is new: its jobs, each with its hold, those with a choice leased at once."""
-    _insert_request(connection, envelope, request, payer, origin)
+    acting = _check_asker(connection, tables, envelope, request, payer, now)
+    _insert_request(connection, envelope, request, payer, origin, acting)
     jobs: list[Job] = []
     leases: dict[int, Leased] = {}
     held = 0
     for number, choice in zip_longest(range(request.public.n), choices):
-        job = _new_job(connection, tables, envelope, request, number, payer, origin, models, rules, now)
+        job = _new_job(connection, tables, envelope, request, number, payer, origin, acting, models, rules, now)
         held += job.held
-        if choice is None:
+        if choice is not None and not may_serve(connection, tables, choice, now):
+            choice = None
+        counts = choice is not None and job.carried and choice.owner != payer
+        if choice is None or (counts and room == 0):
             tables.live.add_job(connection, job)
         else:
             leases[number] = lease(connection, tables, job, choice, rules, now, is_new=True)
             job = leases[number].job
+            room = room - 1 if counts and room is not None else room
         jobs.append(job)
     return Admitted(jobs, held, leases)
 
 
+def _check_asker(
+    connection: sqlite3.Connection, tables: Tables, envelope: Envelope, request: Request, payer: int, now: int
+) -> Acting:
+    """By what right the signer asks for the payer; refused if it has none, or goes beyond it."""
+    if payer == ANONYMOUS:
+        check_user(request.user, is_service=False)
+        return NOBODY
+    acting = tables.people.acting(connection, envelope.key, now)
+    if acting.account != payer:
+        raise NotAllowed(f"this key acts for account {payer} no more: ask again, as whom it acts for now")
+    check_ask(acting, request.public)
+    if request.user:
+        check_user(request.user, is_service=tables.people.face(connection, payer).service)
+    return acting
+
+
+def may_serve(connection: sqlite3.Connection, tables: Tables, choice: Choice, now: int) -> bool:
+    """Whether the worker still works for the owner for whom it was chosen."""
+    acting = tables.people.acting(connection, choice.worker, now)
+    return acting.account == choice.owner and (acting.grant is None or acting.grant.terms.work)
+
+
 def _insert_request(
-    connection: sqlite3.Connection, envelope: Envelope, request: Request, payer: int, origin: str
+    connection: sqlite3.Connection, envelope: Envelope, request: Request, payer: int, origin: str, acting: Acting
 ) -> None:
     try:
         connection.execute(
-            "INSERT INTO requests (request, signer, nonce, job_key, payer, origin, public, private_digest)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO requests (request, signer, nonce, job_key, payer, origin, public, private_digest, delegation,"
+            " user) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 envelope.digest,
                 envelope.key,
@@ -71,6 +103,8 @@ def _insert_request(
                 origin,
                 codec.encode(request.public),
                 request.private_digest,
+                acting.grant.digest if acting.grant else b"",
+                request.user,
             ),
         )
     except sqlite3.IntegrityError as error:
@@ -85,15 +119,19 @@ def _new_job(
     number: int,
     payer: int,
     origin: str,
+    acting: Acting,
     models: Sequence[str],
     rules: RulesInForce,
     now: int,
 ) -> Job:
-    """One job, its hold entered: what the dearest model would cost, as far as the balance goes."""
+    """One job, its hold entered: what the dearest model would cost, as far as the balance goes, and the delegation."""
     state = tables.accounts.state_of(connection, payer, now, rules.rules)
-    dearest = max(prices.price(rules.rules, request.public.work, model) for model in models)
-    balance = 0 if payer == ANONYMOUS else state.balance
-    held = postings.share(dearest, prices.tax(rules.rules), balance).held
+    dearest = max(price(rules.rules, request.public.work, model) for model in models)
+    delegation = acting.grant.digest if acting.grant else b""
+    used = tables.people.used(connection, delegation) if delegation else 0
+    balance = 0 if payer == ANONYMOUS else available(acting, state.balance, used)
+    share = postings.share(dearest, prices.tax(rules.rules, request.public.share), balance)
+    held = share.held
     job = Job(
         handle=secrets.token_bytes(16),
         request=envelope.digest,
@@ -108,15 +146,18 @@ def _new_job(
         attempt=0,
         failed=0,
         held=held,
-        score=0 if payer == ANONYMOUS else state.balance - held - state.free_now,
+        score=0 if payer == ANONYMOUS else balance - held - state.free_now,
         anonymous=payer == ANONYMOUS,
         admitted=now,
         changed=now,
+        carried=share.free > 0,
+        delegation=delegation,
     )
     if held:
         evidence = new_evidence(now, rules.version, job.handle, 0, (envelope.digest,))
         tables.ledger.append(connection, "hold", postings.hold(payer, held), evidence)
         tables.accounts.hold(connection, payer, held)
+        tables.people.use(connection, delegation, held)
     return job
 
 
@@ -133,14 +174,13 @@ def lease(
     """The next attempt: terms fixed, minted part set aside, lease signed and kept. is_new: the job is not written
     yet."""
     own = job.payer == choice.owner
-    price = 0 if own else prices.price(rules.rules, job.work, choice.model)
-    share = postings.share(price, 0 if own else prices.tax(rules.rules), job.held)
-    mint = rules.rules.mint
-    free = postings.minted(mint.steps, mint.daily, tables.mint.used(connection, now), share.free)
-    tables.mint.reserve(connection, day_of(now), free)
+    cost = 0 if own else price(rules.rules, job.work, choice.model)
+    share = postings.share(cost, 0 if own else prices.tax(rules.rules, job.public.share), job.held)
+    free = _minted(connection, tables, job, choice, share.free, rules.rules.mint, now)
+    tables.mint.reserve(connection, day_of(now), free, Between(choice.owner, job.origin))
     waited = job.waited + now - job.changed
     job = replace(job, state=State.LEASED, attempt=job.attempt + 1, changed=now, waited=waited)
-    said = _lease_of(connection, tables, job, choice, rules, now, price=price, paid=share.paid, free=free)
+    said = _lease_of(connection, tables, job, choice, rules, now, price=cost, paid=share.paid, free=free)
     envelope = documents.sign(said, tables.key, tables.root)
     attempt = Attempt(
         attempt=job.attempt,
@@ -152,7 +192,7 @@ def lease(
         issued=now,
         deadline=said.deadline,
         rules=rules.version,
-        price=price,
+        price=cost,
         paid=share.paid,
         free=free,
         uncovered=share.free,
@@ -163,6 +203,16 @@ def lease(
     tables.live.add_attempt(connection, job.handle, attempt)
     papers.take(connection, envelope, job_identity(job.handle, job.attempt))
     return Leased(job, attempt, envelope.raw, tables.mint.used(connection, now))
+
+
+def _minted(
+    connection: sqlite3.Connection, tables: Tables, job: Job, choice: Choice, free: int, mint: MintSection, now: int
+) -> int:
+    """What of a free part is minted: nothing where too few owners could have served it, and to nobody most of it."""
+    if not free or choice.owners < mint.owners:
+        return 0
+    within = tables.mint.within(connection, mint, now, Between(choice.owner, job.origin))
+    return postings.minted(mint.steps, mint.daily, tables.mint.used(connection, now), free, within)
 
 
 def _lease_of(
@@ -192,6 +242,7 @@ def _lease_of(
         job_key=job.job_key,
         asker=Asker(
             anonymous=job.anonymous,
+            service="" if job.anonymous else tables.people.service_name(connection, job.payer),
             give_back=0 if job.anonymous else give_back_class(payer.earned, payer.spent + payer.taken_free),
         ),
         issued=now,
@@ -200,4 +251,5 @@ def _lease_of(
         price=price,
         paid=paid,
         free=free,
+        owners=choice.owners,
     )

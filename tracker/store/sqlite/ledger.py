@@ -13,8 +13,9 @@ from protocol.keys import SigningKey
 from protocol.merkle import Frontier
 from protocol.postings import Postings
 from tracker.ledger import Entry, make_entry
-from tracker.store.sqlite.accounts import Accounts, account_of
+from tracker.store.sqlite.accounts import Accounts
 from tracker.store.sqlite.journal import Journal
+from tracker.store.sqlite.people import People
 from tracker.values import replace
 
 #: How the bytes of every settle leaf begin: the head of its map, then the event.
@@ -35,8 +36,16 @@ class Books:
 class Ledger:
     """Appends entries and moves balances, within the transaction of whoever calls it."""
 
-    def __init__(self, key: SigningKey, root: bytes, epoch: int, accounts: Accounts | None = None) -> None:
+    def __init__(
+        self,
+        key: SigningKey,
+        root: bytes,
+        epoch: int,
+        accounts: Accounts | None = None,
+        people: People | None = None,
+    ) -> None:
         self._accounts = accounts or Accounts(Journal())
+        self._people = people or People(Journal())
         self._key = key
         self._root = root
         self._epoch = epoch
@@ -112,13 +121,13 @@ class Ledger:
         return raw
 
     def account_for(self, connection: sqlite3.Connection, key: bytes, now: int) -> int:
-        """The number of the account of `key`, opened now if it had none."""
-        number = account_of(connection, key)
+        """The number of the account that is, or for which acts, `key`; opened now if there was none."""
+        number = self._people.acting(connection, key, now).account
         if number:
             return number
         number = self._books.next_account
         self._accounts.open(connection, number, now)
-        connection.execute("INSERT INTO keys (key, account, since) VALUES (?, ?, ?)", (key, number, now))
+        self._people.begin(connection, key, number, now)
         self._books = replace(self._books, next_account=number + 1)
         return number
 

@@ -29,6 +29,11 @@ def epoch_identity(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
+def version_identity(version: int) -> bytes:
+    """The identity of what a higher version of replaces."""
+    return version.to_bytes(8, "big")
+
+
 def take(connection: sqlite3.Connection, envelope: Envelope, identity: bytes) -> bool:
     """Keep a document; False if it is there already. Raises `Conflict`."""
     kept = connection.execute(
@@ -65,6 +70,15 @@ def find_by_identity(connection: sqlite3.Connection, signer: bytes, kind: str, i
         "SELECT raw FROM documents WHERE signer = ? AND kind = ? AND identity = ?", (signer, kind, identity)
     ).fetchone()
     return row[0] if row else b""
+
+
+def forget(connection: sqlite3.Connection, signer: bytes, kind: str, identity: bytes) -> None:
+    """Keep a document no more, unless another one contradicts it and it is proof of that."""
+    connection.execute(
+        "DELETE FROM documents WHERE signer = ? AND kind = ? AND identity = ?"
+        " AND digest NOT IN (SELECT first FROM equivocations)",
+        (signer, kind, identity),
+    )
 
 
 def keep_proof(connection: sqlite3.Connection, conflict: Conflict, now: int) -> None:

@@ -15,8 +15,8 @@ from tracker.lifecycle import LIVE, Attempt, Job, Outcome, Stage, State
 from tracker.recovery import uncovered
 from tracker.store.base import Happened, Recovered, Shown
 from tracker.store.sqlite import papers
-from tracker.store.sqlite.accounts import account_of
 from tracker.store.sqlite.ledger import new_evidence
+from tracker.store.sqlite.mint import Between
 from tracker.store.sqlite.papers import job_identity
 from tracker.store.sqlite.tables import Tables
 from tracker.values import replace
@@ -113,10 +113,11 @@ class _Step:
         signer, day = shown.settlement[0].key, day_of(self._lease.issued)
         self._check_budget(signer, day)
         owner = self._tables.ledger.account_for(self._connection, self._lease.worker, self._now)
-        moved = postings.settle(owner, paid=said.paid, minted=said.minted, burned=said.burned)
+        moved = postings.settle(owner, paid=said.paid, minted=said.minted, burned=said.burned, withheld=said.withheld)
         proofs = (shown.settlement[0].digest, shown.lease[0].digest, shown.receipt[0].digest)
         entry = self._append("recovered", moved, proofs)
-        self._tables.mint.count(self._connection, day, said.minted)
+        self._tables.mint.count(self._connection, day, said.minted, Between(owner, None))
+        self._tables.accounts.withhold(self._connection, owner, said.withheld)
         if self._lease.price:
             self._tables.accounts.count_done(self._connection, owner, said.paid + said.minted)
         self._connection.execute(
@@ -153,12 +154,14 @@ class _Step:
         """The job is settled: its hold goes back, and its newest attempt ends without fault."""
         was_leased = newest is not None and newest.stage is not Stage.ENDED
         if newest is not None and was_leased:
-            self._tables.mint.reserve(self._connection, day_of(newest.issued), -newest.reserved)
+            between = Between(newest.owner, job.origin)
+            self._tables.mint.reserve(self._connection, day_of(newest.issued), -newest.reserved, between)
             newest = replace(newest, stage=Stage.ENDED, reserved=0)
             self._tables.live.write_attempt(self._connection, job.handle, newest)
         if job.held:
             self._append("release", postings.release(job.payer, job.held), ())
             self._tables.accounts.hold(self._connection, job.payer, -job.held)
+            self._tables.people.use(self._connection, job.delegation, -job.held)
         attempt = self._settlement.attempt
         after = replace(job, state=State.SETTLED, reason="", changed=self._now, settled=attempt, held=0)
         self._tables.live.write_job(self._connection, after)
@@ -178,7 +181,7 @@ class _Step:
         elif self._amount:  # who pays had an account
             payer = self._tables.ledger.account_for(self._connection, envelope.key, self._now)
         else:
-            payer = account_of(self._connection, envelope.key) or ANONYMOUS
+            payer = self._tables.people.acting(self._connection, envelope.key, self._now).account or ANONYMOUS
         self._charge(envelope.digest, payer)
 
     def _is_charged(self) -> bool:

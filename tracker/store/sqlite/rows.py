@@ -23,7 +23,7 @@ MOST = 1024
 _JOB = (
     "SELECT j.job, j.request, j.number, r.public, r.private_digest, r.job_key, r.signer, r.payer, r.origin, j.state,"
     " j.attempt, j.failed, j.held, j.score, j.anonymous, j.admitted, j.changed, j.waited, j.cancelled, j.excluded,"
-    " j.settled, j.reason FROM jobs j JOIN requests r ON r.request = j.request"
+    " j.settled, j.reason, j.carried, r.delegation FROM jobs j JOIN requests r ON r.request = j.request"
 )
 _ATTEMPT = (
     "SELECT attempt, worker, owner, model, lease, stage, issued, deadline, rules, price, paid, free, uncovered, tax,"
@@ -61,6 +61,8 @@ def _to_job(row: tuple[Any, ...]) -> Job:
         excluded=frozenset(excluded[at : at + KEY] for at in range(0, len(excluded), KEY)),
         settled=row[20],
         reason=row[21],
+        carried=bool(row[22]),
+        delegation=row[23],
     )
 
 
@@ -122,7 +124,7 @@ def insert_job(connection: sqlite3.Connection, job: Job) -> None:
     """A new job, as it stands when it is first written; its request is there."""
     connection.execute(
         "INSERT INTO jobs (job, request, number, state, attempt, held, score, anonymous, admitted, changed, waited,"
-        " signer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " carried, signer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             job.handle,
             job.request,
@@ -135,6 +137,7 @@ def insert_job(connection: sqlite3.Connection, job: Job) -> None:
             job.admitted,
             job.changed,
             job.waited,
+            job.carried,
             job.signer,
         ),
     )

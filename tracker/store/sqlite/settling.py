@@ -9,12 +9,13 @@ from protocol.documents import Acknowledgement, Denial, Receipt, Settlement
 from protocol.envelope import Envelope
 from protocol.errors import ReceiptMismatch, UnknownJob, WrongSigner
 from protocol.rules import Rules
-from tracker import lifecycle
+from tracker import earning, lifecycle
 from tracker.ledger import day_of
 from tracker.lifecycle import Attempt, Event, Job, Outcome, Payment, Received, Stage, State, decide
 from tracker.store.base import Happened
-from tracker.store.sqlite import papers
+from tracker.store.sqlite import papers, probation
 from tracker.store.sqlite.ledger import new_evidence
+from tracker.store.sqlite.mint import Between
 from tracker.store.sqlite.papers import job_identity
 from tracker.store.sqlite.tables import Tables
 from tracker.values import replace
@@ -49,15 +50,20 @@ def happen(
             connection, tables, after, ended, outcome.payment, rules, now, proofs, received=received
         )
     elif ended is not None and ended.stage is Stage.ENDED:
-        ended = _unreserved(connection, tables, ended)
+        ended = _unreserved(connection, tables, job, ended)
     released = after.held if outcome.release else 0
-    if released:
+    is_refund = after.state is State.REFUNDED
+    if released or is_refund:  # a refund is entered also where nothing was held: it stands against the worker's owner
         number = attempt.attempt if attempt else 0
         rest = () if settlement else proofs
         evidence = new_evidence(now, tables.versions.newest(connection), job.handle, number, rest)
-        kind = "refund" if after.state is State.REFUNDED else "release"
-        tables.ledger.append(connection, kind, postings.release(job.payer, released), evidence)
+        kind = "refund" if is_refund else "release"
+        index, _ = tables.ledger.append(connection, kind, postings.release(job.payer, released), evidence)
+        if is_refund and attempt is not None:
+            _blame(connection, tables, job, attempt, index, now)
+    if released:
         tables.accounts.hold(connection, job.payer, -released)
+        tables.people.use(connection, job.delegation, -released)
         after = replace(after, held=0)
     if after is not job:
         tables.live.write_job(connection, after)
@@ -75,7 +81,7 @@ def _end_others(connection: sqlite3.Connection, tables: Tables, job: Job, outcom
     newest = tables.live.attempt(connection, job.handle, job.attempt)
     if newest is None:
         return None
-    newest = _unreserved(connection, tables, replace(newest, stage=Stage.ENDED))
+    newest = _unreserved(connection, tables, job, replace(newest, stage=Stage.ENDED))
     tables.live.write_attempt(connection, job.handle, newest)
     return newest
 
@@ -93,13 +99,14 @@ def _pay(
     received: int,
 ) -> tuple[Job, Attempt, bytes]:
     """Enter the settlement, sign it and keep it. received: see `Evidence`."""
-    minted = payment.minted
-    if minted > attempt.reserved:  # the attempt had ended, and what was set aside for it had gone back
-        left = rules.mint.daily - tables.mint.used(connection, attempt.issued) + attempt.reserved
-        minted = max(0, min(minted, left))
-    attempt = _unreserved(connection, tables, attempt)
-    tables.mint.count(connection, day_of(attempt.issued), minted)
-    moved = postings.settle(attempt.owner, paid=payment.paid, minted=minted, burned=payment.tax)
+    minted, between = payment.minted, Between(attempt.owner, job.origin)
+    had = attempt.reserved
+    attempt = _unreserved(connection, tables, job, attempt)
+    if minted > had:  # the attempt had ended, and what was set aside for it had gone back
+        minted = min(minted, tables.mint.left(connection, rules.mint, attempt.issued, between))
+    tables.mint.count(connection, day_of(attempt.issued), minted, between)
+    waits = _withheld(connection, tables, job, attempt, payment.paid + minted, now)
+    moved = postings.settle(attempt.owner, paid=payment.paid, minted=minted, burned=payment.tax, withheld=waits)
     evidence = new_evidence(now, attempt.rules, job.handle, attempt.attempt, proofs, received=received)
     index, entry = tables.ledger.append(connection, "settle", moved, evidence)
     settlement = Settlement(
@@ -108,6 +115,7 @@ def _pay(
         paid=payment.paid,
         minted=minted,
         burned=payment.tax,
+        withheld=waits,
         partial=payment.partial,
         number=tables.ledger.settled,
         entry=index,
@@ -118,7 +126,25 @@ def _pay(
     envelope = documents.sign(settlement, tables.key, tables.root)
     papers.take(connection, envelope, job_identity(job.handle, attempt.attempt))
     _count(connection, tables, job, attempt, payment, minted, rules, now)
+    if job.payer != attempt.owner:
+        tables.accounts.withhold(connection, attempt.owner, waits)
+        probation.settled(connection, tables, attempt.owner, attempt.rules, now)
     return replace(job, held=job.held - payment.paid - payment.tax), attempt, envelope.raw
+
+
+def _withheld(connection: sqlite3.Connection, tables: Tables, job: Job, attempt: Attempt, pay: int, now: int) -> int:
+    """What of the pay waits until its owner is trusted, by the rules of the lease."""
+    if job.payer == attempt.owner:
+        return 0
+    record = tables.accounts.record(connection, attempt.owner, jobs=1)
+    return earning.withheld(record, tables.versions.get(connection, attempt.rules).rules.earning, pay, now)
+
+
+def _blame(connection: sqlite3.Connection, tables: Tables, job: Job, attempt: Attempt, entry: int, now: int) -> None:
+    """A refund stands against the worker's owner; jobs within one account count for nothing."""
+    if job.payer != attempt.owner:
+        tables.accounts.blame(connection, attempt.owner, now)
+        connection.execute("INSERT INTO faults (account, time, entry) VALUES (?, ?, ?)", (attempt.owner, now, entry))
 
 
 def _count(
@@ -141,11 +167,12 @@ def _count(
     )
 
 
-def _unreserved(connection: sqlite3.Connection, tables: Tables, attempt: Attempt) -> Attempt:
+def _unreserved(connection: sqlite3.Connection, tables: Tables, job: Job, attempt: Attempt) -> Attempt:
     """What was set aside of the day's mint for an attempt goes back."""
     if not attempt.reserved:
         return attempt
-    tables.mint.reserve(connection, day_of(attempt.issued), -attempt.reserved)
+    between = Between(attempt.owner, job.origin)
+    tables.mint.reserve(connection, day_of(attempt.issued), -attempt.reserved, between)
     return replace(attempt, reserved=0)
 
 

@@ -9,21 +9,41 @@ from pathlib import Path
 from typing import TypeVar
 
 from protocol import documents
-from protocol.documents import Acknowledgement, Cancel, Denial, Receipt, Request, Serving
+from protocol.documents import (
+    Acknowledgement,
+    Award,
+    Cancel,
+    Delegation,
+    Denial,
+    Leaving,
+    Profile,
+    Receipt,
+    Recovery,
+    Request,
+    Revocation,
+    Rotation,
+    Serving,
+    Transfer,
+)
 from protocol.envelope import Envelope, check_delegation, parse
-from protocol.errors import ReceiptMismatch, UnknownJob, WrongSigner
+from protocol.errors import NotAllowed, ReceiptMismatch, UnknownJob, WrongSigner
 from protocol.keys import SigningKey, show_key
-from protocol.postings import ANONYMOUS, BURN, HELD, MINT
+from protocol.postings import ANONYMOUS, BURN, HELD, MINT, WITHHELD
 from protocol.rules import Rules
 from tracker import lifecycle
+from tracker.accounts import Acting
 from tracker.lifecycle import Event, Job, State
 from tracker.store.base import (
     AccountState,
     Admitted,
     Choice,
+    Face,
+    Gifts,
+    Granted,
     Happened,
     Leased,
     LedgerHead,
+    Page,
     Recovered,
     RulesInForce,
     Shown,
@@ -31,12 +51,13 @@ from tracker.store.base import (
     Store,
     StoreError,
 )
-from tracker.store.sqlite import accounts, admission, papers, recovery, rows
+from tracker.store.sqlite import accounts, acts, admission, giving, papers, probation, recovery, rows
 from tracker.store.sqlite.database import connect
 from tracker.store.sqlite.papers import job_identity
 from tracker.store.sqlite.settling import happen, job_and_attempt, job_of, received, settlement_of, take_answer
 from tracker.store.sqlite.tables import Tables
 from tracker.store.sqlite.writer import Writer
+from tracker.values import replace
 
 T = TypeVar("T")
 
@@ -59,7 +80,7 @@ class SqliteStore(Store):
             connection.execute(
                 "INSERT INTO horde (one, root, delegation) VALUES (1, ?, ?)", (delegation.key, delegation.raw)
             )
-            system = [(account, now) for account in (MINT, BURN, HELD, ANONYMOUS)]
+            system = [(account, now) for account in (MINT, BURN, HELD, ANONYMOUS, WITHHELD)]
             connection.executemany("INSERT INTO accounts (account, since) VALUES (?, ?)", system)
             tables = Tables(key, delegation.key, documents.open_document(delegation, Serving), 0)
             tables.versions.publish(connection, rules, key, delegation.key, now)
@@ -121,18 +142,91 @@ class SqliteStore(Store):
 
     # Accounts
 
-    async def register(self, key: bytes, now: int) -> int:
+    async def register(self, key: bytes, now: int, invite: str | None = None) -> int:
         """See `Store`."""
-        return await self._step(lambda c: self._tables.ledger.account_for(c, key, now))
+        return await self._step(lambda c: acts.register(c, self._tables, key, now, invite))
 
     async def account_of(self, key: bytes) -> int:
         """See `Store`."""
         return await self._step(lambda c: accounts.account_of(c, key))
 
+    async def acting(self, key: bytes, now: int) -> Acting:
+        """See `Store`."""
+        return await self._step(lambda c: self._tables.people.acting(c, key, now))
+
+    async def add_invites(self, hashes: Sequence[bytes], now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: acts.add_invites(c, hashes, now))
+
+    async def profile(self, envelope: Envelope, said: Profile, now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: acts.profile(c, self._tables, envelope, said, now), now)
+
+    async def delegate(self, envelope: Envelope, said: Delegation, now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: acts.delegate(c, self._tables, envelope, said, now), now)
+
+    async def revoke(self, envelope: Envelope, said: Revocation, now: int) -> bytes:
+        """See `Store`."""
+        return await self._step(lambda c: acts.revoke(c, self._tables, envelope, said, now), now)
+
+    async def name_recovery(self, envelope: Envelope, said: Recovery, now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: acts.name_recovery(c, self._tables, envelope, said, now), now)
+
+    async def rotate(self, envelope: Envelope, said: Rotation, *, sender: bytes, now: int) -> bytes:
+        """See `Store`."""
+        return await self._step(lambda c: acts.rotate(c, self._tables, envelope, said, sender, now), now)
+
+    async def leave(self, envelope: Envelope, said: Leaving, now: int) -> Sequence[bytes]:
+        """See `Store`."""
+        return await self._step(lambda c: acts.leave(c, self._tables, envelope, said, now), now)
+
+    async def granted(self, number: int, now: int) -> Sequence[Granted]:
+        """See `Store`."""
+        return await self._step(lambda c: self._tables.people.granted(c, number, now))
+
+    async def face(self, number: int) -> Face:
+        """See `Store`."""
+        return await self._step(lambda c: self._tables.people.face(c, number))
+
+    async def page(self, number: int, now: int) -> Page | None:
+        """See `Store`."""
+        return await self._step(lambda c: acts.page(c, self._tables, number, now))
+
+    async def services(self, now: int) -> Sequence[Page]:
+        """See `Store`."""
+        return await self._step(lambda c: acts.services(c, self._tables, now))
+
     async def account(self, number: int, now: int) -> AccountState:
         """See `Store`."""
         tables = self._tables
-        return await self._step(lambda c: tables.accounts.state_of(c, number, now, tables.versions.get(c).rules))
+
+        def run(connection: sqlite3.Connection) -> AccountState:
+            state = tables.accounts.state_of(connection, number, now, tables.versions.get(connection).rules)
+            return replace(state, faults=probation.faults(connection, tables, number, now))
+
+        return await self._step(run)
+
+    async def vest(self, number: int, now: int) -> int:
+        """See `Store`."""
+        return await self._step(lambda c: probation.vest(c, self._tables, number, now))
+
+    async def vest_all(self, now: int) -> int:
+        """See `Store`."""
+        return await self._step(lambda c: probation.vest_all(c, self._tables, now))
+
+    async def transfer(self, envelope: Envelope, said: Transfer, rules: RulesInForce, now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: giving.transfer(c, self._tables, envelope, said, rules, now), now)
+
+    async def award(self, envelope: Envelope, said: Award, now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: giving.award(c, self._tables, envelope, said, now), now)
+
+    async def gifts(self) -> Gifts:
+        """See `Store`."""
+        return await self._step(giving.gifts)
 
     # Jobs
 
@@ -147,6 +241,7 @@ class SqliteStore(Store):
         models: Sequence[str],
         rules: RulesInForce,
         now: int,
+        room: int | None = None,
     ) -> Admitted:
         """See `Store`."""
 
@@ -167,6 +262,7 @@ class SqliteStore(Store):
                 models=models,
                 rules=rules,
                 now=now,
+                room=room,
             )
 
         return await self._step(run, now)
@@ -178,6 +274,8 @@ class SqliteStore(Store):
             job = self._tables.live.job(connection, handle)
             if job is None or job.state is not State.WAITING or job.attempt != attempt:
                 return None
+            if not admission.may_serve(connection, self._tables, choice, now):
+                raise NotAllowed("this worker does not work for that account any more")
             return admission.lease(connection, self._tables, job, choice, rules, now)
 
         return await self._step(run, now)

@@ -10,6 +10,7 @@ from tracker.store.sqlite.accounts import Accounts
 from tracker.store.sqlite.journal import Journal
 from tracker.store.sqlite.ledger import Books, Ledger
 from tracker.store.sqlite.mint import Mint
+from tracker.store.sqlite.people import People
 from tracker.store.sqlite.rows import Live
 from tracker.store.sqlite.versions import Versions
 
@@ -23,7 +24,8 @@ class Tables:
         self.mint = Mint(self._journal)
         self.live = Live(self._journal)
         self.versions = Versions(self._journal)
-        self.ledger = Ledger(key, root, epoch, self.accounts)
+        self.people = People(self._journal)
+        self.ledger = Ledger(key, root, epoch, self.accounts, self.people)
         self.key = key
         self.root = root
         self.delegation = delegation
@@ -45,9 +47,12 @@ class Tables:
         """See `writer.State`."""
         self.accounts.write(connection)
         self.mint.write(connection)
+        self.people.write(connection)
 
     def committed(self) -> None:
         """See `writer.State`."""
         self._journal.forget()
         self.accounts.shrink()
         self.live.shrink()
+        self.people.shrink()
+        self.mint.shrink()

@@ -1,0 +1,89 @@
+"""Kudos that people give each other, that the operator makes for somebody, and that nobody spends."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from protocol import documents, postings
+from protocol.documents import Award, Transfer
+from protocol.envelope import Envelope
+from protocol.errors import UnknownAccount
+from protocol.postings import FIRST_PERSON
+from tracker.ledger import day_of
+from tracker.store.base import Gifts, RulesInForce
+from tracker.store.sqlite import papers
+from tracker.store.sqlite.acts import owner_of
+from tracker.store.sqlite.ledger import new_evidence
+from tracker.store.sqlite.tables import Tables
+from tracker.transfers import Giver, check_transfer
+
+
+def transfer(
+    connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Transfer, rules: RulesInForce, now: int
+) -> None:
+    """See `Store.transfer`."""
+    if _is_known(connection, envelope, said.nonce):
+        return
+    giver = owner_of(connection, tables, envelope.key, envelope.kind, now)
+    documents.check_validity(said.valid_until, now)
+    _check_account(connection, tables, said.to)
+    check_transfer(rules.rules.transfers, _giver(connection, tables, giver, rules, now), said.to, said.amount, now)
+    papers.take(connection, envelope, said.nonce)
+    evidence = new_evidence(now, rules.version, proofs=(envelope.digest,))
+    moved = postings.transfer(giver, said.to, said.amount)
+    entry, _ = tables.ledger.append(connection, "transfer", moved, evidence)
+    connection.execute(
+        "INSERT INTO transfers (entry, giver, taker, amount, day) VALUES (?, ?, ?, ?, ?)",
+        (entry, giver, said.to, said.amount, day_of(now)),
+    )
+
+
+def award(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Award, now: int) -> None:
+    """See `Store.award`."""
+    if _is_known(connection, envelope, said.nonce):
+        return
+    documents.check_validity(said.valid_until, now)
+    _check_account(connection, tables, said.account)
+    papers.take(connection, envelope, said.nonce)
+    evidence = new_evidence(now, tables.versions.newest(connection), proofs=(envelope.digest,))
+    tables.ledger.append(connection, "award", postings.award(said.account, said.amount), evidence)
+
+
+def gifts(connection: sqlite3.Connection) -> Gifts:
+    """See `Store.gifts`."""
+    [row] = connection.execute(
+        "SELECT coalesce(sum(CASE WHEN account >= ? THEN balance ELSE 0 END), 0), coalesce(sum(jobs_free), 0),"
+        " coalesce(sum(taken_free), 0) FROM accounts",
+        (FIRST_PERSON,),
+    )
+    return Gifts(*row)
+
+
+def _is_known(connection: sqlite3.Connection, envelope: Envelope, nonce: bytes) -> bool:
+    """Whether this document was taken before; raises `Conflict` where another one was. So a refusal writes nothing."""
+    first = papers.digest_of(connection, envelope.key, envelope.kind, nonce)
+    if first and first != envelope.digest:
+        raise papers.Conflict(envelope, first)
+    return bool(first)
+
+
+def _check_account(connection: sqlite3.Connection, tables: Tables, number: int) -> None:
+    if number >= 2**63 or not tables.people.key_of(connection, number):
+        raise UnknownAccount(f"there is no account {number} here: a name's number stands behind its '#'")
+
+
+def _giver(connection: sqlite3.Connection, tables: Tables, number: int, rules: RulesInForce, now: int) -> Giver:
+    state = tables.accounts.state_of(connection, number, now, rules.rules)
+    [given, today] = connection.execute(
+        "SELECT coalesce(sum(amount), 0), coalesce(sum(CASE WHEN day = ? THEN amount ELSE 0 END), 0) FROM transfers"
+        " WHERE giver = ?",
+        (day_of(now), number),
+    ).fetchone()
+    return Giver(
+        number=number,
+        since=state.since,
+        balance=state.balance,
+        earned=state.earned - state.withheld,
+        given=given,
+        given_today=today,
+    )
