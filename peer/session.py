@@ -60,9 +60,13 @@ from protocol.messages import (
     Held,
     Hello,
     Holding,
+    Meet,
+    Paths,
     Position,
+    Punch,
     Queued,
     Quote,
+    Reached,
     Refused,
     Requeued,
     SessionMessage,
@@ -141,7 +145,23 @@ Effect = Send | Welcomed | NewRules | Deliver | DeliverDocument | Reconciled | H
 
 Heard = Challenge | SessionMessage | Document
 
-_TALK = (Refused, Queued, Position, Taken, Withdrawn, Requeued, Ended, Account, Delegations, Quote, Why)
+_TALK: tuple[type[SessionMessage], ...] = (
+    Refused,
+    Queued,
+    Position,
+    Taken,
+    Withdrawn,
+    Requeued,
+    Ended,
+    Reached,
+    Meet,
+    Punch,
+    Paths,
+    Account,
+    Delegations,
+    Quote,
+    Why,
+)
 _PAPERS = (Lease, PeerRecord, Settlement, Checkpoint, RulesDocument)
 
 #: Every move that is allowed; whatever is missing here is out of turn. Two moves depend on more than what was heard:

@@ -1,8 +1,9 @@
 """Documents: the signed statements that are evidence, stored before they are first sent, re-sent byte for byte.
 
-Who signs what: the root key `serving`, `epoch`; the serving key `lease`, `settlement`, `checkpoint`, `rules`, `award`;
-the requester's key `request`; its job key `cancel`, `opening`, `acknowledgement`, `denial`; the worker's key
-`peer_record`, `receipt`; an account's key `profile`, `delegation`, `revocation`, `recovery`, `leaving`, `transfer`, and
+Who signs what: the root key `serving`, `epoch`; the serving key `lease`, `settlement`, `checkpoint`, `rules`, `award`,
+`relay_ticket`; the requester's key `request`; its job key `cancel`, `opening`, `acknowledgement`, `denial`; the
+worker's key `peer_record`, `receipt`; job key or worker's key `relay_entry`; the key of any peer that is tested
+`reach_proof`; an account's key `profile`, `delegation`, `revocation`, `recovery`, `leaving`, `transfer`, and
 `rotation`, which its recovery key may sign too. `job` is always the random 16-byte handle. Times are milliseconds since
 1970 (UTC), kudos are thousandths.
 """
@@ -42,6 +43,11 @@ MAX_AMOUNT = 10**12
 
 MAX_NAME_CHARACTERS = 30
 PSEUDONYM_BYTES = 16
+MAX_URL_CHARACTERS = 300
+DIGEST_BYTES = 32
+#: Random bytes that a relay sends first, and those of a test of reachability.
+RELAY_CHALLENGE_BYTES = 16
+REACH_CHALLENGE_BYTES = 32
 
 EngineClass = Annotated[str, Meta(min_length=1, max_length=300)]
 Reason = Annotated[str, Meta(min_length=1, max_length=40)]
@@ -410,6 +416,61 @@ class Award(Document, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(min_length=1, max_length=200)]
 
 
+class RelayTicket(Document, frozen=True, kw_only=True):
+    """The tracker's word that these two may meet at this relay, for one attempt and within bounds.
+
+    relay: key of the peer that relays; the serving key where the tracker does it itself. url: `ws://` or `wss://`,
+    host, port and perhaps a path; the relay answers at `<url>/relay`. certificate: SHA-256 of the certificate in DER
+    that answers there; empty: checked as the tracker's is. requester: the job key. worker: its key. max_bytes: both
+    directions together, however often one comes back with this ticket. max_rate: bytes a second. valid_until: the last
+    moment at which anything is relayed.
+    """
+
+    KIND = "relay_ticket"
+
+    job: Handle
+    attempt: Attempt
+    relay: Key
+    url: Annotated[str, Meta(min_length=6, max_length=MAX_URL_CHARACTERS)]
+    certificate: bytes = b""
+    requester: Key
+    worker: Key
+    max_bytes: Annotated[int, Meta(ge=1)]
+    max_rate: Annotated[int, Meta(ge=1)]
+    valid_until: Milliseconds
+
+    def __post_init__(self) -> None:
+        """Refuse a digest of another length; to a decoder it is a body without the type wanted."""
+        if len(self.certificate) not in (0, DIGEST_BYTES):
+            raise ValueError(f"`certificate` of {len(self.certificate)} bytes: wanted {DIGEST_BYTES}, or none")
+
+
+class RelayEntry(Document, frozen=True, kw_only=True):
+    """One of the two that a ticket names comes to the relay; made anew each time, goes to the relay alone.
+
+    ticket: the ticket's envelope. challenge: the bytes that the relay sent first, so that neither a ticket alone nor an
+    entry that was overheard opens anything.
+    """
+
+    KIND = "relay_entry"
+    MAX_BYTES = 8192
+
+    ticket: bytes
+    challenge: Nonce
+
+
+class ReachProof(Document, frozen=True, kw_only=True):
+    """The peer that is tested answers at this address; goes back on the connection by which it was asked.
+
+    challenge: 32 bytes of the tracker. certificate: SHA-256 of the certificate in DER that answers there.
+    """
+
+    KIND = "reach_proof"
+
+    challenge: Salt
+    certificate: Digest
+
+
 class Leaf(Body, frozen=True, kw_only=True):
     """The public bytes of one ledger entry.
 
@@ -464,6 +525,9 @@ DOCUMENTS: dict[str, type[Document]] = {
         Leaving,
         Transfer,
         Award,
+        RelayTicket,
+        RelayEntry,
+        ReachProof,
     )
 }
 

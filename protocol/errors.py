@@ -12,7 +12,8 @@ signature, body; then what the body asks for.
     ├── BadValue, OverLimit, OverMaxPrice, NotOffered, PrivatePartMissing, PrivatePartMismatch,
     │   ContentRefused                                                                          requests
     ├── NotAllowed, UnknownAccount, NoKudos, JobsUnderWay                                       accounts
-    └── WrongCertificate, DigestMismatch, WrongLease, StreamGone, PrefixUnsupported             the direct stream
+    ├── WrongCertificate, DigestMismatch, WrongLease, StreamGone, PrefixUnsupported             the direct stream
+    └── BadToken, BadTicket, RelayFull, OverTicket, NoPath                                      paths
 """
 
 from __future__ import annotations
@@ -296,6 +297,36 @@ class PrefixUnsupported(Refusal):
     """An engine that cannot continue from a given text."""
 
     code = "prefix_unsupported"
+
+
+class BadToken(Refusal):
+    """A token for `/meet` that is unknown, used, or too old."""
+
+    code = "bad_token"
+
+
+class BadTicket(Refusal):
+    """A ticket, or the entry that shows it, with which nothing is relayed here."""
+
+    code = "bad_ticket"
+
+
+class RelayFull(Refusal):
+    """A relay that has as many streams as it takes on."""
+
+    code = "relay_full"
+
+
+class OverTicket(Refusal):
+    """The bytes or the time of a ticket are used up."""
+
+    code = "over_ticket"
+
+
+class NoPath(Refusal):
+    """Two peers that nothing brings together."""
+
+    code = "no_path"
 
 
 def _all(of: type[Refusal]) -> list[type[Refusal]]:

@@ -18,6 +18,14 @@ Code = Annotated[str, Meta(min_length=1, max_length=40)]
 Sentence = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
 Count = Annotated[int, Meta(ge=0)]
 
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+
+#: A peer that volunteers relays at most so many streams at once.
+MAX_RELAY_STREAMS = 1024
+#: So many relays are named for one attempt.
+MAX_TICKETS = 3
+#: So often two peers try to meet at most.
+MAX_TRIES = 10
 MAX_HOLDING_ENTRIES = 256
 MAX_GIVEN_ENTRIES = 16
 
@@ -159,6 +167,35 @@ class Unreachable(SessionMessage, frozen=True, kw_only=True):
     text: Sentence = ""
 
 
+class AskPaths(SessionMessage, frozen=True, kw_only=True):
+    """A requester has no direct path to the worker of this attempt, or wants none: it needs help to meet it.
+
+    relays_only: it does not want the worker to learn its address, so no punching. reason: a code, for the counts.
+    """
+
+    KIND = "ask_paths"
+
+    job: Handle
+    attempt: Annotated[int, Meta(ge=1)]
+    relays_only: bool = False
+    reason: Code
+
+
+class OfferRelay(SessionMessage, frozen=True, kw_only=True):
+    """A peer volunteers to relay for others, at the address that its connection comes from; the newest offer counts.
+
+    port: where its relay listens. certificate: SHA-256 of the certificate in DER that answers there. max_rate: bytes a
+    second of one stream, 0 for no bound of its own. streams: how many it relays at once; 0 ends the offer.
+    """
+
+    KIND = "offer_relay"
+
+    port: Port
+    certificate: Digest
+    max_rate: Count = 0
+    streams: Annotated[int, Meta(ge=0, le=MAX_RELAY_STREAMS)]
+
+
 class Kept(SessionMessage, frozen=True, kw_only=True):
     """A peer shows a settlement by a former serving key whose entry a restore has cut, and what lies behind it.
 
@@ -297,6 +334,65 @@ class Ended(SessionMessage, frozen=True, kw_only=True):
     released: Count = 0
 
 
+class Reached(SessionMessage, frozen=True, kw_only=True):
+    """Whether this peer was reached at the address that its connection comes from, and the port that it named.
+
+    address: `host:port` as it was tried, IPv6 hosts in brackets; empty if none could be. reason: a code, empty if it
+    was reached.
+    """
+
+    KIND = "reached"
+
+    address: Annotated[str, Meta(max_length=260)]
+    reachable: bool
+    reason: Annotated[str, Meta(max_length=40)] = ""
+    text: Sentence = ""
+
+
+class Meet(SessionMessage, frozen=True, kw_only=True):
+    """The other side of this attempt is to be met by hole punching: open `/meet` with this token within its time.
+
+    token: serves once, for this peer. tries: how many tries there will be at most.
+    """
+
+    KIND = "meet"
+
+    job: Handle
+    attempt: Annotated[int, Meta(ge=1)]
+    token: Nonce
+    tries: Annotated[int, Meta(ge=1, le=MAX_TRIES)]
+
+
+class Punch(SessionMessage, frozen=True, kw_only=True):
+    """Connect to this address from the local port of the connection to `/meet`: the other side does the same now.
+
+    number: which try this is, from 1. address: `host:port`, as the tracker sees the other side. delay: milliseconds to
+    wait after reading this, so that both start together.
+    """
+
+    KIND = "punch"
+
+    job: Handle
+    attempt: Annotated[int, Meta(ge=1)]
+    number: Annotated[int, Meta(ge=1, le=MAX_TRIES)]
+    address: Annotated[str, Meta(min_length=3, max_length=260)]
+    delay: Annotated[int, Meta(ge=0, le=10_000)] = 0
+
+
+class Paths(SessionMessage, frozen=True, kw_only=True):
+    """To both sides of an attempt: the relays at which they can meet.
+
+    tickets: envelopes, best first. reason: a code that says why there is none; empty if there are.
+    """
+
+    KIND = "paths"
+
+    job: Handle
+    attempt: Annotated[int, Meta(ge=1)]
+    tickets: Annotated[tuple[bytes, ...], Meta(max_length=MAX_TICKETS)] = ()
+    reason: Annotated[str, Meta(max_length=40)] = ""
+
+
 class Account(SessionMessage, frozen=True, kw_only=True):
     """An account as its owner sees it: kudos in thousandths; `number` 0 for a key without one.
 
@@ -382,6 +478,8 @@ FROM_PEER: dict[str, type[SessionMessage]] = {
         Private,
         Report,
         Unreachable,
+        AskPaths,
+        OfferRelay,
         Kept,
         AskAccount,
         AskDelegations,
@@ -401,6 +499,10 @@ FROM_TRACKER: dict[str, type[SessionMessage]] = {
         Withdrawn,
         Requeued,
         Ended,
+        Reached,
+        Meet,
+        Punch,
+        Paths,
         Account,
         Delegations,
         Quote,

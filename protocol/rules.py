@@ -179,6 +179,44 @@ class AccountsSection(Section, frozen=True, kw_only=True):
     registration: Literal["open", "invited", "closed"] = "open"
 
 
+class ReachSection(Section, frozen=True, kw_only=True):
+    """Whether people can connect to a worker, or to a peer that relays, at the address that it comes from.
+
+    test: whether the tracker tries. every: seconds between two tests of one peer. a_minute: tests of all peers.
+    """
+
+    test: bool = True
+    every: Positive = 60
+    a_minute: Positive = 60
+
+
+class MeetSection(Section, frozen=True, kw_only=True):
+    """Hole punching: two peers behind routers connect to each other at the same moment, timed by the tracker.
+
+    punching: whether it is tried. tries: how often for one attempt.
+    """
+
+    punching: bool = True
+    tries: Annotated[int, Meta(ge=1, le=10)] = 3
+
+
+class RelaysSection(Section, frozen=True, kw_only=True):
+    """Streams of peers that cannot connect to each other pass through a relay, which cannot read them.
+
+    tracker: whether the tracker relays. volunteers: whether peers that offer it do. streams: that the tracker relays at
+    once. of_one: of one address block at once, at the tracker. max_bytes: of one ticket, both directions together.
+    max_rate: bytes a second of one ticket. seconds: how long a ticket serves.
+    """
+
+    tracker: bool = True
+    volunteers: bool = True
+    streams: Positive = 64
+    of_one: Positive = 4
+    max_bytes: Positive = 268_435_456
+    max_rate: Positive = 4_194_304
+    seconds: Positive = 600
+
+
 class PreviewsSection(Section, frozen=True, kw_only=True):
     """Small pictures of work in progress. allowed: whether workers send any. every: denoising steps between two."""
 
@@ -208,6 +246,9 @@ class Rules(Section, frozen=True, kw_only=True):
     earning: EarningSection = EarningSection()
     transfers: TransfersSection = TransfersSection()
     accounts: AccountsSection = AccountsSection()
+    reach: ReachSection = ReachSection()
+    meet: MeetSection = MeetSection()
+    relays: RelaysSection = RelaysSection()
     previews: PreviewsSection = PreviewsSection()
     models: dict[str, ModelSection] = {}
 

@@ -31,12 +31,14 @@ from protocol.messages import (
     Announce,
     AskAccount,
     AskDelegations,
+    AskPaths,
     AskQuote,
     AskWhy,
     Held,
     Hello,
     Holding,
     Kept,
+    OfferRelay,
     Private,
     Refused,
     Register,
@@ -64,7 +66,20 @@ ALLOWED: dict[State, frozenset[type[SessionMessage]]] = {
     State.GREETING: frozenset({Hello}),
     State.RECONCILING: frozenset({Holding}),
     State.OPEN: frozenset(
-        {Register, Announce, Private, Report, Unreachable, Kept, AskAccount, AskDelegations, AskQuote, AskWhy}
+        {
+            Register,
+            Announce,
+            Private,
+            Report,
+            Unreachable,
+            AskPaths,
+            OfferRelay,
+            Kept,
+            AskAccount,
+            AskDelegations,
+            AskQuote,
+            AskWhy,
+        }
     ),
     State.CLOSED: frozenset(),
 }

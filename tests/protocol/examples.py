@@ -19,6 +19,8 @@ LEAST_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Private(private=b""),
     m.Report(leases=(m.Progress(job=b.a_handle(), attempt=1, state="accepted"),)),
     m.Unreachable(job=b.a_handle(), attempt=1, reason="timeout"),
+    m.AskPaths(job=b.a_handle(), attempt=1, reason="timeout"),
+    m.OfferRelay(port=8443, certificate=b.a_digest("certificate"), streams=0),
     m.Kept(settlement=b"", lease=b"", receipt=b""),
     m.AskAccount(),
     m.AskDelegations(),
@@ -31,11 +33,17 @@ LEAST_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Withdrawn(job=b.a_handle(), attempt=1, reason="deadline"),
     m.Requeued(job=b.a_handle(), attempt=1, reason="worker_gone"),
     m.Ended(job=b.a_handle(), state="expired"),
+    m.Reached(address="", reachable=False),
+    m.Meet(job=b.a_handle(), attempt=1, token=b.a_nonce(21), tries=1),
+    m.Punch(job=b.a_handle(), attempt=1, number=1, address="192.0.2.7:50123"),
+    m.Paths(job=b.a_handle(), attempt=1),
     m.Account(number=0),
     m.Delegations(entries=(), last=True),
     m.Quote(price=0, tax=0, held=0, free=0, workers=0, ahead=0),
     m.Why(reasons=()),
 )
+
+A_TICKET = b.a_relay_ticket(relay=b.a_key(12), url="wss://192.0.2.9:7346", certificate=b.a_digest("relay"))
 
 FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Hello(session=b.a_nonce(4), software="potluck 0.1.0", rules=b.a_digest("rules")),
@@ -79,6 +87,8 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
         )
     ),
     m.Unreachable(job=b.a_handle(), attempt=1, reason="timeout", text="127.0.0.1:8443: no answer"),
+    m.AskPaths(job=b.a_handle(), attempt=1, relays_only=True, reason="relays_only"),
+    m.OfferRelay(port=8443, certificate=b.a_digest("certificate"), max_rate=1_000_000, streams=16),
     m.Kept(
         settlement=b.signed(b.a_settlement()).raw,
         lease=b.signed(b.a_lease()).raw,
@@ -96,6 +106,15 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Withdrawn(job=b.a_handle(), attempt=1, reason="cancelled", text="the requester wants it no more"),
     m.Requeued(job=b.a_handle(), attempt=1, reason="worker_gone", text="its connection is lost"),
     m.Ended(job=b.a_handle(), attempt=3, state="failed", reason="attempts", text="three failed", released=10_600),
+    m.Reached(address="192.0.2.7:8443", reachable=False, reason="timeout", text="no answer within 5 s"),
+    m.Meet(job=b.a_handle(), attempt=1, token=b.a_nonce(21), tries=3),
+    m.Punch(job=b.a_handle(), attempt=1, number=2, address="[2001:db8::7]:50123", delay=35),
+    m.Paths(
+        job=b.a_handle(),
+        attempt=1,
+        tickets=(b.signed(A_TICKET).raw, b.signed(b.a_relay_ticket()).raw),
+        reason="relay_full",
+    ),
     m.Account(
         number=101,
         balance=-5,
@@ -144,6 +163,9 @@ LEAST_DOCUMENTS: tuple[Document, ...] = (
     b.a_leaving(),
     b.a_transfer(),
     b.an_award(),
+    b.a_relay_ticket(),
+    b.a_relay_entry(),
+    b.a_reach_proof(),
 )
 
 TEXT_REQUEST = b.but(
@@ -203,6 +225,9 @@ FULL_DOCUMENTS: tuple[Document, ...] = (
     b.a_leaving(),
     b.a_transfer(to=2**31, amount=10**12),
     Award(nonce=b.a_nonce(6), valid_until=b.NOW + b.HOUR, account=100, amount=10**12, reason="x" * 200),
+    A_TICKET,
+    b.a_relay_entry(b.signed(A_TICKET)),
+    b.a_reach_proof(),
 )
 
 WORKS = {

@@ -603,6 +603,7 @@ def _bad_bodies() -> list[tuple[str, str, Any]]:
             )
         ),
         ("transfer", "of nothing", plain_fields(b.a_transfer()) | {"amount": 0}),
+        ("relay_ticket", "a digest of 31 bytes", plain_fields(b.a_relay_ticket()) | {"certificate": bytes(31)}),
         ("award", "without a reason to read", plain_fields(b.an_award()) | {"reason": ""}),
     ]
     return found

@@ -27,8 +27,11 @@ from protocol.documents import (
     Opening,
     PeerRecord,
     Profile,
+    ReachProof,
     Receipt,
     Recovery,
+    RelayEntry,
+    RelayTicket,
     Request,
     Revocation,
     Rotation,
@@ -400,6 +403,42 @@ def a_rules_document(rules: Rules | None = None, version: int = 1, previous: byt
     return RulesDocument(version=version, issued=NOW, rules=to_json(rules or Rules()), previous=previous)
 
 
+def a_relay_ticket(
+    lease: Lease | None = None,
+    *,
+    relay: SigningKey = SERVING,
+    url: str = "ws://127.0.0.1:8000",
+    certificate: bytes = b"",
+    max_bytes: int = 1_000_000,
+    max_rate: int = 4_194_304,
+    valid_until: int = NOW + 10 * MINUTE,
+) -> RelayTicket:
+    """A ticket for both sides of a lease."""
+    lease = lease or a_lease()
+    return RelayTicket(
+        job=lease.job,
+        attempt=lease.attempt,
+        relay=relay.public,
+        url=url,
+        certificate=certificate,
+        requester=lease.job_key,
+        worker=lease.worker,
+        max_bytes=max_bytes,
+        max_rate=max_rate,
+        valid_until=valid_until,
+    )
+
+
+def a_relay_entry(ticket: Envelope | None = None, challenge: bytes | None = None) -> RelayEntry:
+    """One side of a ticket comes to its relay."""
+    return RelayEntry(ticket=(ticket or signed(a_relay_ticket())).raw, challenge=challenge or a_nonce(20))
+
+
+def a_reach_proof(challenge: bytes | None = None, certificate: bytes | None = None) -> ReachProof:
+    """A peer answers where it was tried."""
+    return ReachProof(challenge=challenge or a_salt(20), certificate=certificate or a_digest("certificate"))
+
+
 #: Whose key signs which document in these examples.
 SIGNERS: dict[str, SigningKey] = {
     "serving": ROOT,
@@ -423,6 +462,9 @@ SIGNERS: dict[str, SigningKey] = {
     "leaving": REQUESTER,
     "transfer": REQUESTER,
     "award": SERVING,
+    "relay_ticket": SERVING,
+    "relay_entry": JOB_KEY,
+    "reach_proof": WORKER,
 }
 
 

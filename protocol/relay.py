@@ -1,0 +1,304 @@
+"""What every relay does, the tracker's own and a volunteer's: who may come in, who meets whom, and how much may pass.
+
+A relay moves bytes between two ends and cannot read them: what passes is one TLS connection from requester to worker.
+Here are its decisions, with the time as an argument, and the moving itself, over whatever has the methods of `End`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeVar
+
+from protocol.documents import RELAY_CHALLENGE_BYTES, RelayEntry, RelayTicket, open_document, parse_document
+from protocol.envelope import check_document_context
+from protocol.errors import BadTicket, NoPath, OutOfTurn, OverTicket, Refusal, RelayFull, TooSlow
+from protocol.keys import show_key
+
+Side = Literal["requester", "worker"]
+T = TypeVar("T")
+
+#: The largest message that a relay reads, and all that it holds of each direction.
+MAX_MESSAGE_BYTES = 64 * 1024
+#: Who has connected says who it is within so many seconds.
+ENTRY_S = 10.0
+#: An end that has come waits so long for the other one.
+MEET_MS = 30_000
+#: Two are parted when one takes nothing for so long, or neither says anything.
+STALLED_MS = 30_000
+SILENT_MS = 60_000
+#: How often a relay looks whether one of these has passed.
+LOOK_S = 1.0
+#: After a pause, the bytes of so many milliseconds may pass at once.
+BURST_MS = 250
+#: How often tickets that are over are forgotten.
+FORGET_MS = 60_000
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Somebody who may come in. ticket: digest of its envelope; the two that show the same one meet."""
+
+    terms: RelayTicket
+    ticket: bytes
+    side: Side
+
+
+def check_entry(raw: bytes, challenge: bytes, *, root: bytes, serving: bytes, relay: bytes, now: int) -> Admitted:
+    """Who comes in with this `relay_entry`; raises `Refusal`, of which `BadTicket` for what is sound and does not open
+    this relay. relay: this relay's key. now: by the tracker's clock."""
+    entry = parse_document(raw, RelayEntry)
+    check_document_context(entry, root)
+    entry.verify()
+    body = open_document(entry, RelayEntry)
+    if body.challenge != challenge:
+        raise BadTicket("an entry for another connection: sign for the challenge of this one")
+    ticket = parse_document(body.ticket, RelayTicket)
+    check_document_context(ticket, root)
+    if ticket.key != serving:
+        raise BadTicket(
+            f"a ticket by key {show_key(ticket.key)[:8]}…, which does not serve this horde: ask for a new one"
+        )
+    ticket.verify()
+    terms = open_document(ticket, RelayTicket)
+    if terms.relay != relay:
+        raise BadTicket(f"a ticket for relay {show_key(terms.relay)[:8]}…, and this is {show_key(relay)[:8]}…")
+    if entry.key not in (terms.requester, terms.worker):
+        raise BadTicket("a ticket of two others: only those that it names come in with it")
+    if terms.requester == terms.worker:
+        raise BadTicket("a ticket for one: there is nobody to meet")
+    if now > terms.valid_until:
+        raise BadTicket(f"a ticket until {terms.valid_until}, and it is {now}: ask for a new one")
+    return Admitted(terms, ticket.digest, "requester" if entry.key == terms.requester else "worker")
+
+
+class Meter:
+    """How much of one ticket is used: bytes in all, and how fast they pass; exact, in whole numbers."""
+
+    def __init__(self, max_bytes: int, max_rate: int) -> None:
+        self.carried = 0
+        self._max_bytes = max_bytes
+        self._max_rate = max_rate
+        self._level = 0  # of a bucket that leaks at max_rate, in thousandths of bytes
+        self._looked = 0
+
+    def take(self, size: int, now: int) -> int:
+        """Count so many bytes; the milliseconds to wait before they are passed on. Raises `OverTicket`."""
+        if self.carried + size > self._max_bytes:
+            raise OverTicket(f"this ticket is for {self._max_bytes} bytes, and they are used up: ask for a new one")
+        self.carried += size
+        leaked = self._max_rate * max(0, now - self._looked)
+        self._looked = max(now, self._looked)
+        self._level = max(0, self._level - leaked) + size * 1000
+        above = self._level - self._max_rate * BURST_MS
+        return max(0, -(-above // self._max_rate))
+
+
+class End(Protocol):
+    """One end's socket, as far as a relay needs it. Both may raise `ConnectionError`."""
+
+    async def read(self) -> bytes:
+        """The next message, at most `MAX_MESSAGE_BYTES`; empty when the end has gone."""
+
+    async def write(self, data: bytes) -> None:
+        """Send one message; waits while the end takes no more."""
+
+
+def _future() -> asyncio.Future[T]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(eq=False)
+class Stay:
+    """One end's time at a relay, from its entry to its leaving.
+
+    met: the other one's stay, once it is there. over: why it ends before this end says so itself, if there is a reason.
+    heard: when this end last said something. giving_since: since when the other end has been taking what this one said;
+    0 while it takes nothing.
+    """
+
+    admitted: Admitted
+    end: End
+    household: str
+    came: int
+    heard: int
+    giving_since: int = 0
+    met: asyncio.Future[Stay] = field(default_factory=_future)
+    over: asyncio.Future[Refusal | None] = field(default_factory=_future)
+
+    def check(self, now: int) -> None:
+        """Raise what ends this stay at `now`, if anything does."""
+        until = self.admitted.terms.valid_until
+        if now > until:
+            raise OverTicket(f"this ticket was until {until}, and it is {now}: ask for a new one")
+        if not self.met.done():
+            if now - self.came > MEET_MS:
+                raise NoPath(f"the other side did not come within {MEET_MS // 1000} s: ask for paths again")
+        elif self.giving_since and now - self.giving_since > STALLED_MS:
+            raise TooSlow(f"one side took nothing for {STALLED_MS // 1000} s: connect again and read")
+        elif now - max(self.heard, self.met.result().heard) > SILENT_MS:
+            raise TooSlow(f"neither side said anything for {SILENT_MS // 1000} s: connect again")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a relay takes on. streams: tickets at once. of_one: ends of one side from one household. max_rate: bytes a
+    second of one ticket, where that is less than the ticket's; 0 for no bound of its own."""
+
+    streams: int
+    of_one: int
+    max_rate: int = 0
+
+
+class Rooms:
+    """Who is at this relay, waiting or met, and what is left of each ticket.
+
+    carried: bytes that have passed; pairs: how many have met. Neither earns anything: they are a gift.
+    """
+
+    def __init__(self, limits: Callable[[], Limits]) -> None:
+        self.carried = 0
+        self.pairs = 0
+        self._limits = limits
+        self._here: dict[tuple[bytes, Side], Stay] = {}
+        self._tickets: Counter[bytes] = Counter()
+        self._households: Counter[tuple[str, Side]] = Counter()
+        self._meters: dict[bytes, tuple[Meter, int]] = {}
+        self._forgot = 0
+
+    @property
+    def streams(self) -> int:
+        """Tickets with somebody here."""
+        return len(self._tickets)
+
+    def enter(self, admitted: Admitted, end: End, household: str, now: int) -> Stay:
+        """Come in; raises `RelayFull`. Who comes again takes the place of its former connection."""
+        name = admitted.ticket, admitted.side
+        if (former := self._here.get(name)) is not None:
+            self.leave(former)
+        limits = self._limits()
+        if admitted.ticket not in self._tickets and len(self._tickets) >= limits.streams:
+            raise RelayFull(f"this relay has {limits.streams} streams, as many as it takes: try another one, or later")
+        if self._households[household, admitted.side] >= limits.of_one:
+            raise RelayFull(f"your place has {limits.of_one} streams here, as many as one may have: end one, or wait")
+        self._forget(now)
+        stay = self._here[name] = Stay(admitted, end, household, came=now, heard=now)
+        self._tickets[admitted.ticket] += 1
+        self._households[household, admitted.side] += 1
+        other = self._here.get((admitted.ticket, "worker" if admitted.side == "requester" else "requester"))
+        if other is not None:
+            self.pairs += 1
+            stay.heard = other.heard = now
+            other.met.set_result(stay)
+            stay.met.set_result(other)
+        return stay
+
+    def leave(self, stay: Stay, why: Refusal | None = None) -> None:
+        """Go, and with it the one that was met, who hears why. Nothing happens for who has gone already."""
+        name = stay.admitted.ticket, stay.admitted.side
+        if self._here.get(name) is not stay:
+            return
+        del self._here[name]
+        _less(self._tickets, stay.admitted.ticket)
+        _less(self._households, (stay.household, stay.admitted.side))
+        stay.over.set_result(why)
+        if stay.met.done():
+            self.leave(stay.met.result(), why)
+
+    def meter(self, admitted: Admitted) -> Meter:
+        """What counts the bytes of this ticket, from its first use to its end, however often the two come back."""
+        known = self._meters.get(admitted.ticket)
+        if known is None:
+            terms, own = admitted.terms, self._limits().max_rate
+            meter = Meter(terms.max_bytes, min(terms.max_rate, own) if own else terms.max_rate)
+            known = self._meters[admitted.ticket] = meter, terms.valid_until
+        return known[0]
+
+    def _forget(self, now: int) -> None:
+        """Tickets that are over are refused at the door: nobody needs to know what was left of them."""
+        if now - self._forgot >= FORGET_MS:
+            self._forgot = now
+            self._meters = {ticket: known for ticket, known in self._meters.items() if known[1] >= now}
+
+
+def _less(counter: Counter[T], name: T) -> None:
+    counter[name] -= 1
+    if not counter[name]:
+        del counter[name]
+
+
+async def attend(
+    end: End, rooms: Rooms, household: str, admit: Callable[[bytes, bytes], Admitted], clock: Callable[[], int]
+) -> None:
+    """One end's connection from the challenge to its end; raises `Refusal` if there is a reason that it should hear.
+
+    admit: who comes in with an entry and the challenge that it was to be signed for, as `check_entry` says.
+    """
+    with suppress(ConnectionError):
+        challenge = secrets.token_bytes(RELAY_CHALLENGE_BYTES)
+        await end.write(challenge)
+        try:
+            async with asyncio.timeout(ENTRY_S):
+                raw = await end.read()
+        except TimeoutError:
+            raise TooSlow(f"no entry within {ENTRY_S:.0f} s: show the ticket at once") from None
+        if raw:
+            await _stay(rooms.enter(admit(raw, challenge), end, household, clock()), rooms, clock)
+
+
+async def _stay(stay: Stay, rooms: Rooms, clock: Callable[[], int]) -> None:
+    """Pass on what this end says until one of the two goes; raises `Refusal`."""
+    giving = asyncio.create_task(_give(stay, rooms, clock), name="relay")
+    why: Refusal | None = None
+    try:
+        while not giving.done() and not stay.over.done():
+            await asyncio.wait((giving, stay.over), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            stay.check(clock())
+        if stay.over.done() and (why := stay.over.result()) is not None:
+            raise why
+        if giving.done():
+            giving.result()
+    except Refusal as refusal:
+        why = refusal
+        raise
+    finally:
+        rooms.leave(stay, why)
+        giving.cancel()
+        await asyncio.gather(giving, return_exceptions=True)
+
+
+async def _read(end: End) -> bytes:
+    try:
+        return await end.read()
+    except ConnectionError:
+        return b""
+
+
+async def _give(stay: Stay, rooms: Rooms, clock: Callable[[], int]) -> None:
+    """Tell the other end that this one is there, then whatever this one says."""
+    first = asyncio.create_task(_read(stay.end))
+    try:
+        await asyncio.wait((first, stay.met), return_when=asyncio.FIRST_COMPLETED)
+        if not stay.met.done():
+            if first.result():
+                raise OutOfTurn("bytes before the other side was there: wait for the empty message")
+            return
+        other = stay.met.result().end
+        await other.write(b"")
+        data = await first
+        meter = rooms.meter(stay.admitted)
+        while data:
+            stay.heard = clock()
+            if wait := meter.take(len(data), stay.heard):
+                await asyncio.sleep(wait / 1000)
+            stay.giving_since = clock()
+            await other.write(data)
+            stay.giving_since = 0
+            rooms.carried += len(data)
+            data = await stay.end.read()
+    finally:
+        first.cancel()
