@@ -213,7 +213,7 @@ def refusals_in(text: str) -> list[str]:
     return [name for title in REFUSAL_SECTIONS for name in named(parts[title], "code")]
 
 
-REFUSAL_SECTIONS = ("Form", "Who says it", "The conversation", "Documents", "Requests", "Accounts", "The direct stream")
+REFUSAL_SECTIONS = ("Form", "Who says it", "The conversation", "Documents", "Requests", "Accounts", "The direct stream", "Paths")
 
 
 def test_every_refusal_code_is_in_the_standard_once_and_no_other() -> None:

@@ -39,6 +39,9 @@ TABLES: dict[str, str] = {
     "earning": "Probation: part of what a new owner earns waits until it is trusted. The owner sees how much, and why.",
     "transfers": "Kudos that accounts give each other. They have no memo and no price: they say thank you.",
     "accounts": "Who may have an account. Nobody needs one to be served.",
+    "reach": "Whether people can connect to a worker, or to a peer that relays, at the address that it comes from.",
+    "meet": "Hole punching: two peers behind routers connect to each other at the same moment, timed by the tracker.",
+    "relays": "Streams of peers that cannot connect to each other pass through a relay, which cannot read them.",
     "previews": "Small pictures of work in progress, from worker to requester.",
     "models": 'What the horde knows of single models, one table for each: `[models."name"]`.',
     "server": "How this process runs. Unlike the rules above, nothing of it is published.",
@@ -240,6 +243,54 @@ NOTES: dict[str, Note] = {
         "'open', 'invited' or 'closed'",
         "Whether a key that asks becomes an account: all, those with a code of `potluck-tracker admin invite`, none.",
         "Keys without an account stay anonymous: they can ask and cannot serve.",
+    ),
+    "reach.test": Note(
+        "true or false",
+        "Whether the tracker tries to connect to workers and relays, at the address that they come from, and tells them.",
+        "Without it workers do not learn whether people can connect to them, and no peer can volunteer to relay.",
+    ),
+    "reach.every": Note(
+        "seconds",
+        "Between two tests of a peer that could not be reached, about; changed addresses are tested at once.",
+        "Lower notices changed routers sooner.",
+    ),
+    "reach.a_minute": Note(
+        "tests", "Tests of all peers together in a minute.", "What is above waits its turn. Raise it in a large horde."
+    ),
+    "meet.punching": Note(
+        "true or false",
+        "Whether peers that cannot connect directly are told to connect to each other at the same moment.",
+        "Without it their streams pass through a relay. Each of the two learns the other's address.",
+    ),
+    "meet.tries": Note("tries, 1 to 10", "Tries for one attempt.", "More passes more routers, and takes a second each."),
+    "relays.tracker": Note(
+        "true or false",
+        "Whether the tracker relays streams itself.",
+        "It costs bandwidth; without it, peers that volunteer are needed.",
+    ),
+    "relays.volunteers": Note(
+        "true or false",
+        "Whether peers that offer it relay streams, with `potluck relay` or `potluck worker --relay`.",
+        "A relay learns two addresses and how much passes, and nothing else.",
+    ),
+    "relays.streams": Note(
+        "streams", "Streams that the tracker relays at once.", "More takes more bandwidth and memory."
+    ),
+    "relays.of_one": Note(
+        "streams",
+        "Streams of one address block at once at one relay, counted apart for requesters and for workers.",
+        "Raise it where many peers share an address.",
+    ),
+    "relays.max_bytes": Note(
+        "bytes",
+        "What may pass with one ticket, both directions together.",
+        "A stream that needs more asks for another ticket.",
+    ),
+    "relays.max_rate": Note(
+        "bytes per second", "How fast it may pass with one ticket.", "Lower leaves more bandwidth for the rest."
+    ),
+    "relays.seconds": Note(
+        "seconds", "How long a ticket serves.", "A stream that takes longer asks for another ticket."
     ),
     "previews.allowed": Note("true or false", "Whether workers send previews.", "Without them people wait blindly."),
     "previews.every": Note(
