@@ -108,8 +108,10 @@ def wire(one: Namespace, device: str, other: Namespace, other_device: str) -> No
 def can_make_namespaces() -> bool:
     """Whether this process may make namespaces and has the tools that fill them: on Linux, as root, with nftables,
     iproute2 and TUN devices."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return False
+    return sys.platform == "linux" and os.geteuid() == 0 and _namespaces_work()
+
+
+def _namespaces_work() -> bool:
     try:
         tried = Namespace("trial")
     except (OSError, CommandFailed):

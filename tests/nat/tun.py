@@ -44,6 +44,9 @@ def delayed(one: Namespace, device: str, other: Namespace, other_device: str, de
         for end in ends:
             os.close(end)
     try:
+        # More than by default, for our process may have to wait for its turn.
+        for namespace, name in ((one, device), (other, other_device)):
+            namespace.ip(f"link set {name} txqueuelen {_MOST}")
         yield
     finally:
         assert process.stdin is not None
@@ -52,16 +55,17 @@ def delayed(one: Namespace, device: str, other: Namespace, other_device: str, de
 
 
 def _open_tun(name: str) -> int:
-    import fcntl
+    if sys.platform == "linux":
+        import fcntl
 
-    assert sys.platform == "linux"
-    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-    try:
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode("ascii"), _IFF_TUN | _IFF_NO_PI))
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        try:
+            fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode("ascii"), _IFF_TUN | _IFF_NO_PI))
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+    raise OSError("only Linux has such TUN devices")
 
 
 class Way:
@@ -91,12 +95,9 @@ def forward(one: int, other: int, delay: float) -> None:
     """Pass packets between two TUN devices until standard input closes."""
     ways = {one: Way(delay), other: Way(delay)}
     out = {one: other, other: one}
-    poll = select.epoll()
-    for fd in (*ways, 0):
-        poll.register(fd, select.EPOLLIN | select.EPOLLHUP)
     while True:
         due = [way.next_at for way in ways.values() if way.next_at is not None]
-        ready = dict(poll.poll(max(0.0, min(due) - time.monotonic()) if due else None))
+        ready, _, _ = select.select([0, *ways], [], [], max(0.0, min(due) - time.monotonic()) if due else None)
         if 0 in ready:
             return
         for fd, way in ways.items():
