@@ -31,6 +31,7 @@ from peer.job import Desk, Job
 from peer.keeping import PASSING, Showing
 from peer.keyring import pseudonym
 from peer.measures import check_public, image_work, public_part, text_work, thousandths
+from peer.paths.relay_end import RelayEnds, tracker_of
 from peer.presenting import Presenting
 from peer.stream_reader import BadRecord, StreamReader, Worker, worker_of
 from peer.turns import text_private
@@ -90,6 +91,7 @@ class Client:
 
     link: the horde's, as text or parsed. key: whose account; without one the home's, and without a home a fresh one,
     which is anonymous. home: where proofs are kept. insecure: follow a link that leads over the internet without TLS.
+    relays_only: reach workers through relays, so that they do not learn our address.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Client:
         *,
         home: Home | None = None,
         insecure: bool = False,
+        relays_only: bool = False,
         connect_seconds: float = CONNECT_SECONDS,
         leave_seconds: float = LEAVE_SECONDS,
         clock: Callable[[], int] = system_clock,
@@ -108,6 +111,7 @@ class Client:
         self.key = key or (home.key() if home else SigningKey.generate())
         self._home = home
         self._insecure = insecure
+        self._relays_only = relays_only
         self._connect_seconds = connect_seconds
         self._leave_seconds = leave_seconds
         self._clock = clock
@@ -142,9 +146,18 @@ class Client:
             left = await asyncio.to_thread(self._evidence.unsettled, root)
             self._left_over = {unsettled.document: unsettled for unsettled in left}
         async with contextlib.AsyncExitStack() as stack:
-            streams = await stack.enter_async_context(StreamReader(private_too=self.link.is_private))
+            tracker = tracker_of(self.link)
+            relays = await stack.enter_async_context(RelayEnds(tracker))
+            streams = StreamReader(private_too=self.link.is_private, relays=relays)
             self._desk = Desk(
-                self._connection, streams, self._workers, self._evidence, self._resumable, self._spawn_for_job
+                self._connection,
+                await stack.enter_async_context(streams),
+                self._workers,
+                self._evidence,
+                self._resumable,
+                self._spawn_for_job,
+                tracker,
+                self._relays_only,
             )
             self._running = asyncio.create_task(self._connection.run())
             self._running.add_done_callback(self._line_ended)
@@ -396,6 +409,9 @@ class Client:
             case messages.Ended():
                 await self._forget_left_over(message.job, b"")
                 self._tell(message.job, message)
+            case messages.Meet() | messages.Punch() | messages.Paths():
+                if message.job in self._jobs:
+                    self._jobs[message.job].told(message)
             case messages.Refused():
                 await self._refused(message)
             case Account() | Quote() | Why():
@@ -480,6 +496,8 @@ class Client:
             log.info("a settlement of before a restore was refused: %s: %s", refused.code, refused.text)
             return
         if self._presenting.refused(refused.about, refused.code, refused.text):
+            return
+        if any(job.refused(refused) for job in self._jobs.values()):
             return
         for asking in list(self._askings.values()):
             if asking.envelope.digest == refused.about:

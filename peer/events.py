@@ -101,6 +101,14 @@ class Leased(Event):
 
 
 @dataclass(frozen=True)
+class Path(Event):
+    """How the worker is reached from now on: `direct`, `punched` (through both routers) or `relayed`. reason: why so."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Progress(Event):
     """Steps or tokens done, of how many at most."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from peer import events
 from peer.assembly import Assembly, Complete, Misbehaved
+from peer.paths.choice import Path
 from protocol import frames, messages
 from protocol.documents import Lease, Settlement
 from protocol.envelope import Envelope
@@ -76,9 +77,11 @@ class StatementRefused:
 
 @dataclass(frozen=True)
 class Opened:
-    """The worker answered an opening and has the private part."""
+    """The worker answered an opening, over this path, and has the private part. reason: why this path."""
 
     attempt: int
+    path: Path
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -396,9 +399,9 @@ class Follow:
         attempt = self._attempt
         assert attempt is not None  # noqa: S101 (its number is that of the input)
         match said:
-            case Opened():
+            case Opened(path=path, reason=reason):
                 attempt.known = True
-                return []
+                return [Emit(events.Path(self._asked.index, path.word, reason))]
             case FrameCame(frame=frames.Failed(code=code, text=text)):
                 return self._worker_failed(attempt, said, code, text)
             case FrameCame():

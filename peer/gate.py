@@ -67,7 +67,7 @@ def household_of(host: str) -> str:
 
 
 class House:
-    """Accepts connections on one socket, and lets each in through its gate.
+    """Accepts connections on one socket, takes those that were made otherwise, and lets each in through its gate.
 
     Connections are accepted here and not by a server of the loop, so that each is counted, by its address, before its
     handshake, and no longer than it lasts. behind: makes the HTTP protocol of a connection.
@@ -92,6 +92,7 @@ class House:
         self._stall_seconds = stall_seconds
         self._handshake_seconds = handshake_seconds
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def open(self) -> None:
         """Begin to accept."""
@@ -99,11 +100,22 @@ class House:
 
     async def close(self) -> None:
         """Accept no more, and end the handshakes that are under way."""
+        self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._listening.close()
+
+    def take(self, connection: socket.socket, household: str) -> bool:
+        """Let in a connection that was made otherwise, as if it had been accepted here: it is ours from now on. False,
+        and closed, if there is no place left for its household."""
+        if self._closed or not self._places.enter(household):
+            connection.close()
+            return False
+        connection.setblocking(False)
+        self._spawn(self._let_in(connection, household))
+        return True
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -114,11 +126,7 @@ class House:
                 log.debug("a connection was not accepted: %s", error)
                 await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
                 continue
-            household = household_of(address[0])
-            if self._places.enter(household):
-                self._spawn(self._let_in(connection, household))
-            else:
-                connection.close()
+            self.take(connection, household_of(address[0]))
 
     async def _let_in(self, connection: socket.socket, household: str) -> None:
         """The handshake."""

@@ -12,18 +12,21 @@ from peer import follow
 from peer.events import Event, PotluckError
 from peer.evidence import Evidence, Proof, Unsettled
 from peer.follow import Follow, FrameCame, Input, Opened, PatienceOver, SettlementCame, State, StreamEnded
-from peer.stream_reader import StreamBroken, StreamReader, Worker
+from peer.paths.race import Guide, Said
+from peer.paths.relay_end import Tracker
+from peer.stream_reader import Answered, StreamBroken, StreamReader, Worker
 from protocol import codec, frames
 from protocol.documents import Acknowledgement, Denial, Opening, sign
 from protocol.envelope import Envelope
 from protocol.keys import SigningKey
-from protocol.messages import Held, SessionMessage, Unreachable
+from protocol.messages import Held, Refused, SessionMessage, Unreachable
 
 
 class Line(Protocol):
     """What a job needs of the connection to the tracker."""
 
     root: bytes
+    serving: bytes | None
     delegation: Envelope | None
 
     @property
@@ -47,7 +50,8 @@ class Line(Protocol):
 class Desk:
     """What all jobs of a client share. workers: by key, as their newest peer records say. evidence: None keeps
     nothing. resumable: statements are kept on disk until they are answered, for a later client with the same key.
-    spawn: runs a task, and sees to it that its failure is heard of."""
+    spawn: runs a task, and sees to it that its failure is heard of. tracker: how it is reached. relays_only: workers do
+    not learn our address."""
 
     line: Line
     streams: StreamReader
@@ -55,6 +59,8 @@ class Desk:
     evidence: Evidence | None
     resumable: bool
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    tracker: Tracker
+    relays_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ class Job:
         # Inputs are handled one after the other, in the order in which they came.
         self._turn = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
+        self._guide: Guide | None = None
 
     @property
     def is_under_way(self) -> bool:
@@ -108,6 +115,15 @@ class Job:
     def tell(self, said: Input) -> None:
         """Let an input take its turn."""
         _ = self._desk.spawn(self._handle(said))
+
+    def told(self, message: Said) -> None:
+        """The tracker helps to find a path."""
+        if self._guide is not None:
+            self._guide.told(message)
+
+    def refused(self, message: Refused) -> bool:
+        """The tracker refuses something; whether it was our question for a path."""
+        return self._guide is not None and self._guide.refused(message)
 
     def close(self) -> None:
         """Stop reading, whatever comes of it."""
@@ -166,21 +182,40 @@ class Job:
         attempt = opening.lease.attempt
         worker = self._desk.workers.get(opening.lease.worker)
         if worker is None:
-            text = "the tracker sent no address of the worker that can be used from here"
-            await self._handle(StreamEnded(attempt, "no_address", text))
+            text = "the tracker sent no peer record of the worker"
+            await self._handle(StreamEnded(attempt, "no_record", text))
             return
+        first, again = self._open_bodies(opening, worker)
+        self._guide = self._guide_to(attempt)
         try:
-            stream = self._desk.streams.read(worker, self._open_body(opening, worker), opening.after)
+            stream = self._desk.streams.read(worker, first, opening.after, self._guide, again)
             async with contextlib.aclosing(stream):
-                async for frame in stream:
-                    await self._handle(Opened(attempt) if frame is None else FrameCame(attempt, frame))
+                async for item in stream:
+                    if isinstance(item, Answered):
+                        await self._handle(Opened(attempt, item.path, item.reason))
+                    else:
+                        await self._handle(FrameCame(attempt, item))
                     # The last frame is read past, so that the connection can serve again.
-                    if asyncio.current_task() is not self._reading and not isinstance(frame, frames.Final):
+                    if asyncio.current_task() is not self._reading and not isinstance(item, frames.Final):
                         return
         except StreamBroken as error:
             await self._handle(StreamEnded(attempt, error.reason, str(error)))
 
-    def _open_body(self, opening: follow.Open, worker: Worker) -> bytes:
+    def _guide_to(self, attempt: int) -> Guide:
+        line = self._desk.line
+        return Guide(
+            (self.handle, attempt),
+            self._secrets.job_key,
+            line.root,
+            serving=lambda: line.serving,
+            say=line.say,
+            now=line.now,
+            tracker=self._desk.tracker,
+            relays_only=self._desk.relays_only,
+        )
+
+    def _open_bodies(self, opening: follow.Open, worker: Worker) -> tuple[bytes, bytes]:
+        """What opens the stream, and what opens the same one once more: the private part travels once."""
         document = Opening(
             job=self.handle,
             attempt=opening.lease.attempt,
@@ -189,7 +224,8 @@ class Job:
         )
         envelope = sign(document, self._secrets.job_key, self._desk.line.root)
         private = self._secrets.private if opening.private else b""
-        return codec.encode(frames.OpenBody(envelope.raw, private, opening.prefix))
+        again = codec.encode(frames.OpenBody(envelope.raw))
+        return codec.encode(frames.OpenBody(envelope.raw, private, opening.prefix)), again
 
     async def _acknowledge(self, effect: follow.Acknowledge) -> None:
         complete, root = effect.complete, self._desk.line.root

@@ -1,34 +1,35 @@
 """The requester's end of the direct stream: HTTPS to a worker whose certificate is known beforehand, frames out.
 
-All streams share one connector, and every certificate has one pin: so a connection to the same worker serves again.
+Which way the bytes go is found out by a race (`peer.paths`). A connection that was made once serves again, unless it
+is relayed: a relay is for one attempt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
-import socket
+from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from multidict import CIMultiDict
 
+from peer.paths.addresses import Address, BadAddress, is_private, parse_address, resolver
+from peer.paths.choice import TIMING, Path, Timing
+from peer.paths.connector import Connector
+from peer.paths.race import Ground, Guide, NoPath, Race, Taken
+from peer.paths.relay_end import RelayEnds
 from protocol import frames
 from protocol.documents import PeerRecord, open_document
 from protocol.envelope import Envelope
 from protocol.errors import Malformed, Refusal, TooLarge
-from protocol.links import is_private_host
 
 MEDIA_TYPE = "application/x-potluck-stream"
 
-#: From dialling to the end of the TLS handshake, for each address.
+#: For each connection, and again for its TLS handshake.
 CONNECT_SECONDS = 3.0
-#: From the end of dialling to the worker's answer; the opening is on its way in that time.
+#: From the end of the handshake to the worker's answer; the opening is on its way in that time.
 ANSWER_SECONDS = 10.0
 #: Without any frame, not even a sign of life, for so long the stream counts as cut.
 SILENCE_SECONDS = 10.0
@@ -38,7 +39,7 @@ IDLE_SECONDS = 5.0
 END_SECONDS = 1.0
 
 MAX_ERROR_BYTES = 64 * 1024
-MAX_PINS = 1024
+MAX_KEPT = 1024
 READ_BYTES = 256 * 1024
 
 
@@ -55,196 +56,309 @@ class BadRecord(Exception):
 
 
 @dataclass(frozen=True)
-class Address:
-    """Where a worker listens."""
-
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """The address as the beginning of a URL."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"https://{host}:{self.port}"
-
-
-def parse_address(text: str) -> Address:
-    """`host:port`, IPv6 hosts in brackets; raises `BadRecord`."""
-    host, _, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if bracketed:
-        host = host[1:-1]
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise BadRecord(f"{text[:80]!r} is no address: wanted host:port")
-    if not host or bracketed != (":" in host) or any(letter in host for letter in "/?#@% \\"):
-        raise BadRecord(f"{text[:80]!r} is no address: wanted host:port, IPv6 hosts in brackets")
-    return Address(host, int(port))
-
-
-@dataclass(frozen=True)
 class Worker:
-    """Where a worker is reached, checked: its key, the certificate that answers there, its addresses, best first."""
+    """Where a worker is reached, checked: its key, the certificate that answers there, its addresses, best first.
+
+    none_because: a code, why there is no address that can be used; others can still lead us to it.
+    """
 
     key: bytes
     version: int
     certificate: bytes
     addresses: tuple[Address, ...]
+    none_because: str = "no_address"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The worker answered over this path: the first time, or over a better one. reason: why this path."""
+
+    path: Path
+    reason: str
 
 
 def worker_of(envelope: Envelope, *, private_too: bool) -> Worker:
     """The worker that a peer record (context and signature checked) speaks of. Private addresses are left out unless
     the horde itself is on one, for they would lead into the requester's own network. Raises `BadRecord`."""
     record = open_document(envelope, PeerRecord)
-    addresses = tuple(parse_address(text) for text in record.addresses)
-    allowed = tuple(address for address in addresses if private_too or not _is_private(address.host))
-    if not allowed:
-        found = "private ones only" if addresses else "none"
-        raise BadRecord(f"a worker without an address that can be used here: it names {found}")
-    return Worker(envelope.key, record.version, record.certificate, allowed)
-
-
-class Pin(aiohttp.Fingerprint):
-    """The one certificate that may answer, in the one version of TLS that hides it from those in between."""
-
-    def check(self, transport: asyncio.Transport) -> None:
-        """Raise unless the other end is the right one. Nothing has been sent to it yet."""
-        super().check(transport)
-        connection = transport.get_extra_info("ssl_object")
-        if connection is None or connection.version() != "TLSv1.3":
-            transport.abort()
-            raise aiohttp.ClientConnectionError("the worker does not speak TLS 1.3")
-
-
-class PublicResolver(AbstractResolver):
-    """Resolves names, but to no private address: a worker must not lead requesters into their own network."""
-
-    def __init__(self) -> None:
-        self._inner = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """The addresses of `host`; raises `OSError` if there is none that is public."""
-        found = [result for result in await self._inner.resolve(host, port, family) if not _is_private(result["host"])]
-        if not found:
-            raise OSError(None, f"{host} leads to private addresses only")
-        return found
-
-    async def close(self) -> None:
-        """Nothing is held."""
-        await self._inner.close()
+    try:
+        addresses = tuple(parse_address(text) for text in record.addresses)
+    except BadAddress as error:
+        raise BadRecord(f"a peer record with what is no address: {error}") from error
+    allowed = tuple(address for address in addresses if private_too or not is_private(address.host))
+    none_because = "private_address" if addresses else "no_address"
+    return Worker(envelope.key, record.version, record.certificate, allowed, none_because)
 
 
 class StreamReader:
     """Opens streams. Whoever opens it closes it: use it as an async context manager.
 
-    private_too: private addresses are followed, for the horde is on one.
+    private_too: private addresses are followed, for the horde is on one. relays: by which relayed paths go, if any may.
     """
 
     def __init__(
         self,
         *,
         private_too: bool,
+        relays: RelayEnds | None = None,
         connect_seconds: float = CONNECT_SECONDS,
         silence_seconds: float = SILENCE_SECONDS,
         answer_seconds: float = ANSWER_SECONDS,
+        timing: Timing = TIMING,
     ) -> None:
         self.private_too = private_too
+        self.silence_seconds = silence_seconds
+        self._relays = relays
+        self._timing = timing
         self._connect_seconds = connect_seconds
         self._answer_seconds = answer_seconds
-        self._silence_seconds = silence_seconds
-        self._pins: dict[bytes, Pin] = {}
+        self._kept: deque[_Kept] = deque()
         self._session: aiohttp.ClientSession | None = None
+        self._ground: Ground | None = None
 
     async def __aenter__(self) -> StreamReader:
-        options: dict[str, Any] = {} if self.private_too else {"resolver": PublicResolver()}
+        connector = Connector(IDLE_SECONDS)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS, **options),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._connect_seconds, sock_read=self._silence_seconds
-            ),
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, sock_read=self.silence_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=CIMultiDict({"Accept-Encoding": "identity"}),
             read_bufsize=READ_BYTES,
             auto_decompress=False,
         )
+        names = resolver(private_too=self.private_too)
+        self._ground = Ground(
+            connector, self._relays, names, self._connect_seconds, self.private_too, timing=self._timing
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
+        if self._session is not None and self._ground is not None:
+            self._ground.connector.drop_all()
             await self._session.close()
 
-    async def read(self, worker: Worker, body: bytes, after: int) -> AsyncGenerator[frames.Frame | None, None]:
-        """Open the stream and yield None once the worker answered, then its frames, `Final` last. Ends with
-        `StreamBroken` in every other case; its reason is the worker's own code if it refused the opening."""
-        response = await self._open(worker, body, after)
-        async with response:
-            if response.status != 200:
-                raise await _refusal(response)
-            yield None
-            async for frame in self._frames(response):
-                yield frame
-                if isinstance(frame, frames.Final):
-                    await _to_the_end(response)
-                    return
-        raise StreamBroken("cut", "the stream ended before the result was whole")
+    async def read(
+        self, worker: Worker, body: bytes, after: int, guide: Guide | None = None, again: bytes = b""
+    ) -> AsyncGenerator[frames.Frame | Answered, None]:
+        """Open the stream and yield `Answered` once the worker answered, then its frames, `Final` last; `Answered`
+        again whenever a better path took over. Ends with `StreamBroken` in every other case; its reason is the worker's
+        own code if it refused the opening.
 
-    async def _open(self, worker: Worker, body: bytes, after: int) -> aiohttp.ClientResponse:
-        """The response of the first address at which the worker answers."""
+        guide: helps to find a path. again: the body with which the same stream is opened over a better path, `body` if
+        that serves.
+        """
+        assert self._ground is not None  # noqa: S101
+        async with contextlib.AsyncExitStack() as stack:
+            reading = None
+            if guide is None or not guide.relays_only:
+                reading = await self._open_kept(worker, body, after)
+            if reading is None:
+                race = Race(worker.addresses, worker.none_because, worker.certificate, self._ground, guide)
+                await stack.enter_async_context(race)
+                try:
+                    taken = await race.first()
+                except NoPath as error:
+                    raise StreamBroken(error.reason, str(error)) from error
+                response = await self.open(taken, body, after)
+                reading = _Reading(self, race, response, taken, after, again or body)
+            frames_of_it = await stack.enter_async_context(contextlib.aclosing(reading.read()))
+            async for item in frames_of_it:
+                yield item
+            if reading.taken.path is not Path.RELAYED:
+                self._keep(worker.certificate, reading.taken)
+
+    async def open(self, taken: Taken, body: bytes, after: int) -> aiohttp.ClientResponse:
+        """The worker's answer to an opening over this path; raises `StreamBroken`."""
         assert self._session is not None  # noqa: S101
-        failures: list[StreamBroken] = []
-        for address in worker.addresses:
-            try:
-                # The time-outs of aiohttp begin anew with every byte, also of a head that never ends.
-                async with asyncio.timeout(self._connect_seconds + self._answer_seconds):
-                    return await self._session.post(
-                        f"{address.url}/stream",
-                        params={"after": str(after)} if after >= 0 else {},
-                        data=body,
-                        ssl=self._pin(worker.certificate),
-                        allow_redirects=False,
-                    )
-            except aiohttp.ServerFingerprintMismatch:
-                text = f"{address.host}:{address.port} shows another certificate than the worker signed for"
-                failures.append(StreamBroken("wrong_certificate", text))
-            except (aiohttp.ClientError, OSError, ValueError) as error:  # a time-out is an OSError, a bad name no URL
-                reason = "timeout" if isinstance(error, TimeoutError) else "no_connection"
-                failures.append(
-                    StreamBroken(reason, f"{address.host}:{address.port}: {str(error) or 'no answer in time'}")
+        try:
+            # The time-outs of aiohttp begin anew with every byte, also of a head that never ends.
+            async with asyncio.timeout(self._answer_seconds):
+                # Not https: what is called so stands already, and is TLS.
+                response = await self._session.post(
+                    f"http://{taken.name}/stream",
+                    params={"after": str(after)} if after >= 0 else {},
+                    data=body,
+                    allow_redirects=False,
                 )
-        first = failures[0]
-        raise StreamBroken(first.reason, "; ".join(str(failure) for failure in failures))
+        except (aiohttp.ClientError, OSError) as error:  # a time-out is an OSError
+            reason = "timeout" if isinstance(error, TimeoutError) else "no_connection"
+            text = f"{taken.reason}: {str(error) or 'no answer in time'}"
+            raise StreamBroken(reason, text) from error
+        if response.status != 200:
+            async with response:
+                raise await _refusal(response)
+        return response
 
-    async def _frames(self, response: aiohttp.ClientResponse) -> AsyncGenerator[frames.Frame, None]:
+    async def _open_kept(self, worker: Worker, body: bytes, after: int) -> _Reading | None:
+        """Over a connection that served before, if there is one."""
+        while (taken := self._take_kept(worker.certificate)) is not None:
+            try:
+                return _Reading(self, None, await self.open(taken, body, after), taken, after, body)
+            except StreamBroken as error:
+                # It may have ended meanwhile; an opening that was lost with it does no harm to the next one.
+                if not isinstance(error.__cause__, aiohttp.ClientError):
+                    raise
+        return None
+
+    def _keep(self, certificate: bytes, taken: Taken) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._kept and (len(self._kept) >= MAX_KEPT or self._kept[0].since < now - IDLE_SECONDS):
+            self._kept.popleft()
+        self._kept.append(_Kept(certificate, taken, now))
+
+    def _take_kept(self, certificate: bytes) -> Taken | None:
+        for kept in reversed(self._kept):  # the one that was used last has ended least likely
+            if kept.certificate == certificate:
+                self._kept.remove(kept)
+                return kept.taken
+        return None
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A connection that can serve again. certificate: whose; since: on the loop's clock."""
+
+    certificate: bytes
+    taken: Taken
+    since: float
+
+
+class _Reading:
+    """One stream, over one path after the other, each better than the one before: every numbered frame once.
+
+    taken: the path that is read from. again: the body that opens the same stream once more.
+    """
+
+    def __init__(
+        self,
+        streams: StreamReader,
+        race: Race | None,
+        response: aiohttp.ClientResponse,
+        taken: Taken,
+        after: int,
+        again: bytes,
+    ) -> None:
+        self.taken = taken
+        self._streams = streams
+        self._race = race
+        self._response = response
+        self._last = after
+        self._again = again
+        self._skip = -1
+        self._opening: asyncio.Task[tuple[Taken, aiohttp.ClientResponse] | None] | None = None
+        self._waiting: asyncio.Timeout | None = None
+        if race is not None:
+            race.on_better = self._open_better
+            self._open_better()
+
+    async def read(self) -> AsyncGenerator[frames.Frame | Answered, None]:
+        """As `StreamReader.read`."""
+        try:
+            yield Answered(self.taken.path, self.taken.reason)
+            while True:
+                async with contextlib.aclosing(self._read_on()) as here:
+                    async for frame in here:
+                        yield frame
+                        if isinstance(frame, frames.Final):
+                            await _to_the_end(self._response)
+                            return
+                if not await self._take_over():
+                    raise StreamBroken("cut", "the stream ended before the result was whole")
+                yield Answered(self.taken.path, self.taken.reason)
+        finally:
+            await self._end()
+
+    async def _read_on(self) -> AsyncGenerator[frames.Frame, None]:
+        """Frames of the present path until it ends, or a better one can take over."""
         reader = frames.FrameReader()
-        clock = asyncio.get_running_loop().time
-        silent_at = clock() + self._silence_seconds
+        clock, silence = asyncio.get_running_loop().time, self._streams.silence_seconds
+        silent_at = clock() + silence
+        broken: StreamBroken
         try:
             # Bytes alone are no sign of life: frames are.
-            while data := await _read_before(silent_at, response.content):
+            while data := await self._read_before(silent_at):
                 for frame in reader.feed(data):
-                    yield frame
-                    silent_at = clock() + self._silence_seconds
+                    if self._is_new(frame):
+                        yield frame
+                    silent_at = clock() + silence
+                if self._can_take_over:
+                    return
+            return
         except (Malformed, TooLarge) as error:
             raise StreamBroken("malformed", str(error)) from error
-        except TimeoutError as error:
-            text = f"no sign of life from the worker for {self._silence_seconds:g} seconds"
-            raise StreamBroken("silent", text) from error
+        except TimeoutError:
+            if self._can_take_over:
+                return
+            broken = StreamBroken("silent", f"no sign of life from the worker for {silence:g} seconds")
         except (aiohttp.ClientError, OSError) as error:
-            raise StreamBroken("cut", f"the stream was cut: {error}") from error
+            broken = StreamBroken("cut", f"the stream was cut: {error}")
+        if self._opening is None or await asyncio.shield(self._opening) is None:
+            raise broken
 
-    def _pin(self, certificate: bytes) -> Pin:
-        pin = self._pins.pop(certificate, None) or Pin(certificate)
-        self._pins[certificate] = pin  # the newest last
-        if len(self._pins) > MAX_PINS:
-            del self._pins[next(iter(self._pins))]
-        return pin
+    async def _read_before(self, moment: float) -> bytes:
+        """What has come, nothing at the end; raises `TimeoutError` at this moment of the loop's clock, and as soon as a
+        better path can take over."""
+        async with asyncio.timeout_at(
+            moment
+        ) as self._waiting:  # and not `wait_for`, which starts a task for every read
+            return await self._response.content.readany()
 
+    def _is_new(self, frame: frames.Frame) -> bool:
+        """Whether no other path has brought this frame."""
+        if not isinstance(frame, frames.Numbered):
+            return True
+        if frame.number <= self._skip:
+            return False
+        self._last = max(self._last, frame.number)
+        return True
 
-async def _read_before(moment: float, content: aiohttp.StreamReader) -> bytes:
-    """What has come, nothing at the end; raises `TimeoutError` at this moment of the loop's clock."""
-    async with asyncio.timeout_at(moment):  # and not `wait_for`, which starts a task for every read
-        return await content.readany()
+    # Better paths
+
+    def _open_better(self) -> None:
+        """The race has a better path: open the stream there too, and read on here meanwhile."""
+        if self._race is None or (self._opening is not None and not self._opening.done()):
+            return
+        if (taken := self._race.take_better()) is not None:
+            self._opening = asyncio.get_running_loop().create_task(self._open(taken))
+            self._opening.add_done_callback(self._opened)
+
+    async def _open(self, taken: Taken) -> tuple[Taken, aiohttp.ClientResponse] | None:
+        try:
+            return taken, await self._streams.open(taken, self._again, self._last)
+        except StreamBroken:
+            return None  # it was not better after all
+
+    def _opened(self, opening: asyncio.Task[tuple[Taken, aiohttp.ClientResponse] | None]) -> None:
+        if self._can_take_over and self._waiting is not None:
+            with contextlib.suppress(RuntimeError):  # nobody waits just now, and who reads on looks for itself
+                self._waiting.reschedule(0)
+        elif not opening.cancelled():
+            self._open_better()
+
+    @property
+    def _can_take_over(self) -> bool:
+        opening = self._opening
+        return opening is not None and opening.done() and not opening.cancelled() and opening.result() is not None
+
+    async def _take_over(self) -> bool:
+        """Read from the better path from now on, if it stands."""
+        opened = await asyncio.shield(self._opening) if self._opening is not None else None
+        if opened is None:
+            return False
+        self._response.close()
+        self.taken, self._response = opened
+        self._opening = None
+        self._skip = self._last
+        self._open_better()
+        return True
+
+    async def _end(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            for outcome in await asyncio.gather(self._opening, return_exceptions=True):
+                if isinstance(outcome, tuple):
+                    outcome[1].close()
+        self._response.close()
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> StreamBroken:
@@ -267,12 +381,3 @@ async def _to_the_end(response: aiohttp.ClientResponse) -> None:
     with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
         async with asyncio.timeout(END_SECONDS):
             await response.content.read(1)
-
-
-def _is_private(host: str) -> bool:
-    """As `is_private_host`, also of an IPv4 address in IPv6's clothes."""
-    with contextlib.suppress(ValueError):
-        address = ipaddress.ip_address(host)
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            return is_private_host(str(address.ipv4_mapped))
-    return is_private_host(host)

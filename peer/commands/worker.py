@@ -198,13 +198,13 @@ def _listening(text: str) -> tuple[str, int]:
 
 def _check_addresses(addresses: tuple[str, ...]) -> None:
     """Refuse what no requester could connect to; they read the port that we listen on where none is named."""
+    from peer.paths.addresses import BadAddress, parse_address
     from peer.peer_record import with_port
-    from peer.stream_reader import BadRecord, parse_address
 
     for address in addresses:
         try:
             parse_address(with_port(address, 1))
-        except BadRecord as error:
+        except BadAddress as error:
             raise click.UsageError(f"--address {address}: wanted HOST or HOST:PORT, IPv6 hosts in brackets") from error
 
 

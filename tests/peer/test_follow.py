@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from peer import events, follow
 from peer.follow import MAX_FIRST_TRIES, MAX_TRIES, Asked, Follow, FrameCame, LeaseCame, Opened, State, StreamEnded
+from peer.paths.choice import Path
 from protocol import frames, messages
 from protocol.digests import Artifact, output_digest
 from protocol.documents import Lease, Request
@@ -131,7 +132,7 @@ def test_a_lease_opens_the_stream_from_its_beginning_with_the_private_part() -> 
 def test_a_whole_picture_is_shown_acknowledged_and_settled() -> None:
     scene = Scene()
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
 
     done = scene.picture()
     [acknowledge] = only(done, follow.Acknowledge)
@@ -206,7 +207,7 @@ def test_a_partial_result_after_a_cancel_is_acknowledged() -> None:
 def test_after_a_cut_reading_goes_on_behind_the_last_frame_without_the_private_part() -> None:
     scene = Scene(TEXT)
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
     scene.text("one ", "two ")
 
     [opening] = scene.cut()
@@ -217,7 +218,7 @@ def test_after_a_cut_reading_goes_on_behind_the_last_frame_without_the_private_p
 def test_a_worker_that_lost_the_private_part_gets_it_again() -> None:
     scene = Scene(TEXT)
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
 
     [opening] = scene.cut("private_part_missing")
 
@@ -239,7 +240,7 @@ def test_a_worker_that_cannot_be_reached_is_told_of_in_time() -> None:
 def test_tries_count_only_in_a_row() -> None:
     scene = Scene(TEXT)
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
 
     for number in range(3 * MAX_TRIES):
         assert only(scene.cut(), follow.Open)
@@ -253,7 +254,7 @@ def test_tries_count_only_in_a_row() -> None:
 def test_progress_counts_as_something_new_only_if_it_is() -> None:
     scene = Scene()
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
 
     for _ in range(MAX_TRIES - 1):
         assert only(scene.cut(), follow.Open)
@@ -269,7 +270,7 @@ def test_progress_counts_as_something_new_only_if_it_is() -> None:
 def test_nothing_is_opened_after_the_deadline() -> None:
     scene = Scene()
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
     scene.now = NOW + 10 * MINUTE
 
     assert only(scene.cut(), follow.TellUnreachable)
@@ -279,7 +280,7 @@ def test_nothing_is_opened_after_the_deadline() -> None:
 def test_an_answer_that_would_stay_the_same_is_not_asked_for_again(reason: str) -> None:
     scene = Scene()
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
 
     assert only(scene.cut(reason), follow.TellUnreachable)
 
@@ -289,7 +290,7 @@ def test_delays_grow_and_stay_below_a_bound() -> None:
     for seed in range(200):
         scene = Scene(TEXT, seed=seed)
         scene.leased()
-        scene.happens(Opened(1))
+        scene.happens(Opened(1, Path.DIRECT, "because"))
         delays += [only(scene.cut(), follow.Open)[0].delay_ms for _ in range(MAX_TRIES - 1)]
 
     assert max(delays) <= follow.MAX_DELAY_MS
@@ -349,12 +350,12 @@ def test_a_lease_that_comes_again_while_it_is_read_changes_nothing() -> None:
 def test_the_next_worker_goes_on_from_the_text_that_was_shown_and_all_of_it_is_acknowledged() -> None:
     scene = Scene(TEXT)
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
     scene.text("The sky ", "is ")
     scene.requeued()
 
     [_, _, opening] = scene.leased(2, a_key(50))
-    scene.happens(Opened(2))
+    scene.happens(Opened(2, Path.DIRECT, "because"))
     scene.text("blue.", attempt=2)
     done = scene.final(1, [text_artifact("The sky is blue.")], attempt=2, worker=a_key(50))
 
@@ -367,12 +368,12 @@ def test_the_next_worker_goes_on_from_the_text_that_was_shown_and_all_of_it_is_a
 def test_where_no_engine_can_go_on_the_text_begins_anew_and_only_the_new_one_is_acknowledged() -> None:
     scene = Scene(TEXT)
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
     scene.text("The sky ")
     scene.leased(2, a_key(50))
 
     [restarted, opening] = scene.cut("prefix_unsupported", attempt=2)
-    scene.happens(Opened(2))
+    scene.happens(Opened(2, Path.DIRECT, "because"))
     scene.text("Blue.", attempt=2)
     done = scene.final(1, [text_artifact("Blue.")], attempt=2, worker=a_key(50))
 
@@ -399,7 +400,7 @@ def test_a_worker_cannot_make_us_begin_anew_for_ever() -> None:
 def test_a_stream_that_flows_is_read_on_after_its_attempt_was_taken_back() -> None:
     scene = Scene()
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
 
     scene.requeued()
     done = scene.picture()
@@ -410,7 +411,7 @@ def test_a_stream_that_flows_is_read_on_after_its_attempt_was_taken_back() -> No
 def test_a_stream_that_breaks_after_its_attempt_was_taken_back_is_let_go() -> None:
     scene = Scene()
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
     scene.requeued()
 
     assert scene.cut() == []
@@ -420,7 +421,7 @@ def test_a_stream_that_breaks_after_its_attempt_was_taken_back_is_let_go() -> No
 def test_an_attempt_that_was_taken_back_counts_again_if_its_lease_comes_again() -> None:
     scene = Scene()
     scene.leased()
-    scene.happens(Opened(1))
+    scene.happens(Opened(1, Path.DIRECT, "because"))
     scene.requeued()
     scene.cut()
 
@@ -546,7 +547,7 @@ EVERY_INPUT: list[follow.Input] = [
     follow.SettlementCame(a_settlement(), signed(a_settlement())),
     follow.StatementRefused("fenced", "too late"),
     follow.PatienceOver(1),
-    Opened(1),
+    Opened(1, Path.DIRECT, "because"),
     FrameCame(1, frames.Alive()),
     StreamEnded(1, "cut", "it broke"),
 ]

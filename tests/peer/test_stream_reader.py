@@ -11,16 +11,9 @@ from aiohttp import web
 from aiohttp.test_utils import unused_port
 
 from peer.certificate import Certificate, fresh_certificate
-from peer.stream_reader import (
-    Address,
-    BadRecord,
-    PublicResolver,
-    StreamBroken,
-    StreamReader,
-    Worker,
-    parse_address,
-    worker_of,
-)
+from peer.paths.addresses import Address, BadAddress, PublicResolver, parse_address
+from peer.paths.choice import Path as Way
+from peer.stream_reader import Answered, BadRecord, StreamBroken, StreamReader, Worker, worker_of
 from protocol import frames
 from tests.support.builders import WORKER, a_digest, a_peer_record, a_salt, signed
 
@@ -89,7 +82,7 @@ def refuses(status: int, body: bytes) -> Script:
 
 async def read(
     reader: StreamReader, worker: Worker, body: bytes = b"opening", after: int = -1
-) -> list[frames.Frame | None]:
+) -> list[frames.Frame | Answered]:
     return [frame async for frame in reader.read(worker, body, after)]
 
 
@@ -106,7 +99,7 @@ async def test_frames_come_in_their_order_behind_the_answer(reader: StreamReader
     async with serving(WHOLE, tmp_path) as server:
         found = await read(reader, server.worker(), b"the opening")
 
-    assert found == [None, TEXT, frames.Alive(), FINAL]
+    assert found == [Answered(Way.DIRECT, f"direct 127.0.0.1:{server.port}"), TEXT, frames.Alive(), FINAL]
     assert server.bodies == [b"the opening"]
     assert "after" not in server.requests[0].query
 
@@ -267,17 +260,17 @@ async def test_a_worker_that_says_nothing_at_all_is_silent(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "text, host, port, url",
+    "text, host, port",
     [
-        ("example.org:443", "example.org", 443, "https://example.org:443"),
-        ("192.0.2.1:8443", "192.0.2.1", 8443, "https://192.0.2.1:8443"),
-        ("[2001:db8::1]:9", "2001:db8::1", 9, "https://[2001:db8::1]:9"),
+        ("example.org:443", "example.org", 443),
+        ("192.0.2.1:8443", "192.0.2.1", 8443),
+        ("[2001:db8::1]:9", "2001:db8::1", 9),
     ],
 )
-def test_addresses_are_read(text: str, host: str, port: int, url: str) -> None:
+def test_addresses_are_read(text: str, host: str, port: int) -> None:
     address = parse_address(text)
 
-    assert (address.host, address.port, address.url) == (host, port, url)
+    assert (address.host, address.port, str(address)) == (host, port, text)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +281,7 @@ def test_addresses_are_read(text: str, host: str, port: int, url: str) -> None:
     ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(BadRecord):
+    with pytest.raises(BadAddress):
         parse_address(text)
 
 
@@ -299,8 +292,8 @@ PRIVATE = ("127.0.0.1:1", "10.0.0.1:1", "192.168.1.1:1", "[::1]:1", "[fe80::1]:1
 def test_private_addresses_are_followed_only_in_a_private_horde(address: str) -> None:
     record = signed(a_peer_record((address,)))
 
-    with pytest.raises(BadRecord, match="private"):
-        worker_of(record, private_too=False)
+    worker = worker_of(record, private_too=False)
+    assert (worker.addresses, worker.none_because) == ((), "private_address")
     assert len(worker_of(record, private_too=True).addresses) == 1
 
 
@@ -310,9 +303,16 @@ def test_of_several_addresses_the_public_ones_stay() -> None:
     assert worker_of(record, private_too=False).addresses == (Address("example.org", 2),)
 
 
-def test_a_record_without_addresses_is_of_no_use() -> None:
+def test_a_record_without_addresses_still_says_which_certificate_to_expect() -> None:
+    worker = worker_of(signed(a_peer_record(())), private_too=True)
+
+    assert (worker.addresses, worker.none_because) == ((), "no_address")
+    assert worker.certificate == a_peer_record(()).certificate
+
+
+def test_a_record_with_what_is_no_address_is_refused() -> None:
     with pytest.raises(BadRecord):
-        worker_of(signed(a_peer_record(())), private_too=True)
+        worker_of(signed(a_peer_record(("no address",))), private_too=True)
 
 
 async def test_a_name_that_leads_to_a_private_address_is_not_followed(tmp_path: Path) -> None:

@@ -1,0 +1,313 @@
+"""The race for a path to a worker: what `peer.paths.choice` decides, on sockets and tasks.
+
+The first path is waited for; a better one that comes later is shown in `better`, as long as the race is not over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp.abc import AbstractResolver
+
+from peer.paths.addresses import Address, dial
+from peer.paths.choice import TIMING, Ask, Choice, Drop, Effect, GiveUp, Path, Timing, Try, Use, Way
+from peer.paths.connector import Connector, WrongCertificate
+from peer.paths.punch import Meeting, NoMeeting, Punching
+from peer.paths.relay_end import NotRelayed, RelayEnds, Ticket, Tracker, check_ticket
+from protocol.errors import Refusal
+from protocol.keys import SigningKey
+from protocol.messages import AskPaths, Meet, Paths, Punch, Refused
+
+Said = Meet | Punch | Paths
+
+log = logging.getLogger(__name__)
+
+
+class NoPath(Exception):
+    """No way leads to the worker. reason: a code; the text says what was tried."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A path that stands. name: of its connection. reason: why this one, for people."""
+
+    path: Path
+    name: str
+    reason: str
+
+
+@dataclass
+class Guide:
+    """The tracker's help for one attempt. attempt: job and number. key: the job key. say: a session message, None if it
+    cannot be sent now. now: the tracker's clock. tracker: how it is reached."""
+
+    attempt: tuple[bytes, int]
+    key: SigningKey
+    root: bytes
+    serving: Callable[[], bytes | None]
+    say: Callable[[AskPaths], Awaitable[bytes | None]]
+    now: Callable[[], int]
+    tracker: Tracker
+    relays_only: bool = False
+    asked: bytes | None = None
+    _listener: Callable[[Said | Refused], None] | None = None
+
+    def told(self, message: Said) -> None:
+        """The tracker says something about this attempt; nobody hears it but a race that is under way."""
+        if self._listener is not None and (message.job, message.attempt) == self.attempt:
+            self._listener(message)
+
+    def refused(self, message: Refused) -> bool:
+        """The tracker refuses something; whether it was our question."""
+        if self.asked is None or message.about != self.asked:
+            return False
+        if self._listener is not None:
+            self._listener(message)
+        return True
+
+    def listen(self, listener: Callable[[Said | Refused], None] | None) -> None:
+        """From now on this one hears what is said."""
+        self._listener = listener
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all races of a requester share. relays: None where nothing is relayed. connect_seconds: for each
+    connection, and again for its handshake."""
+
+    connector: Connector
+    relays: RelayEnds | None
+    resolver: AbstractResolver
+    connect_seconds: float
+    private_too: bool
+    timing: Timing = TIMING
+
+
+@dataclass(eq=False)
+class _Run:
+    """One way under way. name: of its connection, once that stands."""
+
+    task: asyncio.Task[None] | None = None
+    name: str = ""
+    punching: Punching | None = None
+
+
+class Race:
+    """One race, from entering to leaving its context. guide: None where nobody can help."""
+
+    def __init__(
+        self, addresses: Sequence[Address], none_because: str, certificate: bytes, ground: Ground, guide: Guide | None
+    ) -> None:
+        self.better: Taken | None = None
+        #: Called when there is a better path.
+        self.on_better: Callable[[], None] = _nothing
+        self._addresses = addresses
+        self._certificate = certificate
+        self._ground = ground
+        self._guide = guide
+        self._choice = Choice(
+            [str(address) for address in addresses],
+            none_because,
+            helped=guide is not None,
+            relays_only=guide is not None and guide.relays_only,
+            timing=ground.timing,
+        )
+        self._runs: dict[Way, _Run] = {}
+        self._tickets: list[Ticket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._first: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._meeting: Meet | None = None
+
+    async def __aenter__(self) -> Race:
+        if self._guide is not None:
+            self._guide.listen(self._heard)
+        self._carry_out(self._choice.begin(self._clock()))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._guide is not None:
+            self._guide.listen(None)
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for run in self._runs.values():
+            self._ground.connector.drop(run.name)
+        if self._first.done() and not self._first.cancelled():
+            self._first.exception()  # heard of, also where nobody waited for it
+        self._first.cancel()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing better can come any more."""
+        return self._choice.is_over and self.better is None
+
+    async def first(self) -> Taken:
+        """The first path that stands; raises `NoPath`."""
+        return await self._first
+
+    def take_better(self) -> Taken | None:
+        """The better path, if there is one: it is the caller's from now on."""
+        taken, self.better = self.better, None
+        return taken
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Try(way):
+                    self._runs[way] = run = _Run()
+                    run.task = self._spawn(self._try(way, run))
+                case Ask(reason):
+                    _ = self._spawn(self._ask(reason))
+                case Use(way, reason):
+                    self._use(Taken(way.path, self._runs[way].name, reason))
+                case Drop(way):
+                    run = self._runs[way]
+                    if run.task is not None and run.task is not asyncio.current_task():
+                        run.task.cancel()
+                    self._ground.connector.drop(run.name)
+                case GiveUp(reason, text):
+                    if not self._first.done():
+                        self._first.set_exception(NoPath(reason, text))
+        self._set_timer()
+
+    def _use(self, taken: Taken) -> None:
+        if not self._first.done():
+            self._first.set_result(taken)
+            return
+        if self.better is not None:
+            self._ground.connector.drop(self.better.name)
+        self.better = taken
+        self.on_better()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if (wake := self._choice.wake) is not None:
+            delay = max(0, wake - self._clock()) / 1000
+            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._carry_out(self._choice.tick(self._clock()))
+
+    # The tracker
+
+    async def _ask(self, reason: str) -> None:
+        guide = self._guide
+        assert guide is not None  # noqa: S101 (else nothing is asked)
+        job, attempt = guide.attempt
+        message = AskPaths(job=job, attempt=attempt, relays_only=guide.relays_only, reason=reason[:40])
+        guide.asked = await guide.say(message)
+        if guide.asked is None:
+            text = "the tracker, which could name another path, cannot be reached now"
+            self._carry_out(self._choice.not_asked("no_path", text))
+
+    def _heard(self, message: Said | Refused) -> None:
+        now = self._clock()
+        match message:
+            case Refused():
+                self._carry_out(self._choice.not_asked(message.code, f"the tracker: {message.text}"))
+            case Meet():
+                self._meeting = message
+                self._carry_out(self._choice.meeting(now))
+            case Punch():
+                for run in self._runs.values():
+                    if run.punching is not None:
+                        run.punching.told(message)
+            case Paths():
+                before, reason = len(self._tickets), message.reason
+                for raw in message.tickets:
+                    try:
+                        self._tickets.append(self._checked(raw))
+                    except Refusal as error:
+                        log.warning("a relay ticket that cannot be used: %s", error.text)
+                        reason = error.code
+                names = [ticket.name for ticket in self._tickets[before:]]
+                self._carry_out(self._choice.relays(names, reason, now))
+
+    def _checked(self, raw: bytes) -> Ticket:
+        guide = self._guide
+        assert guide is not None  # noqa: S101 (it passed the message on)
+        return check_ticket(
+            raw,
+            root=guide.root,
+            serving=guide.serving(),
+            me=guide.key.public,
+            attempt=guide.attempt,
+            now=guide.now(),
+        )
+
+    # The ways
+
+    async def _try(self, way: Way, run: _Run) -> None:
+        try:
+            connection = await self._connected(way, run)
+            run.name = await self._ground.connector.connect_over(
+                connection, self._certificate, self._ground.connect_seconds
+            )
+        except (NoMeeting, NotRelayed) as error:
+            effects = self._choice.failed(way, error.reason, str(error), self._clock())
+        except WrongCertificate as error:
+            effects = self._choice.failed(way, "wrong_certificate", str(error), self._clock())
+        except (OSError, ValueError) as error:  # a name that cannot be one is a ValueError
+            reason, text = "no_connection", str(error) or type(error).__name__
+            if isinstance(error, TimeoutError):
+                reason, text = "timeout", "no answer in time"
+            effects = self._choice.failed(way, reason, text, self._clock())
+        else:
+            effects = self._choice.stands(way, self._clock())
+        self._carry_out(effects)
+
+    async def _connected(self, way: Way, run: _Run) -> socket.socket:
+        match way.path:
+            case Path.DIRECT:
+                async with asyncio.timeout(self._ground.connect_seconds):
+                    return await dial(self._addresses[way.number], self._ground.resolver)
+            case Path.PUNCHED:
+                return await self._punched(run)
+            case Path.RELAYED:
+                guide, relays = self._guide, self._ground.relays
+                assert guide is not None  # noqa: S101 (it brought the ticket)
+                if relays is None:
+                    raise NotRelayed("no_path", "nothing is relayed here")
+                return await relays.join(self._tickets[way.number], guide.key, guide.root)
+
+    async def _punched(self, run: _Run) -> socket.socket:
+        guide, meet = self._guide, self._meeting
+        assert guide is not None  # noqa: S101 (it brought the message)
+        assert meet is not None  # noqa: S101
+        tracker = guide.tracker
+        run.punching = Punching(Meeting(tracker.url, tracker.tls, meet.token, self._ground.private_too, meet.tries))
+        connection, _ = await run.punching.connect()
+        return connection
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._first.done():
+            self._first.set_exception(error)
+
+    def _clock(self) -> int:
+        return int(asyncio.get_running_loop().time() * 1000)
+
+
+def _nothing() -> None:
+    pass
