@@ -38,9 +38,11 @@ async def until(condition: Callable[[], Any], what: str, patience_s: float = PAT
         raise AssertionError(what) from None
 
 
-async def run(*arguments: str, code: int = 0, stdin: bytes = b"") -> str:
-    """Run `python -m ...` to its end, which has to be with this code; its standard output."""
+async def run(*arguments: str, code: int = 0, stdin: bytes = b"", prefix: Sequence[str] = ()) -> str:
+    """Run `python -m ...`, behind the words of `prefix`, to its end, which has to be with this code; its standard
+    output."""
     process = await asyncio.create_subprocess_exec(
+        *prefix,
         sys.executable,
         "-m",
         *arguments,
@@ -64,12 +66,20 @@ class Process:
         self.output = output
 
     @classmethod
-    async def start(cls, name: str, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Process:
-        """Start `python -m ...` in a process group of its own."""
+    async def start(
+        cls,
+        name: str,
+        folder: Path,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> Process:
+        """Start `python -m ...`, behind the words of `prefix`, in a process group of its own."""
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / f"{name}.out"
         with output.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
+                *prefix,
                 sys.executable,
                 "-m",
                 *arguments,
@@ -161,13 +171,7 @@ class Horde:
 
     def add_rules(self, rules: str) -> None:
         """Replace values in horde.toml: lines `table.key = value`."""
-        path = self.tracker_folder / "horde.toml"
-        lines = path.read_text("utf-8").splitlines()
-        for rule in filter(str.strip, rules.splitlines()):
-            name, value = (part.strip() for part in rule.split("=", 1))
-            table, key = name.rsplit(".", 1)
-            lines = _set(lines, table, key, value)
-        path.write_text("\n".join(lines) + "\n", "utf-8")
+        add_rules(self.tracker_folder, rules)
 
     async def run(self, *arguments: str, code: int = 0, stdin: bytes = b"") -> str:
         """Run a command to its end; its standard output."""
@@ -248,6 +252,17 @@ class Horde:
         text = await self.run("tracker", "audit", str(self.tracker_folder), "--json", *arguments, code=code)
         report: dict[str, Any] = json.loads(text)
         return report
+
+
+def add_rules(tracker_folder: Path, rules: str) -> None:
+    """Replace values in the horde.toml of this folder: lines `table.key = value`."""
+    path = tracker_folder / "horde.toml"
+    lines = path.read_text("utf-8").splitlines()
+    for rule in filter(str.strip, rules.splitlines()):
+        name, value = (part.strip() for part in rule.split("=", 1))
+        table, key = name.rsplit(".", 1)
+        lines = _set(lines, table, key, value)
+    path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def _set(lines: Sequence[str], table: str, key: str, value: str) -> list[str]:
