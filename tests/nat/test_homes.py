@@ -52,6 +52,7 @@ async def test_a_port_looks_the_same_to_everybody_unless_the_router_is_symmetric
     assert (ends[0] == ends[1]) == (kind is not Kind.SYMMETRIC)
 
 
+@pytest.mark.ci_slow
 async def test_a_hole_is_punched_exactly_where_the_table_of_paths_says_so(
     network: Network, record_property: Any
 ) -> None:

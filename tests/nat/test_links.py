@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.skipif(not can_make_namespaces(), reason=NO_NAMESPACES
 HOME = "home"
 
 
+@pytest.mark.ci_slow
 def test_rate_loss_and_delay_are_what_was_asked_for(tmp_path: Path, record_property: Any) -> None:
     told = []
 
