@@ -38,7 +38,7 @@ PATIENCE_S = 45.0
 
 @dataclass
 class Asked:
-    """A picture that was asked for, and what was heard of it. code: with which the command ended."""
+    """A picture or a text that was asked for, and what was heard of it. code: with which the command ended."""
 
     process: Process
     file: Path
@@ -59,20 +59,19 @@ class Asked:
         return await self.process.line(lambda line: line.get("event") == name, PATIENCE_S)
 
     async def finished(self) -> Asked:
-        """Wait for its end; fails unless a whole picture was saved, signed for, acknowledged and settled."""
+        """Wait for its end; fails unless the whole was saved, signed for, acknowledged and settled."""
         try:
             async with asyncio.timeout(PATIENCE_S):
                 self.code = await self.process.process.wait()
         except TimeoutError:
             self.process.process.send_signal(signal.SIGINT)
             await self.process.end()
-            raise AssertionError(f"no picture came:\n{self.process.text()[-4000:]}") from None
+            raise AssertionError(f"it did not come:\n{self.process.text()[-4000:]}") from None
         assert self.code == 0, self.process.text()[-4000:]
         [result] = self.process.lines()[-1]["results"]
         content = self.file.read_bytes()
         assert result["settled"] is True
         assert result["sha256"] == hashlib.sha256(content).hexdigest()
-        assert content.startswith(b"\x89PNG")
         verified = verify_file(self.file, Evidence(self.home.results_folder))
         assert verified.sha256.hex() == result["sha256"]
         return self
@@ -129,22 +128,42 @@ class StreetHorde:
         await until(lambda: worker.process.returncode is not None or self._is_tested(), f"{place}: is it reached?")
         return worker
 
+    async def relay(self, place: str) -> Process:
+        """Start a peer there that does nothing but relay, and wait until the horde has it."""
+        home = self.home(f"relay {place}")
+        home.key()
+        home.join(self.link)
+        at = ("--home", str(home.folder), "--json", "--insecure")
+        relay = await Process.start(
+            f"relay {place}", self.folder, "peer", "relay", *at, prefix=self.network.prefix(place)
+        )
+        self.processes.append(relay)
+        await relay.line(lambda line: line.get("event") == "reached")
+        return relay
+
     def _is_tested(self) -> bool:
         """Whether the tracker has tried to reach every worker."""
         return not self.scrape().get("reach", {}).get("untested", 0)
 
-    async def ask(self, place: str, model: str, *arguments: str, prompt: str = "a red circle") -> Asked:
+    async def picture(self, place: str, model: str, *arguments: str, prompt: str = "a red circle") -> Asked:
         """Ask for a picture from there, small unless the arguments say otherwise."""
+        small = () if "--width" in arguments else ("--width", "64", "--height", "64", "--steps", "5")
+        return await self._ask(place, "image", prompt, model, *small, *arguments)
+
+    async def text(self, place: str, model: str, *arguments: str, prompt: str = "say something") -> Asked:
+        """Ask for a text from there."""
+        return await self._ask(place, "text", prompt, model, *arguments)
+
+    async def _ask(self, place: str, command: str, prompt: str, model: str, *arguments: str) -> Asked:
         home = self.home(f"requester {place}")
         home.key()
         home.join(self.link)
         self.asked += 1
-        name = f"picture {self.asked}"
-        file = self.folder / f"{name}.png"
-        words = ("--home", str(home.folder), "--json", "--insecure", "--model", model, "-o", str(file), *arguments)
-        small = () if "--width" in arguments else ("--width", "64", "--height", "64", "--steps", "5")
+        file = self.folder / f"{command} {self.asked}"
         process = await Process.start(
-            name, self.folder, "peer", "image", prompt, *words, *small, prefix=self.network.prefix(place)
+            *(file.name, self.folder, "peer", command, prompt, "--home", str(home.folder), "--json", "--insecure"),
+            *("--model", model, "-o", str(file), *arguments),
+            prefix=self.network.prefix(place),
         )
         self.processes.append(process)
         return Asked(process, file, home)

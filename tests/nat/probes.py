@@ -196,3 +196,18 @@ async def _exchange(one: socket.socket, other: socket.socket) -> None:
         await loop.sock_sendall(speaker, b"hello")
         if await loop.sock_recv(hearer, 16) != b"hello":
             raise ConnectionError("these two are not connected with each other")
+
+
+async def say(network: Network, speaker: str, hearer: str, content: bytes) -> None:
+    """Send this over plain TCP from one machine to another, until it has arrived whole."""
+    loop = asyncio.get_running_loop()
+    with listener(network[hearer], 4) as waiting, open_socket(network[speaker], 4) as own:
+        await loop.sock_connect(own, (network[hearer].outer4, port_of(waiting)))
+        others, _ = await loop.sock_accept(waiting)
+        with others:
+            others.setblocking(False)
+            sending = asyncio.ensure_future(loop.sock_sendall(own, content))
+            left = len(content)
+            while left:
+                left -= len(await loop.sock_recv(others, 65_536))
+            await sending

@@ -68,8 +68,9 @@ async def test_a_picture_comes_over_the_expected_path(horde: StreetHorde, worker
     if worker_at(worker) not in horde.workers:
         await horde.worker(worker_at(worker), "--dry-run", f"image:model={model_of(worker)},step_ms=50")
 
-    asked = await (await horde.ask(requester_at(requester), model_of(worker))).finished()
+    asked = await (await horde.picture(requester_at(requester), model_of(worker))).finished()
 
+    assert asked.file.read_bytes().startswith(b"\x89PNG")
     FOUND[worker, requester] = asked.paths[-1] if asked.paths else "unknown"
     assert FOUND[worker, requester] == EXPECTED[worker, requester], asked.events("path")
 
@@ -88,6 +89,6 @@ async def test_a_picture_of_the_real_engine_comes_punched(horde: StreetHorde) ->
         await horde.workers.pop(worker_at(where)).stop()
     await horde.worker(worker_at(where), "--image", "shapes")
 
-    asked = await (await horde.ask(requester_at(where), "shapes", "--width", "64", "--height", "64")).finished()
+    asked = await (await horde.picture(requester_at(where), "shapes", "--width", "64", "--height", "64")).finished()
 
     assert asked.paths[-1] == EXPECTED[where, where]
