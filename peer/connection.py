@@ -27,8 +27,9 @@ from peer.session import (
     Session,
     Welcomed,
 )
+from peer.tracker_tls import other_certificate, tls_of
 from protocol.envelope import MAX_ENVELOPE_BYTES, SESSION_ID_BYTES, Envelope
-from protocol.errors import Malformed, Refusal, TooLarge, TooSlow
+from protocol.errors import Malformed, Refusal, TooLarge, TooSlow, WrongCertificate
 from protocol.keys import SigningKey
 from protocol.links import Link
 from protocol.messages import Account, Held, SessionMessage, Welcome
@@ -150,6 +151,7 @@ class Connection:
         self._insecure = insecure
         self._backoff = backoff
         self._greeting_seconds = greeting_seconds
+        self._tls = tls_of(link)
         self._session: Session | None = None
         self._socket: Socket | None = None
         self._failures = 0
@@ -248,14 +250,29 @@ class Connection:
                 heartbeat=HEARTBEAT_SECONDS,
                 max_msg_size=MAX_ENVELOPE_BYTES,
                 compress=0,
+                ssl=self._tls,
                 timeout=aiohttp.ClientWSTimeout(ws_close=CLOSING_SECONDS),
             )
+        except aiohttp.ServerFingerprintMismatch as error:
+            wrong = WrongCertificate(other_certificate(self._link))
+            if self.serving is None:
+                raise CannotJoin(wrong) from error
+            # It was right before: a network that answers in everybody's place (a hotel's log-in page) goes away again.
+            raise wrong from error
         except (aiohttp.ClientError, OSError) as error:
             raise _Broken(f"{self._link.url}: {str(error) or type(error).__name__}") from error
 
     async def _converse(self, socket: Socket, greeting: asyncio.Timeout) -> None:
         session_id = secrets.token_bytes(SESSION_ID_BYTES)
-        session = Session(self.root, self._key, SOFTWARE, session_id, self.rules_document, self.delegation_version)
+        session = Session(
+            self.root,
+            self._key,
+            SOFTWARE,
+            session_id,
+            self.rules_document,
+            self.delegation_version,
+            self._link.certificate,
+        )
         self._session, self._socket = session, socket
         welcomed = False
         try:

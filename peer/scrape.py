@@ -22,14 +22,21 @@ async def fetch(link: Link, what: str = "scrape") -> dict[str, Any]:
 
     import aiohttp
 
+    from peer.tracker_tls import other_certificate, tls_of
+
     url = f"{http_url(link)}/{what}"
     try:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, allow_redirects=False) as answer:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url, allow_redirects=False, ssl=tls_of(link)) as answer,
+        ):
             raw = await answer.content.read(MAX_BYTES)
             if answer.status != 200:
                 raise Unreachable(f"{url} answers with HTTP status {answer.status}: is this the address of a tracker?")
         found = json.loads(raw)
+    except aiohttp.ServerFingerprintMismatch as error:
+        raise Unreachable(other_certificate(link)) from error
     except (aiohttp.ClientError, OSError) as error:  # a time-out too
         raise Unreachable(f"no tracker answers at {url}: is it running, is the address right?") from error
     except ValueError as error:

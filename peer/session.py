@@ -23,6 +23,7 @@ from protocol.documents import (
     RulesDocument,
     Serving,
     Settlement,
+    Shown,
     open_document,
     parse_document,
 )
@@ -45,6 +46,7 @@ from protocol.errors import (
     TooLarge,
     UnknownKind,
     UnknownVersion,
+    WrongCertificate,
     WrongHorde,
     WrongSigner,
     refusal,
@@ -182,8 +184,10 @@ class UnreadableRules(BadBody):
     """Rules in force that this program cannot read."""
 
 
+_NO_WORD = "the horde's serving key does not vouch for the certificate in the link: ask the operator for the link again"
+
 #: Refusals that do not get better by trying again.
-_LASTING = (WrongHorde, BadDelegation, BadKey, UnknownVersion, UnreadableRules)
+_LASTING = (WrongHorde, BadDelegation, BadKey, UnknownVersion, UnreadableRules, WrongCertificate)
 
 
 class Session:
@@ -191,7 +195,8 @@ class Session:
 
     root: the horde that is meant. software: name and version. session_id: 16 random bytes of this connection. rules:
     the rules document kept from before, if any. delegation_seen: the highest delegation version seen so far; an older
-    one is refused, for its serving key may be the one that was stolen.
+    one is refused, for its serving key may be the one that was stolen. certificate: the digest of the one that the
+    link names, and TLS has seen; the serving key has to vouch for it. Empty where the link names none.
     """
 
     def __init__(
@@ -202,6 +207,7 @@ class Session:
         session_id: bytes,
         rules: Envelope | None = None,
         delegation_seen: int = 0,
+        certificate: bytes = b"",
     ) -> None:
         self.state = State.GREETING
         self.serving: bytes | None = None
@@ -213,6 +219,7 @@ class Session:
         self._software = software
         self._session_id = session_id
         self._rules = rules
+        self._certificate = certificate
         self._inbound = Inbound(root, session_id)
         self._outbound: Outbound | None = None
         self._greeted = 0
@@ -265,6 +272,8 @@ class Session:
                 "ask whoever runs the horde for its new link"
             )
         self.serving = self._check_serving(challenge.delegation, now)
+        if self._certificate:
+            self._check_shown(challenge.shown, self.serving)
         self._outbound = Outbound(self._root, challenge.session, self._key)
         self._greeted = now
         self.state = NEXT[self.state][Challenge]
@@ -290,6 +299,18 @@ class Session:
         self.delegation = envelope
         self.former = frozenset(former.key for former in delegation.former)
         return delegation.serving
+
+    def _check_shown(self, raw: bytes, serving: bytes) -> None:
+        """Without this, whoever wrote another certificate into a link would be taken for the tracker."""
+        try:
+            envelope = parse_document(raw, Shown)
+            check_document_context(envelope, self._root)
+            envelope.verify()
+            shown = open_document(envelope, Shown)
+        except Refusal as error:
+            raise WrongCertificate(f"{_NO_WORD} ({error})") from error
+        if envelope.key != serving or shown.digest != self._certificate:
+            raise WrongCertificate(_NO_WORD)
 
     def _hear(self, envelope: Envelope, now: int) -> list[Effect]:
         if (kind := FROM_TRACKER.get(envelope.kind)) is not None:

@@ -1,8 +1,8 @@
 """Documents: the signed statements that are evidence, stored before they are first sent, re-sent byte for byte.
 
-Who signs what: the root key `serving`, `epoch`; the serving key `lease`, `settlement`, `checkpoint`, `rules`, `award`,
-`relay_ticket`; the requester's key `request`; its job key `cancel`, `opening`, `acknowledgement`, `denial`; the
-worker's key `peer_record`, `receipt`; job key or worker's key `relay_entry`; the key of any peer that is tested
+Who signs what: the root key `serving`, `epoch`; the serving key `shown`, `lease`, `settlement`, `checkpoint`, `rules`,
+`award`, `relay_ticket`; the requester's key `request`; its job key `cancel`, `opening`, `acknowledgement`, `denial`;
+the worker's key `peer_record`, `receipt`; job key or worker's key `relay_entry`; the key of any peer that is tested
 `reach_proof`; an account's key `profile`, `delegation`, `revocation`, `recovery`, `leaving`, `transfer`, and
 `rotation`, which its recovery key may sign too. `job` is always the random 16-byte handle. Times are milliseconds since
 1970 (UTC), kudos are thousandths.
@@ -87,6 +87,17 @@ class Serving(Document, frozen=True, kw_only=True):
     expires: Milliseconds = 0
     epoch: Count = 0
     former: Annotated[tuple[Former, ...], Meta(max_length=MAX_FORMER)] = ()
+
+
+class Shown(Document, frozen=True, kw_only=True):
+    """The serving key's word that the tracker shows this TLS certificate, for which no authority vouches.
+
+    digest: SHA-256 of the certificate in DER. It stands in the challenge, and the link names the same digest.
+    """
+
+    KIND = "shown"
+
+    digest: Digest
 
 
 class Epoch(Document, frozen=True, kw_only=True):
@@ -505,6 +516,7 @@ DOCUMENTS: dict[str, type[Document]] = {
     kind.KIND: kind
     for kind in (
         Serving,
+        Shown,
         Epoch,
         Request,
         Cancel,

@@ -210,13 +210,15 @@ class Challenge(codec.Body, frozen=True, kw_only=True):
     signature.
 
     root: the horde's root key. delegation: a `serving` document of the root. session: the tracker's session id, 16
-    random bytes. clock: the tracker's time in milliseconds.
+    random bytes. clock: the tracker's time in milliseconds. shown: a `shown` document of the serving key, where no
+    authority vouches for the tracker's TLS certificate; else empty.
     """
 
     root: bytes
     delegation: bytes
     session: bytes
     clock: int
+    shown: bytes = b""
 
 
 def encode_challenge(challenge: Challenge) -> bytes:

@@ -270,7 +270,7 @@ class JobsUnderWay(Refusal):
 
 
 class WrongCertificate(Refusal):
-    """The other end of a stream is not the one that the peer record names."""
+    """The other end is not the one that the peer record, or the link to the horde, names."""
 
     code = "wrong_certificate"
 

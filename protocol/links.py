@@ -1,14 +1,17 @@
-"""The link by which a horde is joined: `potluck:?tr=<url>&id=<root key>&name=...`, like a magnet link."""
+"""The link by which a horde is joined: `potluck:?tr=<url>&id=<root key>&cert=...&name=...`, like a magnet link."""
 
 from __future__ import annotations
 
+import base64
 import ipaddress
+import re
 from dataclasses import dataclass
 from urllib.parse import parse_qs, quote, urlsplit
 
 from protocol.keys import parse_key, show_key
 
 SCHEME = "potluck"
+_CERTIFICATE = re.compile(r"[a-z2-7]{52}")
 
 
 class BadLink(ValueError):
@@ -17,14 +20,20 @@ class BadLink(ValueError):
 
 @dataclass(frozen=True)
 class Link:
-    """A horde's address. url: ws:// or wss://, without a path or with the prefix under which the tracker answers."""
+    """A horde's address. url: ws:// or wss://, without a path or with the prefix under which the tracker answers.
+
+    certificate: SHA-256 of the only TLS certificate to be taken there; empty where an authority vouches for it.
+    """
 
     url: str
     root: bytes
     name: str = ""
+    certificate: bytes = b""
 
     def __str__(self) -> str:
         text = f"{SCHEME}:?tr={quote(self.url, safe=':/')}&id={show_key(self.root)}"
+        if self.certificate:
+            text += f"&cert={show_certificate(self.certificate)}"
         return f"{text}&name={quote(self.name, safe='')}" if self.name else text
 
     @property
@@ -43,7 +52,7 @@ def parse_link(text: str) -> Link:
     form = BadLink(f"{text[:80]!r} is not a link to a horde: wanted potluck:?tr=<url>&id=<root key>&name=<name>")
     try:
         parts = urlsplit(text.strip())
-        fields = parse_qs(parts.query, max_num_fields=16)
+        fields = parse_qs(parts.query, keep_blank_values=True, max_num_fields=16)
     except ValueError as error:
         raise form from error
     if parts.scheme != SCHEME or parts.netloc or parts.path:
@@ -51,7 +60,23 @@ def parse_link(text: str) -> Link:
     url, root = _one(fields, "tr"), _one(fields, "id")
     # A name is shown on terminals, where a control character would be a command.
     name = "".join(character for character in fields.get("name", [""])[0] if character.isprintable())
-    return Link(_check_url(url), parse_key(root), name[:60])
+    url = _check_url(url)
+    certificate = _parse_certificate(_one(fields, "cert")) if "cert" in fields else b""
+    if certificate and not url.startswith("wss:"):
+        raise BadLink(f"`cert=` says which certificate {url[:80]!r} shows, and ws:// shows none: wanted wss://")
+    return Link(url, parse_key(root), name[:60], certificate)
+
+
+def show_certificate(digest: bytes) -> str:
+    """The digest of a certificate as links carry it: 52 characters of lower-case base32."""
+    return base64.b32encode(digest).decode("ascii").rstrip("=").lower()
+
+
+def _parse_certificate(shown: str) -> bytes:
+    digest = base64.b32decode(shown.upper() + "====") if _CERTIFICATE.fullmatch(shown) else b""
+    if not digest or show_certificate(digest) != shown:
+        raise BadLink(f"`cert={shown[:60]}` is no digest: wanted 52 characters of a-z and 2-7; copy the link again")
+    return digest
 
 
 def is_private_host(host: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, TypeGuard, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, cast, get_args, get_origin
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,6 +23,7 @@ from protocol import prices
 from protocol.links import is_private_host
 from protocol.rules import Positive, Rules, Section
 from protocol.work import ImageWork, TextWork
+from tracker.forwarded import TRUSTS_NOBODY, IPNetwork, Trust
 from tracker.pricing import BadPlugin, plugin
 
 FILE_NAME = "horde.toml"
@@ -33,7 +34,6 @@ MAX_NUMBER = 10**12
 #: What one job may cost, so that sums over all jobs of a horde's life stay within 64 bits.
 MAX_PRICE = 10**12
 
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 KeyPath = tuple[str, ...]
 S = TypeVar("S", bound=Section)
 
@@ -54,7 +54,11 @@ class ServerSection(Section, frozen=True, kw_only=True):
     database: Annotated[str, Meta(min_length=1)] = "horde.db"
     delegation: Annotated[str, Meta(min_length=1)] = "serving.delegation"
     serving_key: Annotated[str, Meta(min_length=1)] = "serving.key"
+    certificate: Annotated[str, Meta(max_length=300)] = ""
+    private_key: Annotated[str, Meta(max_length=300)] = ""
     trusted_proxies: tuple[str, ...] = ()
+    forwarded_header: Literal["X-Forwarded-For", "Forwarded"] = "X-Forwarded-For"
+    proxy_protocol: bool = False
     heartbeat: Annotated[int, Meta(ge=1, le=3600)] = 30
     outbox: Annotated[int, Meta(ge=16, le=65_536)] = 2048
     stop_grace: Positive = 5
@@ -65,7 +69,10 @@ class Settings:
     """How this process runs, ready to use.
 
     host, port: where to listen. url: as written, empty where it is to be derived. database, delegation, serving_key:
-    whole paths. heartbeat_s, stop_grace_s: seconds. outbox: messages that may wait for one peer.
+    whole paths, as are certificate and private_key, where there are any: with both the tracker speaks TLS itself, with
+    the first alone a proxy shows that certificate. trust: who may say where connections come from. proxy_protocol:
+    whether they do it by a PROXY header. heartbeat_s, stop_grace_s: seconds. outbox: messages that may wait for one
+    peer.
     """
 
     host: str
@@ -74,14 +81,22 @@ class Settings:
     database: Path
     delegation: Path
     serving_key: Path
-    trusted_proxies: tuple[IPNetwork, ...] = ()
+    certificate: Path | None = None
+    private_key: Path | None = None
+    trust: Trust = TRUSTS_NOBODY
+    proxy_protocol: bool = False
     heartbeat_s: int = 30
     outbox: int = 2048
     stop_grace_s: int = 5
 
     def link_url(self, port: int) -> str:
         """The tracker's address for links, `port` being the one that is really listened on."""
-        return self.url or f"ws://{_host_text(self.host)}:{port}"
+        return self.url or f"{self.scheme}://{_host_text(self.host)}:{port}"
+
+    @property
+    def scheme(self) -> str:
+        """What is spoken where this process listens: ws or wss."""
+        return "ws" if self.private_key is None else "wss"
 
     def listening(self, listen: str) -> Settings:
         """These settings, listening elsewhere; raises `ValueError`."""
@@ -164,7 +179,7 @@ def check_link_url(settings: Settings) -> str:
         everywhere = False
     if everywhere:
         return f"needed, since {settings.host} stands for every address of this machine: say by which one peers come"
-    if not is_private_host(settings.host):
+    if settings.scheme == "ws" and not is_private_host(settings.host):
         return f"needed, since {settings.host} is no private address: peers come there by wss:// only"
     return ""
 
@@ -351,6 +366,8 @@ def _settings(server: ServerSection, folder: Path, reader: _Reader) -> Settings:
             reader.fault(("server", "trusted_proxies"), f"wanted networks such as 10.0.0.0/8: {error}")
     if server.url and (fault := _fault_of_url(server.url)):
         reader.fault(("server", "url"), fault)
+    for key, fault in _server_checks(server):
+        reader.fault(("server", key), fault)
     return Settings(
         host=host,
         port=port,
@@ -358,11 +375,26 @@ def _settings(server: ServerSection, folder: Path, reader: _Reader) -> Settings:
         database=folder / server.database,
         delegation=folder / server.delegation,
         serving_key=folder / server.serving_key,
-        trusted_proxies=tuple(networks),
+        certificate=folder / server.certificate if server.certificate else None,
+        private_key=folder / server.private_key if server.private_key else None,
+        trust=Trust(tuple(networks), server.forwarded_header),
+        proxy_protocol=server.proxy_protocol,
         heartbeat_s=server.heartbeat,
         outbox=server.outbox,
         stop_grace_s=server.stop_grace,
     )
+
+
+def _server_checks(server: ServerSection) -> Iterator[tuple[str, str]]:
+    """What is wrong between settings that are each in range."""
+    if server.private_key and not server.certificate:
+        yield "private_key", "wanted server.certificate too: the file with the certificate that belongs to this key"
+    if server.certificate and server.url.startswith("ws://"):
+        yield "url", f"wanted wss://, since server.certificate is set, found {server.url[:80]!r}"
+    if server.certificate and not server.private_key and not server.url:
+        yield "certificate", "wanted server.private_key too, or server.url, the address of the proxy that shows it"
+    if server.proxy_protocol and not server.trusted_proxies:
+        yield "proxy_protocol", "wanted the proxies in server.trusted_proxies: nobody else is believed"
 
 
 def _fault_of_url(url: str) -> str:

@@ -142,7 +142,7 @@ class Conversation:
 
     def start(self) -> None:
         """Send the challenge."""
-        self._outlet.send(self._session.challenge(self.coordinator.clock()))
+        self._outlet.send(self._session.challenge(self.coordinator.clock(), self.coordinator.shown))
 
     async def finish(self) -> None:
         """Wait for what is being carried out."""

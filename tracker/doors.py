@@ -1,7 +1,6 @@
-"""Who is at the door: addresses, as far as a proxy may speak for them, and how many connections each has.
+"""Who is at the door: how many connections each address has, and whether those that are here get on.
 
-An address is what the connection comes from. A proxy that the operator trusts may name another one in
-`X-Forwarded-For`; the header of anybody else is ignored, so that nobody can choose an address.
+An address is what the connection comes from, or what a proxy that the operator trusts says of it (`tracker.forwarded`).
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ import asyncio
 import ipaddress
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
-from tracker.config import IPNetwork
+from aiohttp import web
+
+from tracker.forwarded import NOBODY, Client, IPAddress, Trust, parse_address
 from tracker.pace import LOOK_SECONDS, Pace
 
 log = logging.getLogger(__name__)
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: What stands for a connection that has no address that could be read.
 UNKNOWN = "unknown"
@@ -31,37 +30,6 @@ REFUSAL = (
     b"over_limit: this address has as many connections here as the rule limits.connections allows: close some; if none"
     b" is left to close, it made too many in this minute: try again when the minute is over\n"
 )
-
-
-def parse_address(text: str) -> IPAddress | None:
-    """The address in `text`, an IPv4 one if it is that in IPv6 clothes; None if it is none."""
-    try:
-        address = ipaddress.ip_address(text.strip().strip("[]"))
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address):
-        return address.ipv4_mapped or address
-    return address
-
-
-def is_trusted(address: IPAddress | None, proxies: Sequence[IPNetwork]) -> bool:
-    """Whether the operator trusts this address to speak for others."""
-    return address is not None and any(address in network for network in proxies)
-
-
-def client_address(remote: str, forwarded: Sequence[str], proxies: Sequence[IPNetwork]) -> IPAddress | None:
-    """Where a request really comes from: the last address, going back through `forwarded`, that is no trusted proxy.
-
-    forwarded: the values of all `X-Forwarded-For` headers, in order.
-    """
-    address = parse_address(remote)
-    named = [part for value in forwarded for part in value.split(",")]
-    while named and is_trusted(address, proxies):
-        before = parse_address(named.pop())
-        if before is None:
-            break
-        address = before
-    return address
 
 
 def block_of(address: IPAddress | None) -> str:
@@ -143,7 +111,8 @@ class Door(asyncio.Protocol):
     """Stands before the HTTP protocol of one connection: counts it from its first moment, and sees that it gets on.
 
     A proxy's connections are not counted here, but by the addresses that it names. opened: when it came, by the
-    loop's clock.
+    loop's clock; 0 before. source: from where the connection comes. arrival: the same, and for whom a place is taken
+    already, where that was found out before (`tracker.porch`); the door gives the place back.
     """
 
     __slots__ = (
@@ -151,30 +120,34 @@ class Door(asyncio.Protocol):
         "_clock",
         "_household",
         "_inner",
+        "_is_counted",
         "_largest",
         "_last",
         "_pace",
         "_places",
-        "_proxies",
         "_rounds",
         "_too_large",
         "_transport",
         "opened",
+        "source",
+        "trust",
     )
 
     def __init__(
         self,
         behind: Callable[[], asyncio.Protocol],
         places: Places,
-        proxies: Sequence[IPNetwork],
+        trust: Trust,
         rounds: Rounds,
+        arrival: tuple[Client, str] | None = None,
     ) -> None:
         self.opened = 0.0
+        self.source, self._household = arrival or (NOBODY, "")
+        self.trust = trust
+        self._is_counted = arrival is not None
         self._behind = behind
         self._inner: asyncio.Protocol | None = None
         self._places = places
-        self._proxies = proxies
-        self._household = ""
         self._pace = Pace()
         self._rounds = rounds
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
@@ -188,15 +161,15 @@ class Door(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self.opened = self._clock()
         self._rounds.add(self)
-        peer = transport.get_extra_info("peername")
-        address = parse_address(peer[0]) if isinstance(peer, tuple) else None
-        if not is_trusted(address, self._proxies):
-            household = household_of(address)
-            if not self._places.enter(household, self.opened):
-                self._transport.write(REFUSAL)
-                self._transport.close()
-                return
-            self._household = household
+        if not self._is_counted:
+            self.source = source_of(transport.get_extra_info("peername"))
+            if not self.trust.covers(self.source.address):
+                household = household_of(self.source.address)
+                if not self._places.enter(household, self.opened):
+                    self._transport.write(REFUSAL)
+                    self._transport.close()
+                    return
+                self._household = household
         self._inner = self._behind()
         self._inner.connection_made(transport)
 
@@ -266,3 +239,22 @@ class Door(asyncio.Protocol):
         if reason:
             log.info("cuts a connection off: %s", reason)
             transport.abort()
+
+
+def source_of(peername: object) -> Client:
+    """Where a socket says that its connection comes from."""
+    if not isinstance(peername, tuple) or len(peername) < 2:
+        return NOBODY
+    return Client(parse_address(str(peername[0])), peername[1] or None)
+
+
+def client_of(request: web.Request) -> Client:
+    """Who makes this request, address and port, as far as those who are trusted say so."""
+    door = door_of(request)
+    return door.trust.client(door.source, request.headers.getall(door.trust.header, [])) if door else NOBODY
+
+
+def door_of(request: web.Request) -> Door | None:
+    """The door through which this request came; None if its connection is gone."""
+    door = request.transport.get_protocol() if request.transport else None
+    return door if isinstance(door, Door) else None

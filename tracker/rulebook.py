@@ -246,7 +246,7 @@ NOTES: dict[str, Note] = {
     ),
     "reach.test": Note(
         "true or false",
-        "Whether the tracker tries to connect to workers and relays, at the address that they come from, and tells them.",
+        "Whether the tracker tries to connect to workers and relays, at the address that they come from.",
         "Without it workers do not learn whether people can connect to them, and no peer can volunteer to relay.",
     ),
     "reach.every": Note(
@@ -262,7 +262,9 @@ NOTES: dict[str, Note] = {
         "Whether peers that cannot connect directly are told to connect to each other at the same moment.",
         "Without it their streams pass through a relay. Each of the two learns the other's address.",
     ),
-    "meet.tries": Note("tries, 1 to 10", "Tries for one attempt.", "More passes more routers, and takes a second each."),
+    "meet.tries": Note(
+        "tries, 1 to 10", "Tries for one attempt.", "More passes more routers, and takes a second each."
+    ),
     "relays.tracker": Note(
         "true or false",
         "Whether the tracker relays streams itself.",
@@ -321,10 +323,30 @@ NOTES: dict[str, Note] = {
         "file", "The root key's delegation to the serving key.", "`serve` does not run without it."
     ),
     "server.serving_key": Note("file", "The key that this process signs with.", "Mode 0600, or `serve` refuses it."),
+    "server.certificate": Note(
+        "file",
+        "The TLS certificate in PEM, those that vouch for it behind it; empty: no TLS here.",
+        "With `private_key` the tracker speaks TLS itself; alone, a proxy shows it. Links carry a self-signed one's digest.",
+    ),
+    "server.private_key": Note(
+        "file",
+        "The private key of that certificate, in PEM without a password.",
+        "Mode 0600, or `serve` refuses it. Both files are read again on SIGHUP.",
+    ),
     "server.trusted_proxies": Note(
         "networks",
-        "Proxies whose X-Forwarded-For is believed, as ['127.0.0.1', '10.0.0.0/8'].",
-        "From anybody else the header is ignored, so that nobody can choose an address.",
+        "Proxies that are believed about where connections come from, as ['127.0.0.1', '10.0.0.0/8'].",
+        "Nobody else is, so that nobody can choose an address.",
+    ),
+    "server.forwarded_header": Note(
+        "'X-Forwarded-For' or 'Forwarded'",
+        "The header in which trusted proxies name address and port of their client.",
+        "The other one is ignored: a proxy passes on what its clients wrote into it.",
+    ),
+    "server.proxy_protocol": Note(
+        "true or false",
+        "Whether trusted proxies begin each connection with a PROXY header (version 1 or 2).",
+        "Where true, a connection of theirs without one is cut off.",
     ),
     "server.heartbeat": Note(
         "seconds",

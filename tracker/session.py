@@ -150,10 +150,16 @@ class Session:
         self._held: list[Held] = []
         self._checked = Checked() if checked is None else checked  # an empty one counts as false
 
-    def challenge(self, now: int) -> bytes:
-        """The tracker's first words."""
+    def challenge(self, now: int, shown: bytes = b"") -> bytes:
+        """The tracker's first words. shown: the serving key's word for the certificate, where it needs one."""
         return encode_challenge(
-            Challenge(root=self._root, delegation=self._delegation, session=self._inbound.session_id, clock=now)
+            Challenge(
+                root=self._root,
+                delegation=self._delegation,
+                session=self._inbound.session_id,
+                clock=now,
+                shown=shown,
+            )
         )
 
     def say(self, message: SessionMessage) -> bytes:

@@ -12,6 +12,7 @@ import html
 import logging
 import secrets
 import shutil
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -30,9 +31,12 @@ from protocol.errors import Internal, OutOfTurn, OverLimit, Stopping, TooLarge, 
 from protocol.links import Link
 from protocol.postings import BURN, MINT
 from tracker.config import Settings
-from tracker.doors import Door, Places, Rounds, block_of, client_address, household_of, is_trusted, parse_address
+from tracker.doors import Door, Places, Rounds, block_of, client_of, door_of, household_of
+from tracker.forwarded import Client
 from tracker.ledger import day_of
+from tracker.porch import Porch, listen
 from tracker.store.base import Page, StoreError
+from tracker.tls import Certificate
 
 if TYPE_CHECKING:
     from tracker.conversation import Conversation
@@ -186,19 +190,17 @@ class Outlet:
                 await self._writer
 
 
-class CannotListen(Exception):
-    """Nothing can listen at the address; the text says why."""
-
-
 @dataclass
 class Desk:
-    """What the handlers share. url: the address for links, known once the port is."""
+    """What the handlers share. url: the address for links, known once the port is. certificate: what those who connect
+    are shown, by this process or by a proxy, as far as it is known here."""
 
     coordinator: Coordinator
     settings: Settings
     places: Places
     outlets: set[Outlet] = field(default_factory=set)
     url: str = ""
+    certificate: Certificate | None = None
     ledger: dict[str, object] = field(default_factory=dict)
     asked: int = 0
     services: list[dict[str, object]] = field(default_factory=list)
@@ -207,17 +209,19 @@ class Desk:
     @property
     def link(self) -> Link:
         """The link by which this horde is joined."""
-        return Link(self.url, self.coordinator.root, self.coordinator.rules.rules.horde.name)
+        pin = self.certificate.pin if self.certificate else b""
+        return Link(self.url, self.coordinator.root, self.coordinator.rules.rules.horde.name, pin)
 
 
 DESK = web.AppKey("desk", Desk)
 
 
-def make_app(coordinator: Coordinator, settings: Settings) -> web.Application:
-    """The application that serves peers and readers."""
+def make_app(coordinator: Coordinator, settings: Settings, certificate: Certificate | None = None) -> web.Application:
+    """The application that serves peers and readers. certificate: what the settings name, read."""
     app = web.Application(middlewares=[_edge], client_max_size=1024)
     places = Places(lambda: coordinator.rules.rules.limits.connections)
     app[DESK] = Desk(coordinator, settings, places, url=settings.link_url(settings.port))
+    show_certificate(app, certificate)
     app.add_routes(
         [
             web.get("/peer", _peer),
@@ -231,6 +235,14 @@ def make_app(coordinator: Coordinator, settings: Settings) -> web.Application:
     )
     app.on_shutdown.append(_hang_up)
     return app
+
+
+def show_certificate(app: web.Application, certificate: Certificate | None) -> Link:
+    """Show this certificate to everybody who connects from now on; the link that goes with it."""
+    desk = app[DESK]
+    desk.certificate = certificate
+    desk.coordinator.vouch_for(certificate.pin if certificate else b"")
+    return desk.link
 
 
 @asynccontextmanager
@@ -249,22 +261,23 @@ async def serving(app: web.Application) -> AsyncIterator[Link]:
     await runner.setup()
     try:
         behind, rounds = cast("Callable[[], asyncio.Protocol]", runner.server), Rounds()
-        listener = await _listen_at(settings, lambda: Door(behind, desk.places, settings.trusted_proxies, rounds))
-        desk.url = settings.link_url(listener.sockets[0].getsockname()[1])
-        try:
+
+        def door(arrival: tuple[Client, str] | None) -> Door:
+            return Door(behind, desk.places, settings.trust, rounds, arrival)
+
+        def context() -> ssl.SSLContext | None:
+            return desk.certificate.context if desk.certificate else None
+
+        if settings.private_key is None and not settings.proxy_protocol:
+            listening = listen(settings.host, settings.port, lambda: door(None))
+        else:
+            porch = Porch(desk.places, settings.trust, context, settings.proxy_protocol, door)
+            listening = porch.listen(settings.host, settings.port)
+        async with listening as port:
+            desk.url = settings.link_url(port)
             yield desk.link
-        finally:
-            listener.close()
     finally:
         await runner.cleanup()
-
-
-async def _listen_at(settings: Settings, protocol: Callable[[], asyncio.Protocol]) -> asyncio.Server:
-    try:
-        return await asyncio.get_running_loop().create_server(protocol, settings.host, settings.port, backlog=1024)
-    except OSError as error:
-        text = f"cannot listen on {settings.host}, port {settings.port}: {error.strerror or error}"
-        raise CannotListen(text) from error
 
 
 async def _hang_up(app: web.Application) -> None:
@@ -303,11 +316,8 @@ def _sentence(reference: str) -> str:
 
 
 async def _peer(request: web.Request) -> web.StreamResponse:
-    desk = request.app[DESK]
-    proxies = desk.settings.trusted_proxies
-    remote = request.remote or ""
-    address = client_address(remote, request.headers.getall("X-Forwarded-For", []), proxies)
-    if not is_trusted(parse_address(remote), proxies):  # counted at the door
+    desk, door, address = request.app[DESK], door_of(request), client_of(request).address
+    if door is None or not door.trust.covers(door.source.address):  # gone, or counted at the door
         return await _converse(request, desk, block_of(address))
     household = household_of(address)
     if not desk.places.enter(household, asyncio.get_running_loop().time()):
@@ -324,8 +334,8 @@ async def _peer(request: web.Request) -> web.StreamResponse:
 
 async def _converse(request: web.Request, desk: Desk, origin: str) -> web.StreamResponse:
     """One peer's connection from the challenge to its end."""
-    door = request.transport.get_protocol() if request.transport else None
-    if not isinstance(door, Door) or door.spoke_early:
+    door = door_of(request)
+    if door is None or door.spoke_early:
         text = "a peer speaks after the challenge: wait for it"
         return _json({"code": OutOfTurn.code, "text": text}, status=400)
     if not all(request.headers.get(name, "").isascii() for name in HANDSHAKE):

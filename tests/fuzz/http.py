@@ -38,6 +38,7 @@ from tests.support.database import tables
 from tracker.config import Settings
 from tracker.coordinator import Coordinator
 from tracker.doors import Door, Rounds
+from tracker.forwarded import Trust
 from tracker.store.sqlite import SqliteStore
 from tracker.web import DESK, http_log, make_app
 
@@ -139,7 +140,7 @@ class TrackerWeb(HttpTarget):
         self._runner = web.AppRunner(app, access_log=None, logger=http_log, lingering_time=0.01)
         await self._runner.setup()
         behind, rounds = cast("Callable[[], asyncio.Protocol]", self._runner.server), Rounds()
-        self.make = lambda: Door(behind, app[DESK].places, (), rounds)
+        self.make = lambda: Door(behind, app[DESK].places, Trust(), rounds)
         self.before = tables(self.path)
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from contextlib import suppress
 
 import msgspec
@@ -18,9 +19,13 @@ from protocol.work import read_private
 from tests.fuzz.script import MAX_STEPS, Script
 from tests.fuzz.target import Fault, Target
 from tests.support.builders import ROOT, SERVING, a_digest, a_key, a_lease, a_public_part, a_request, a_text_work
-from tracker.doors import client_address, household_of, parse_address
+from tracker import proxy_protocol
+from tracker.doors import household_of
+from tracker.forwarded import FORWARDED, NOBODY, X_FORWARDED_FOR, Client, Trust, parse_address
 from tracker.pace import Heads
 
+#: Proxies that are trusted: then every hop that is named is looked at.
+EVERYBODY = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 KINDS = (*FROM_PEER.values(), *FROM_TRACKER.values(), *DOCUMENTS.values())
 
 
@@ -44,8 +49,18 @@ class Codec(Target):
             links.parse_link(text)
         with suppress(msgspec.DecodeError):
             from_json(text)
-        household_of(client_address(text, [text], ()))
+        for header in (X_FORWARDED_FOR, FORWARDED):
+            client = Trust(EVERYBODY, header).client(Client(parse_address("127.0.0.1")), [text])
+            household_of(client.address)
         household_of(parse_address(text))
+        with suppress(proxy_protocol.BadHeader):
+            at = 0
+            while wanted := proxy_protocol.still_wanted(raw[:at]):
+                at = min(at + wanted, len(raw))
+                if at == len(raw):
+                    break
+            else:
+                household_of((proxy_protocol.client_in(raw[:at]) or NOBODY).address)
 
 
 class Envelopes(Target):

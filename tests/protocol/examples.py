@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from protocol import messages as m
-from protocol.documents import Asker, Award, Document, Evidence, Former, Leaf, Serving
+from protocol.documents import Asker, Award, Document, Evidence, Former, Leaf, Serving, Shown
 from protocol.postings import settle
 from protocol.work import ChatMessage, ImagePrivate, ImageWork, PublicPart, TextPrivate, TextWork
 from tests.support import builders as b
@@ -143,6 +143,7 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
 
 LEAST_DOCUMENTS: tuple[Document, ...] = (
     b.a_delegation().open(Serving),
+    b.a_word_for(b.a_digest("certificate")).open(Shown),
     b.an_epoch(),
     b.a_request(),
     b.a_cancel(),
@@ -194,6 +195,7 @@ FULL_DOCUMENTS: tuple[Document, ...] = (
         epoch=1,
         former=(Former(key=b.a_key(9).public, entries=7),),
     ),
+    b.a_word_for(b.a_digest("another certificate")).open(Shown),
     b.an_epoch(2, size=7, root=b.a_digest("root")),
     TEXT_REQUEST,
     b.a_cancel(job=b.a_handle()),

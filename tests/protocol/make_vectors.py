@@ -20,7 +20,7 @@ from protocol.digests import Artifact, commitment, output_digest, private_digest
 from protocol.documents import Document
 from protocol.envelope import encode_challenge, seal, session_context
 from protocol.keys import show_key
-from protocol.links import Link
+from protocol.links import Link, show_certificate
 from protocol.messages import AskAccount, SessionMessage
 from protocol.rules import MintSection, ModelSection, PricesSection, Rules, to_json
 from protocol.work import ImageWork, TextWork, Work
@@ -117,8 +117,9 @@ def links() -> Json:
         Link("wss://horde.example", b.ROOT.public),
         Link("wss://horde.example:8443/potluck", b.ROOT.public, "Ünïcode & spaces + more"),
         Link("ws://[::1]:8000", b.ROOT.public, "x" * 60),
+        Link("wss://192.0.2.7:7345", b.ROOT.public, "a name", b.a_digest("certificate")),
     ]
-    key = show_key(b.ROOT.public)
+    key, shown = show_key(b.ROOT.public), show_certificate(b.a_digest("certificate"))
     return {
         "valid": [
             {
@@ -126,6 +127,7 @@ def links() -> Json:
                 "url": link.url,
                 "root": link.root.hex(),
                 "name": link.name,
+                "certificate": link.certificate.hex(),
                 "needs_insecure": link.needs_insecure,
             }
             for link in [*good, Link("ws://horde.example", b.ROOT.public), Link("ws://8.8.8.8:80", b.ROOT.public)]
@@ -140,6 +142,12 @@ def links() -> Json:
             f"potluck:?tr=ws://h:0&id={key}",
             f"potluck:?tr=ws://h%0a&id={key}",
             "potluck:?tr=ws://h&id=" + show_key(bytes(32)),
+            f"potluck:?tr=wss://h&id={key}&cert=",
+            f"potluck:?tr=wss://h&id={key}&cert={shown[:-1]}",
+            f"potluck:?tr=wss://h&id={key}&cert={shown[:-1]}b",
+            f"potluck:?tr=wss://h&id={key}&cert={shown.upper()}",
+            f"potluck:?tr=wss://h&id={key}&cert={shown}&cert={shown}",
+            f"potluck:?tr=ws://127.0.0.1&id={key}&cert={shown}",
         ],
     }
 
@@ -150,9 +158,14 @@ def envelopes() -> Json:
     body = codec.encode(AskAccount())
     spoken = seal("ask_account", body, b.REQUESTER, session_context(b.ROOT.public, session, 5))
     document = b.signed(b.a_receipt())
+    challenge = b.a_challenge(certificate=b.a_digest("certificate"))
     return {
         "envelopes": [_taken_apart(spoken, b.REQUESTER.seed), _taken_apart(document, b.WORKER.seed)],
-        "challenge": {"fields": plain(b.a_challenge()), "encoded": encode_challenge(b.a_challenge()).hex()},
+        "challenge": {
+            "fields": plain(challenge),
+            "encoded": encode_challenge(challenge).hex(),
+            "certificate": b.a_digest("certificate").hex(),
+        },
         "delegation": {"root": b.ROOT.public.hex(), "envelope": b.a_delegation().raw.hex()},
         "receiver": {
             "root": b.ROOT.public.hex(),

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from protocol.errors import BadKey
 from protocol.keys import show_key
-from protocol.links import BadLink, Link, is_private_host, parse_link
-from tests.support.builders import ROOT, a_key, a_link
+from protocol.links import BadLink, Link, is_private_host, parse_link, show_certificate
+from tests.support.builders import ROOT, a_digest, a_key, a_link
 
 ID = show_key(ROOT.public)
 
@@ -69,6 +69,36 @@ def test_what_leads_to_no_horde_is_refused(text: str) -> None:
 def test_a_link_without_a_usable_key_is_refused(key: str) -> None:
     with pytest.raises((BadLink, BadKey)):
         parse_link(f"potluck:?tr=ws://h&id={key}")
+
+
+CERTIFICATE = show_certificate(a_digest("certificate"))
+
+
+def test_a_link_carries_the_certificate_to_be_taken_and_says_so_in_base32() -> None:
+    link = Link("wss://192.0.2.7:7345", ROOT.public, "x", a_digest("certificate"))
+
+    assert str(link) == f"potluck:?tr=wss://192.0.2.7:7345&id={ID}&cert={CERTIFICATE}&name=x"
+    assert parse_link(str(link)) == link
+
+
+@pytest.mark.parametrize(
+    ("url", "rest"),
+    [
+        ("wss://h", "&cert="),
+        ("wss://h", "&cert=x"),
+        ("wss://h", f"&cert={CERTIFICATE[:-1]}"),
+        ("wss://h", f"&cert={CERTIFICATE[:-1]}b"),
+        ("wss://h", f"&cert={CERTIFICATE.upper()}"),
+        ("wss://h", f"&cert={CERTIFICATE}&cert={CERTIFICATE}"),
+        ("wss://h", f"&cert=&cert={CERTIFICATE}"),
+        ("ws://127.0.0.1", f"&cert={CERTIFICATE}"),
+    ],
+)
+def test_a_link_with_a_certificate_that_cannot_be_looked_at_is_refused_and_not_followed_without(
+    url: str, rest: str
+) -> None:
+    with pytest.raises(BadLink, match="cert="):
+        parse_link(f"potluck:?tr={url}&id={ID}{rest}")
 
 
 @given(text=st.text() | st.text().map(lambda rest: "potluck:?" + rest))

@@ -38,6 +38,7 @@ from protocol.documents import (
     RulesDocument,
     Serving,
     Settlement,
+    Shown,
     Transfer,
     sign,
 )
@@ -120,10 +121,18 @@ def a_delegation(
     return sign(Serving(serving=serving.public, version=version, expires=expires), root, root.public)
 
 
-def a_challenge(session: bytes | None = None, clock: int = NOW, root: SigningKey = ROOT) -> Challenge:
-    """What a tracker says first."""
+def a_word_for(certificate: bytes, serving: SigningKey = SERVING, root: SigningKey = ROOT) -> Envelope:
+    """The serving key's word for the certificate with this digest."""
+    return sign(Shown(digest=certificate), serving, root.public)
+
+
+def a_challenge(
+    session: bytes | None = None, clock: int = NOW, root: SigningKey = ROOT, certificate: bytes = b""
+) -> Challenge:
+    """What a tracker says first, perhaps one whose certificate needs a word."""
     delegation = a_delegation(root=root).raw
-    return Challenge(root=root.public, delegation=delegation, session=session or a_nonce(1), clock=clock)
+    shown = a_word_for(certificate, root=root).raw if certificate else b""
+    return Challenge(root=root.public, delegation=delegation, session=session or a_nonce(1), clock=clock, shown=shown)
 
 
 def an_image_work(width: int = 64, height: int = 64, steps: int = 30, guidance_passes: int = 2) -> ImageWork:

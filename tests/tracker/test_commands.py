@@ -480,4 +480,4 @@ def test_the_settings_in_the_operators_guide_are_understood():
 
     settings = parse_toml(block, Path("horde.toml")).settings
     assert settings.link_url(1) == "wss://horde.example.org"
-    assert [str(network) for network in settings.trusted_proxies] == ["127.0.0.1/32"]
+    assert [str(network) for network in settings.trust.proxies] == ["127.0.0.1/32"]

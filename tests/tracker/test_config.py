@@ -73,7 +73,7 @@ def test_values_of_all_forms_are_read():
     assert config.rules.accounts.registration == "closed"
     assert not config.rules.previews.allowed
     assert config.rules.models == {"a model/of v1.5": ModelSection(price=2000)}
-    assert [str(network) for network in config.settings.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
+    assert [str(network) for network in config.settings.trust.proxies] == ["10.0.0.0/8", "::1/128"]
     assert config.settings.database == Path("folder/elsewhere/x.db")
 
 

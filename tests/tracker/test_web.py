@@ -26,8 +26,10 @@ from tracker.commands.serve import now_ms
 from tracker.config import Settings
 from tracker.conversation import Conversation
 from tracker.coordinator import Coordinator
+from tracker.forwarded import Trust
+from tracker.porch import CannotListen
 from tracker.store.sqlite import SqliteStore
-from tracker.web import CannotListen, Outlet, make_app, serving
+from tracker.web import Outlet, make_app, serving
 
 SETTINGS = Settings("127.0.0.1", 0, "", Path(), Path(), Path())
 LOOPBACK = (ipaddress.ip_network("127.0.0.1"),)
@@ -148,7 +150,7 @@ async def test_nobody_but_a_proxy_chooses_the_origin_of_a_peer(start, origins):
 
 
 async def test_a_trusted_proxy_names_the_origin(start, origins):
-    settings = replace(SETTINGS, trusted_proxies=LOOPBACK)
+    settings = replace(SETTINGS, trust=Trust(LOOPBACK))
     async with start(settings=settings) as tracker, tracker.peer(headers={"X-Forwarded-For": "203.0.113.7"}) as peer:
         await peer.challenge()
     assert origins == ["203.0.113.0/24"]
@@ -251,7 +253,7 @@ async def gets_in(tracker) -> bool:
 
 async def test_connections_through_a_proxy_are_counted_by_the_address_that_it_names(start):
     rules = Rules(limits=LimitsSection(connections=1))
-    settings = replace(SETTINGS, trusted_proxies=LOOPBACK)
+    settings = replace(SETTINGS, trust=Trust(LOOPBACK))
     async with start(rules, settings) as tracker, tracker.peer(headers={"X-Forwarded-For": "203.0.113.7"}) as first:
         await first.challenge()
         async with tracker.peer(headers={"X-Forwarded-For": "203.0.113.8"}) as second:

@@ -14,7 +14,13 @@ from protocol import documents
 from protocol.amounts import read_account, read_kudos
 from protocol.documents import MAX_VALIDITY_MS, Award
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CommandError
-from tracker.commands.folder import check_appointment, read_config, read_delegation, read_serving_key
+from tracker.commands.folder import (
+    check_appointment,
+    read_certificate_of,
+    read_config,
+    read_delegation,
+    read_serving_key,
+)
 from tracker.commands.talk import present
 from tracker.config import Settings
 
@@ -55,7 +61,9 @@ def award(folder: Path, account: str, kudos: str, reason: str, *, url: str | Non
     if fault := check_appointment(delegation, key, now):
         raise CommandError(f"{settings.serving_key}: {fault}", BAD_HORDE)
     envelope = documents.sign(said, key, delegation.key)
-    asyncio.run(present(url or local_url(settings), delegation.key, key, envelope))
+    certificate = read_certificate_of(settings)
+    pin = certificate.digest if certificate and (url is None or certificate.is_self_signed) else b""
+    asyncio.run(present(url or local_url(settings), delegation.key, key, envelope, pin))
     return Awarded(number, amount, said.reason, envelope.digest)
 
 
@@ -68,4 +76,4 @@ def local_url(settings: Settings) -> str:
     except ValueError:
         everywhere = False
     host = ("[::1]" if ":" in settings.host else "127.0.0.1") if everywhere else settings.host
-    return f"ws://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{settings.port}"
+    return f"{settings.scheme}://{f'[{host}]' if ':' in host and host[0] != '[' else host}:{settings.port}"

@@ -25,6 +25,7 @@ from tracker.commands.folder import (
     check_appointment,
     check_link,
     make_link,
+    read_certificate_of,
     read_config,
     read_delegation,
     read_serving_key,
@@ -32,9 +33,12 @@ from tracker.commands.folder import (
 from tracker.config import Config
 from tracker.store.base import StoreError
 from tracker.store.sqlite.database import migrations
+from tracker.tls import Certificate
 
 #: With less room than this on the database's disk, somebody should look after it.
 FEW_BYTES = 1024**3
+#: A certificate that ends sooner should be looked after; those who renew by themselves do it earlier.
+FEW_DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,16 @@ def check(folder: Path, now: int) -> Iterator[Finding]:
         fault = check_appointment(delegation, key, now)
         yield Finding("error", "serving key", fault) if fault else Finding("ok", "serving key", "appointed")
         check_link(config)
+        certificate = read_certificate_of(config.settings)
+        if certificate is not None:
+            yield _check_certificate(certificate, now)
         known = bool(config.settings.url or config.settings.port)
-        link = str(make_link(config, root, config.settings.port)) if known else "`serve` prints it with its port"
+        link = "`serve` prints it with its port"
+        if known:
+            link = str(make_link(config, root, config.settings.port, certificate))
         yield Finding("ok", "link", link)
     except CommandError as error:
-        yield Finding("error", "keys" if root is None else "serving key or link", str(error))
+        yield Finding("error", "keys" if root is None else "serving key, certificate or link", str(error))
     if (folder / ROOT_KEY).exists():
         yield Finding(
             "warning",
@@ -77,6 +86,17 @@ def check(folder: Path, now: int) -> Iterator[Finding]:
         )
     yield from _check_database(config, root)
     yield _check_disk(config)
+
+
+def _check_certificate(certificate: Certificate, now: int) -> Finding:
+    if certificate.is_self_signed:
+        return Finding("ok", "certificate", "self-signed: the link carries its digest")
+    left = (certificate.until - now) // 86_400_000
+    if left < FEW_DAYS:
+        return Finding(
+            "warning", "certificate", f"ends in {left} days: renew it" if left >= 0 else "has ended: renew it"
+        )
+    return Finding("ok", "certificate", f"ends in {left:,} days")
 
 
 def _check_database(config: Config, root: bytes | None) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from protocol.keys import SigningKey, show_key
 from protocol.links import Link
 from tracker.commands.exits import BAD_CONFIG, BAD_HORDE, CommandError
 from tracker.config import FILE_NAME, Config, ConfigError, Settings, check_link_url, load
+from tracker.tls import BadCertificate, Certificate, read_certificate
 
 ROOT_KEY = "root.key"
 LOCK = "serving.lock"
@@ -64,16 +65,27 @@ def check_appointment(delegation: Envelope, key: SigningKey, now: int) -> str:
     return ""
 
 
+def read_certificate_of(settings: Settings) -> Certificate | None:
+    """What those who connect are shown, as the settings name it; None where they name nothing."""
+    if settings.certificate is None:
+        return None
+    try:
+        return read_certificate(settings.certificate, settings.private_key)
+    except BadCertificate as error:
+        raise CommandError(str(error), BAD_HORDE) from error
+
+
 def check_link(config: Config) -> None:
     """Refuse settings from which no link can be made."""
     if fault := check_link_url(config.settings):
         raise CommandError(f"{config.path}: server.url: {fault}", BAD_CONFIG)
 
 
-def make_link(config: Config, root: bytes, port: int) -> Link:
-    """The link by which this horde is joined."""
+def make_link(config: Config, root: bytes, port: int, certificate: Certificate | None) -> Link:
+    """The link by which this horde is joined. certificate: the one that the settings name."""
     check_link(config)
-    return Link(config.settings.link_url(port), root, config.rules.horde.name)
+    pin = certificate.pin if certificate else b""
+    return Link(config.settings.link_url(port), root, config.rules.horde.name, pin)
 
 
 def take_lock(folder: Path) -> sqlite3.Connection:

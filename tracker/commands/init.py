@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from protocol import documents
 from protocol.documents import Serving
@@ -14,11 +15,16 @@ from protocol.keyfiles import create_key
 from protocol.keys import show_key
 from protocol.links import Link
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CommandError
-from tracker.commands.folder import ROOT_KEY, make_link
+from tracker.commands.folder import ROOT_KEY, make_link, read_certificate_of
 from tracker.config import FILE_NAME, ConfigError, check_link_url, parse
 from tracker.rulebook import default_toml
 from tracker.store.base import StoreError
 from tracker.store.sqlite import SqliteStore
+from tracker.tls import make_self_signed
+
+#: What `--self-signed` makes, in the horde's folder.
+CERTIFICATE = "tls.crt"
+PRIVATE_KEY = "tls.key"
 
 
 @dataclass(frozen=True)
@@ -31,11 +37,13 @@ class NewHorde:
     link: Link | None
 
 
-def init(folder: Path, given: Mapping[str, object], now: int) -> NewHorde:
+def init(folder: Path, given: Mapping[str, object], now: int, *, self_signed: bool = False) -> NewHorde:
     """Make keys, delegation, rules file and database; raises `CommandError` rather than touch a horde that is there.
 
-    given: settings by their key in `horde.toml`.
+    given: settings by their key in `horde.toml`. self_signed: make a certificate too, and speak TLS with it.
     """
+    if self_signed:
+        given = {**given, "server.certificate": CERTIFICATE, "server.private_key": PRIVATE_KEY}
     text = default_toml(given)
     try:
         config = parse(text, folder / FILE_NAME)
@@ -47,6 +55,7 @@ def init(folder: Path, given: Mapping[str, object], now: int) -> NewHorde:
     settings = config.settings
     root_key = folder / ROOT_KEY
     files = [root_key, settings.serving_key, settings.delegation, settings.database, config.path]
+    files += [file for file in (settings.certificate, settings.private_key) if file]
     with _all_or_nothing(files) as made:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         root = create_key(root_key)
@@ -57,9 +66,16 @@ def init(folder: Path, given: Mapping[str, object], now: int) -> NewHorde:
         _write_new(settings.delegation, delegation.raw, 0o644, made)
         _write_new(settings.database, b"", 0o600, made)
         SqliteStore.create(settings.database, delegation, config.rules, serving, now)
+        if settings.certificate and settings.private_key:
+            host = urlsplit(settings.link_url(settings.port)).hostname or settings.host
+            certificate, private_key = make_self_signed(host)
+            _write_new(settings.private_key, private_key, 0o600, made)
+            _write_new(settings.certificate, certificate, 0o644, made)
         _write_new(config.path, text.encode(), 0o644, made)
-    known = bool(settings.url or settings.port)
-    return NewHorde(folder, root_key, root.public, make_link(config, root.public, settings.port) if known else None)
+    link = None
+    if settings.url or settings.port:
+        link = make_link(config, root.public, settings.port, read_certificate_of(settings))
+    return NewHorde(folder, root_key, root.public, link)
 
 
 def words(made: NewHorde) -> str:

@@ -16,6 +16,8 @@ from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from aiohttp import web
+
 from protocol.envelope import Envelope, parse
 from protocol.keys import SigningKey, show_key
 from protocol.links import Link
@@ -23,16 +25,19 @@ from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CANNOT_LISTEN, I
 from tracker.commands.folder import (
     check_appointment,
     check_link,
+    read_certificate_of,
     read_config,
     read_delegation,
     read_serving_key,
     take_lock,
 )
-from tracker.config import Config, ConfigError, load
+from tracker.config import Config, ConfigError, Settings, load
 from tracker.coordinator import Coordinator
+from tracker.porch import CannotListen
 from tracker.store.base import StoreError
 from tracker.store.sqlite import SqliteStore
-from tracker.web import CannotListen, make_app, serving
+from tracker.tls import BadCertificate, Certificate, read_certificate
+from tracker.web import DESK, make_app, serving, show_certificate
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +69,7 @@ class Horde:
     config: Config
     key: SigningKey
     delegation: Envelope
+    certificate: Certificate | None
 
 
 def serve(folder: Path, *, listen: str | None, until_stdin_closes: bool, announce: Callable[[Link], None]) -> int:
@@ -90,7 +96,7 @@ def _read(folder: Path, listen: str | None) -> Horde:
     delegation = read_delegation(config.settings)
     if fault := check_appointment(delegation, key, now_ms()):
         raise CommandError(f"{config.settings.serving_key}: {fault}", BAD_HORDE)
-    return Horde(config, key, delegation)
+    return Horde(config, key, delegation, read_certificate_of(config.settings))
 
 
 async def _serve(horde: Horde, *, until_stdin_closes: bool, announce: Callable[[Link], None]) -> int:
@@ -113,9 +119,15 @@ async def _serve(horde: Horde, *, until_stdin_closes: bool, announce: Callable[[
                 chance=random.Random(),  # noqa: S311 (draws among workers; nothing secret hangs on it)
             )
         )
-        link = await stack.enter_async_context(serving(make_app(coordinator, config.settings)))
+        app = make_app(coordinator, config.settings, horde.certificate)
+        link = await stack.enter_async_context(serving(app))
         _spare_the_collector()
-        _listen_to_signals(end, lambda: _reload(config.path, coordinator))
+
+        def reload() -> None:
+            _reload_certificate(config.settings, app)
+            _reload(config.path, coordinator)
+
+        _listen_to_signals(end, reload)
         if until_stdin_closes:
             _watch_stdin(end)
         log.info("serving", extra={"event": "serving", "url": link.url, "link": str(link)})
@@ -178,6 +190,26 @@ def _watch_stdin(end: End) -> None:
             loop.call_soon_threadsafe(end.ask, OK, "standard input was closed")
 
     threading.Thread(target=wait, name="stdin", daemon=True).start()
+
+
+def _reload_certificate(settings: Settings, app: web.Application) -> None:
+    """Read the certificate files again and show them to whoever comes; files that cannot be used change nothing."""
+    if settings.certificate is None:
+        return
+    try:
+        certificate = read_certificate(settings.certificate, settings.private_key)
+    except BadCertificate as error:
+        log.error("%s", error)  # noqa: TRY400 (the text says it all)
+        log.error("the certificate stays as it is")  # noqa: TRY400
+        return
+    before, after = app[DESK].link, show_certificate(app, certificate)
+    if before.certificate != after.certificate:
+        log.warning(
+            "another certificate without an authority is shown: earlier links lead nowhere",
+            extra={"event": "certificate", "link": str(after)},
+        )
+    else:
+        log.info("the certificate was read again", extra={"event": "certificate", "link": str(after)})
 
 
 _reloads: set[asyncio.Task[None]] = set()

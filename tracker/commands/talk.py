@@ -20,15 +20,16 @@ PATIENCE_S = 30.0
 TRIES = 3
 
 
-async def present(url: str, root: bytes, key: SigningKey, document: Envelope) -> None:
+async def present(url: str, root: bytes, key: SigningKey, document: Envelope, certificate: bytes = b"") -> None:
     """Hand a document to the tracker at `url`, which must serve the horde `root`; returns when it is durable.
 
-    Raises `CommandError` if it is refused, or if nobody answers.
+    certificate: digest of the one that it must show; empty where an authority vouches for it. Raises `CommandError` if
+    it is refused, or if nobody answers.
     """
     for left in reversed(range(TRIES)):
         try:
             async with asyncio.timeout(PATIENCE_S):
-                await _present(url, root, key, document)
+                await _present(url, root, key, document, certificate)
                 return
         except Refusal as refused:
             raise CommandError(f"the tracker refused this: {refused} ({refused.code})", NOT_DONE) from refused
@@ -44,8 +45,9 @@ class _Gone(Exception):
     """The tracker hung up."""
 
 
-async def _present(url: str, root: bytes, key: SigningKey, document: Envelope) -> None:
-    async with aiohttp.ClientSession() as http, http.ws_connect(f"{url}/peer") as socket:
+async def _present(url: str, root: bytes, key: SigningKey, document: Envelope, certificate: bytes) -> None:
+    pin = aiohttp.Fingerprint(certificate) if certificate else True
+    async with aiohttp.ClientSession() as http, http.ws_connect(f"{url}/peer", ssl=pin) as socket:
         session = _Session(socket, root, key)
         await session.begin()
         await socket.send_bytes(document.raw)

@@ -57,7 +57,8 @@ const publicPart = map({
   max_price: counted,
 });
 
-export const CHALLENGE = { root: key, delegation: envelope, session: bytes(16), clock: int() };
+export const CHALLENGE = { root: key, delegation: envelope, session: bytes(16), clock: int(),
+  shown: [envelope, none] };
 
 const message = {
   holding: { cap: 64 * KIB, fields: { entries: list(held, 256), last: either(true, false) } },
@@ -73,6 +74,7 @@ const message = {
 const document = {
   serving: { cap: 4 * KIB, fields: { serving: key, version: int(1), expires: [int(), 0],
     epoch: counted, former: [list(former, 32), []] } },
+  shown: { cap: 4 * KIB, fields: { digest } },
   lease: { fields: { job: handle, attempt: int(1), worker: key, model: text(120, 1), public: publicPart, index: count,
     private_digest: digest, job_key: key, asker, issued: int(), deadline: int(), rules: int(1), price: count,
     paid: count, free: count, owners: counted } },

@@ -14,7 +14,8 @@ const MEDIA_TYPE = "text/plain; charset=utf-8";
 const VALID_MS = 600_000;
 const BYTES_PER_TOKEN = 1024;
 const PATIENCE_MS = 5_000; // the tracker answers at once, unless the worker has delivered a receipt
-const NO_RETURN = ["wrong_horde", "bad_delegation", "bad_key", "unknown_version"]; // somebody has to do something first
+// Somebody has to do something first.
+const NO_RETURN = ["wrong_horde", "wrong_certificate", "bad_delegation", "bad_key", "unknown_version"];
 const PASSING = ["busy", "internal", "stopping", "too_slow"];
 
 export class Job {

@@ -54,13 +54,18 @@ export function checkSignature(key, message, signature) {
   need(holds, "bad_signature", "the signature does not belong to these bytes and this key");
 }
 
-/** The key that people see like this; every key has one name only. */
-export function keyFromText(text) {
-  need(/^[a-z2-7]{52}$/.test(text), "bad_key", "a key is shown as 52 characters of a-z and 2-7");
+/** The 32 bytes that people see like this: a key, or the digest of a certificate. */
+export function bytesFromText(text) {
+  need(/^[a-z2-7]{52}$/.test(text), "bad_key", "32 bytes are shown as 52 characters of a-z and 2-7");
   let bits = 0n;
   for (const letter of text) bits = (bits << 5n) | BigInt(LETTERS.indexOf(letter));
-  need((bits & 15n) === 0n, "bad_key", "stray bits in the last character of a key");
-  const key = Buffer.from((bits >> 4n).toString(16).padStart(64, "0"), "hex");
+  need((bits & 15n) === 0n, "bad_key", "stray bits in the last character");
+  return Buffer.from((bits >> 4n).toString(16).padStart(64, "0"), "hex");
+}
+
+/** The key that people see like this; every key has one name only. */
+export function keyFromText(text) {
+  const key = bytesFromText(text);
   checkKey(key);
   return key;
 }

@@ -1,6 +1,6 @@
 /** Links (section 3), and which addresses are private. */
 import { BlockList, isIP, isIPv4 } from "node:net";
-import { keyFromText } from "./keys.mjs";
+import { bytesFromText, keyFromText } from "./keys.mjs";
 import { need } from "./refusal.mjs";
 
 const privateNetworks = new BlockList();
@@ -19,11 +19,11 @@ export function isPrivate(host) {
 /** Whether the tracker itself is on such a network, so that peers may be there too. */
 export const isNear = (host) => host === "localhost" || host.endsWith(".localhost") || isPrivate(host);
 
-/** What a link says: {url, root, name, near}. */
+/** What a link says: {url, root, name, near, certificate}; the last is null where authorities vouch for it. */
 export function parseLink(link) {
   const fault = (why) => `not a Potluck link: ${why}; wanted potluck:?tr=wss://host:port&id=...`;
   need(link.startsWith("potluck:?"), "refused", fault("it does not begin with potluck:?"));
-  const found = { tr: [], id: [], name: [] };
+  const found = { tr: [], id: [], name: [], cert: [] };
   for (const field of link.slice("potluck:?".length).split("&").slice(0, 16)) {
     const [name, ...value] = field.split("=");
     try {
@@ -32,13 +32,16 @@ export function parseLink(link) {
       need(false, "refused", fault(`${name} is not percent-encoded UTF-8`));
     }
   }
-  need(found.tr.length === 1 && found.id.length === 1 && found.name.length <= 1, "refused",
-    fault("tr and id have to be there once, and name at most once"));
+  need(found.tr.length === 1 && found.id.length === 1 && found.name.length <= 1 && found.cert.length <= 1, "refused",
+    fault("tr and id have to be there once, name and cert at most once"));
   const [tr] = found.tr;
   need(/^wss?:\/\/[\x21-\x7e]+$/.test(tr) && URL.canParse(tr), "refused", fault("tr is no address"));
   const { hostname, port, username, password, search, hash } = new URL(tr);
   need(!username && !password && !search && !hash && port !== "0", "refused", fault("tr may be host, port and path"));
+  const [cert] = found.cert;
+  const certificate = cert === undefined ? null : bytesFromText(cert);
+  need(!cert || tr.startsWith("wss:"), "refused", fault("cert names a certificate, and ws:// shows none"));
   const name = (found.name[0] ?? "").replace(/\p{Cc}/gu, "");
   return { url: tr.replace(/\/$/, ""), root: keyFromText(found.id[0]), name: [...name].slice(0, 60).join(""),
-    near: isNear(hostname) };
+    near: isNear(hostname), certificate };
 }

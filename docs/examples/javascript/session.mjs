@@ -11,8 +11,9 @@ const AFTER_HELLO = 512 * 1024;
 const GREETING_MS = 10_000;
 const SOFTWARE = "potluck-example-javascript 0.1";
 
-/** The challenge's parts, if its tracker may speak for this horde. `newest` is the newest delegation seen before. */
-export function checkChallenge(bytes, root, now, newest) {
+/** The challenge's parts, if its tracker may speak for this horde. `newest` is the newest delegation seen before,
+ * `certificate` the one that the link names, if it names one. */
+export function checkChallenge(bytes, root, now, newest, certificate = null) {
   const parts = decode(bytes);
   need(Array.isArray(parts) && parts[1] === "challenge", "malformed", "the tracker did not begin with a challenge");
   need(parts[0] === 1, "unknown_version", `version ${parts[0]} of the protocol; this program knows version 1`);
@@ -20,7 +21,17 @@ export function checkChallenge(bytes, root, now, newest) {
   const challenge = readBody(CHALLENGE, decode(parts[2]), "challenge");
   need(challenge.root.equals(root), "wrong_horde", "another horde answers here than the one in the link");
   const delegation = checkDelegation(challenge.delegation, root, now, newest);
+  if (certificate) checkShown(challenge.shown, root, delegation.body.serving, certificate);
   return { session: challenge.session, delegation };
+}
+
+/** The serving key's word on the certificate in the link, without which anybody could have written it there. */
+export function checkShown(bytes, root, serving, certificate) {
+  need(bytes.length > 0, "wrong_certificate", "the serving key does not vouch for the certificate in the link");
+  const envelope = readEnvelope(bytes);
+  const { body } = checkDocument(envelope, root, serving);
+  need(envelope.kind === "shown" && body.digest.equals(certificate), "wrong_certificate",
+    "the serving key vouches for another certificate than the one in the link");
 }
 
 /** The root's word on who signs for the horde. */
@@ -39,11 +50,11 @@ export function checkDelegation(bytes, root, now, newest) {
 export class Session {
   /** Greet the tracker of a link as the peer with this key. */
   static async open(link, key, newest) {
-    const socket = await WebSocket.connect(`${link.url}/peer`, BEFORE_HELLO);
+    const socket = await WebSocket.connect(`${link.url}/peer`, BEFORE_HELLO, link.certificate);
     const timer = setTimeout(() => socket.socket.destroy(new Error("it did not greet in time")), GREETING_MS);
     try {
       const session = new Session(socket, link.root, key);
-      await session.#greet(newest);
+      await session.#greet(newest, link.certificate);
       return session;
     } catch (error) {
       socket.close();
@@ -58,9 +69,10 @@ export class Session {
     this.incoming = socket.messages();
   }
 
-  async #greet(newest) {
+  async #greet(newest, certificate) {
     const { value } = await this.incoming.next();
-    const { session, delegation } = checkChallenge(value, this.root, Date.now(), newest);
+    const { session, delegation } = checkChallenge(value, this.root, Date.now(), newest,
+      certificate);
     Object.assign(this, { theirs: session, delegation, serving: delegation.body.serving });
     this.socket.limit = AFTER_HELLO;
     const before = Date.now();

@@ -63,9 +63,10 @@ test("every auditor gives the same answer to a signature", () => {
 
 test("links are read and refused alike", () => {
   const { valid, refused } = vectors("links");
-  for (const { link, url, root, name, needs_insecure: insecure } of valid) {
+  for (const { link, url, root, name, certificate, needs_insecure: insecure } of valid) {
     const found = parseLink(link);
     assert.deepEqual([found.url, found.root.toString("hex"), found.name], [url, root, name]);
+    assert.equal(found.certificate?.toString("hex") ?? "", certificate);
     assert.equal(!found.near && found.url.startsWith("ws:"), insecure);
   }
   for (const link of refused) assert.ok(codeOf(() => parseLink(link)), link);
@@ -114,6 +115,14 @@ test("a challenge and a delegation hold, and for their own horde only", () => {
   assert.equal(codeOf(() => checkDelegation(bytes(delegation.envelope), root, 0, held)), null);
   const newer = { ...held, body: { ...held.body, version: held.body.version + 1 } };
   assert.equal(codeOf(() => checkDelegation(bytes(delegation.envelope), root, 0, newer)), "bad_delegation");
+});
+
+test("the serving key vouches for the certificate in the link, and for no other", () => {
+  const { challenge } = vectors("envelopes");
+  const root = bytes(challenge.fields.root.hex);
+  const certificate = bytes(challenge.certificate);
+  const code = (wanted) => codeOf(() => checkChallenge(bytes(challenge.encoded), root, 0, undefined, wanted));
+  assert.deepEqual([code(null), code(certificate), code(sha256("other"))], [null, null, "wrong_certificate"]);
 });
 
 test("bodies that a requester reads have the fields of the vectors", () => {

@@ -2,7 +2,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import http from "node:http";
 import https from "node:https";
-import { shown } from "./refusal.mjs";
+import { Refusal, shown } from "./refusal.mjs";
 
 const GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"; // the standard's constant, which shows that both mean WebSocket
 const CONTINUATION = 0, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10;
@@ -16,15 +16,19 @@ export class ConnectionLost extends Error {
 }
 
 export class WebSocket {
-  /** Connect to ws:// or wss://; `limit` is the most bytes that one message may have, and may be changed later. */
-  static connect(url, limit) {
+  /**
+   * Connect to ws:// or wss://; `limit` is the most bytes that one message may have, and may be changed later.
+   * `certificate`: the SHA-256 of the only one to take, else whatever the authorities vouch for.
+   */
+  static connect(url, limit, certificate = null) {
     return new Promise((resolve, reject) => {
       const key = randomBytes(16).toString("base64");
       const headers = { Connection: "Upgrade", Upgrade: "websocket", "Sec-WebSocket-Key": key,
         "Sec-WebSocket-Version": "13" };
       const fail = (text) => reject(new ConnectionLost(`no connection to ${url}: ${text}`));
       const scheme = url.startsWith("wss:") ? https : http;
-      const request = scheme.get(url.replace(/^ws/, "http"), { headers, agent: false });
+      const request = scheme.get(url.replace(/^ws/, "http"),
+        { headers, agent: false, rejectUnauthorized: certificate === null });
       request.setTimeout(10_000, () => request.destroy(new Error("no answer for 10 s")));
       request.on("error", (error) => fail(error.message || error.code));
       request.on("response", (response) => {
@@ -32,6 +36,12 @@ export class WebSocket {
         fail(`HTTP ${response.statusCode} where a WebSocket was wanted`);
       });
       request.on("upgrade", (response, socket, head) => {
+        const seen = certificate && createHash("sha256").update(socket.getPeerCertificate().raw).digest();
+        if (certificate && !seen.equals(certificate)) {
+          socket.destroy();
+          reject(new Refusal("wrong_certificate", `${url} shows another certificate than the link names`));
+          return;
+        }
         const wanted = createHash("sha1").update(key + GUID).digest("base64");
         if (response.headers["sec-websocket-accept"] !== wanted || response.headers["sec-websocket-extensions"]) {
           socket.destroy();
