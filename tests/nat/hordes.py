@@ -22,7 +22,7 @@ from peer.verify import verify_file
 from protocol.links import Link, parse_link
 from tests.nat.kinds import Kind
 from tests.nat.net import TRACKER, TRACKER_NAME, Network
-from tests.support.horde import Process, add_rules, run, until
+from tests.support.horde import Process, add_rules, run
 from tests.support.rules import PLAIN_RULES
 
 PORT = 7345
@@ -110,7 +110,7 @@ class StreetHorde:
             await asyncio.gather(*(process.end() for process in processes))
 
     async def worker(self, place: str, *arguments: str) -> Process:
-        """Start a worker there and wait until the horde knows it, and whether others reach it."""
+        """Start a worker there and wait until the horde knows it, and where others reach it if they do."""
         home = self.home(f"worker {place}")
         home.key()
         home.join(self.link)
@@ -124,8 +124,9 @@ class StreetHorde:
         )
         self.processes.append(worker)
         self.workers[place] = worker
-        await worker.line(lambda line: line.get("event") == "joined")
-        await until(lambda: worker.process.returncode is not None or self._is_tested(), f"{place}: is it reached?")
+        # Others hear of its outer address when the tracker has tried it; where that fails, nobody waits for it.
+        known = "reached" if self.network[place].kind in (Kind.PUBLIC, Kind.FULL_CONE) else "joined"
+        await worker.line(lambda line: line.get("event") == known)
         return worker
 
     async def relay(self, place: str) -> Process:
@@ -140,10 +141,6 @@ class StreetHorde:
         self.processes.append(relay)
         await relay.line(lambda line: line.get("event") == "reached")
         return relay
-
-    def _is_tested(self) -> bool:
-        """Whether the tracker has tried to reach every worker."""
-        return not self.scrape().get("reach", {}).get("untested", 0)
 
     async def picture(self, place: str, model: str, *arguments: str, prompt: str = "a red circle") -> Asked:
         """Ask for a picture from there, small unless the arguments say otherwise."""
