@@ -209,6 +209,11 @@ class Rooms:
         if stay.met.done():
             self.leave(stay.met.result(), why)
 
+    def clear(self, why: Refusal) -> None:
+        """Send everybody away."""
+        for stay in list(self._here.values()):
+            self.leave(stay, why)
+
     def meter(self, admitted: Admitted) -> Meter:
         """What counts the bytes of this ticket, from its first use to its end, however often the two come back."""
         known = self._meters.get(admitted.ticket)

@@ -30,11 +30,13 @@ from protocol.messages import (
     Announce,
     AskAccount,
     AskDelegations,
+    AskPaths,
     AskQuote,
     AskWhy,
     Hello,
     Holding,
     Kept,
+    OfferRelay,
     Private,
     Register,
     Report,
@@ -44,6 +46,7 @@ from protocol.messages import (
 )
 from protocol.work import ImagePrivate, Kind, PrivatePart, read_private, texts_of
 from tracker.accounts import NOBODY
+from tracker.forwarded import IPAddress
 from tracker.session import Effect, Greeted, HangUp, Heard, Presented, Reconciled, Send, Session, State
 from tracker.store.base import StoreError, StoreFull
 
@@ -91,6 +94,7 @@ class Conversation:
         "_tasks",
         "account",
         "acting",
+        "address",
         "announced",
         "block",
         "coordinator",
@@ -103,9 +107,10 @@ class Conversation:
         "visits",
     )
 
-    def __init__(self, coordinator: Coordinator, outlet: Outlet, block: str) -> None:
+    def __init__(self, coordinator: Coordinator, outlet: Outlet, block: str, address: IPAddress | None = None) -> None:
         self.coordinator = coordinator
         self.block = block  # of addresses; it goes no further than `Blocks` makes a hash of it
+        self.address = address  # to be tested, if this peer wants to be reached there
         self.account = 0
         self.acting = NOBODY
         self.requests: set[bytes] = set()
@@ -259,6 +264,10 @@ class Conversation:
                 await coordinator.registry.register(self, message)
             case Unreachable():
                 await coordinator.unreachable(self, message)
+            case AskPaths():
+                await coordinator.ways.ask(self, message)
+            case OfferRelay():
+                await coordinator.ways.offer(self, message)
             case Kept():
                 await coordinator.recover(self, message)
             case AskAccount():

@@ -58,6 +58,7 @@ from tracker.addresses import Blocks
 from tracker.checked import Checked
 from tracker.content_filter import ContentFilter, no_filter
 from tracker.conversation import Conversation, Outlet, Visit
+from tracker.forwarded import IPAddress
 from tracker.jobs import Jobs, ended
 from tracker.leases import LiveLease
 from tracker.lifecycle import Event, Stage, State
@@ -68,6 +69,7 @@ from tracker.quotes import cost
 from tracker.recovery import read_kept
 from tracker.registry import Registry
 from tracker.store.base import RulesInForce, Standing, Store, StoreError
+from tracker.ways import Ways
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +107,9 @@ class Coordinator:
         self._jobs = Jobs(store, self._presence, rules, clock=clock, chance=chance)
         self._conversations: set[Conversation] = set()
         self.registry = Registry(store, self._jobs, self._conversations, serving=key.public, clock=clock)
+        self.ways = Ways(
+            store, self._presence, self._jobs, self.registry, root=root, key=key, clock=clock, chance=chance
+        )
         self._sealed = self._positioned = clock()
         self._vested = 0
         self.is_stopping = False
@@ -157,6 +162,7 @@ class Coordinator:
         """Do what is due at `now`."""
         self._jobs.tick(now)
         self.registry.tick(now)
+        self.ways.tick(now)
         if now - self._sealed >= CHECKPOINT_MS:
             self._sealed = now
             await self._seal(now)
@@ -170,6 +176,7 @@ class Coordinator:
     async def stop(self) -> None:
         """Say good-bye to everybody, finish what is being committed, seal."""
         self.is_stopping = True
+        await self.ways.stop()
         for conversation in list(self._conversations):
             conversation.hang_up(Stopping("the tracker is stopping: come back in a moment"))
             await conversation.finish()
@@ -213,15 +220,16 @@ class Coordinator:
         """Seconds within which a connection must have finished hello."""
         return float(self.rules.rules.times.hello)
 
-    def open(self, outlet: Outlet, block: str) -> Conversation:
-        """A peer has connected from this block of addresses."""
-        conversation = Conversation(self, outlet, block)
+    def open(self, outlet: Outlet, block: str, address: IPAddress | None = None) -> Conversation:
+        """A peer has connected from this block of addresses, and this one of them, as far as it can be seen."""
+        conversation = Conversation(self, outlet, block, address)
         self._conversations.add(conversation)
         return conversation
 
     def leave(self, conversation: Conversation) -> None:
         """A connection is gone: its waiting jobs are not matched, its leases have a moment of grace."""
         self._conversations.discard(conversation)
+        self.ways.left(conversation)
         for request in conversation.requests:
             if self._presence.drop_requester(request, conversation):
                 self._jobs.queue.set_present(request, present=False)
@@ -446,6 +454,8 @@ class Coordinator:
         if conversation.record is None:
             self._presence.shows_record(conversation.key)
         conversation.record = record
+        if conversation.announced is not None:
+            self.ways.announced(conversation)
 
     async def announce(self, conversation: Conversation, announce: Announce) -> None:
         """A worker says what it serves."""
@@ -473,6 +483,7 @@ class Coordinator:
             return  # it has lost its account meanwhile
         running = [lease.name for lease in self._jobs.leases.of_worker(key) if not lease.receipt]
         self._jobs.feed(self._jobs.pool.announce(key, conversation.account, announce, running))
+        self.ways.announced(conversation)
 
     async def _compare_leases(self, conversation: Conversation, leases: Sequence[LiveLease]) -> None:
         """A worker is back: leases that it had not yet taken are pushed again; those that it lost are lost."""
@@ -559,6 +570,7 @@ class Coordinator:
             "delivered": len(jobs.leases) - leased,
             "since_start": {name: jobs.counts[name] for name in sorted(jobs.counts)},
             "waits": jobs.predictions.report(),
+            **self.ways.scrape(),
             "mint": {"daily": self.rules.rules.mint.daily, "used_today": jobs.budget_used(self.clock())},
             "swarms": [
                 {"kind": kind, "model": model, "workers": swarms.get((kind, model), 0), "waiting": waiting[kind, model]}

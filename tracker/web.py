@@ -37,6 +37,8 @@ from tracker.ledger import day_of
 from tracker.porch import Porch, listen
 from tracker.store.base import Page, StoreError
 from tracker.tls import Certificate
+from tracker.ways import Place
+from tracker.web_ways import add_ways
 
 if TYPE_CHECKING:
     from tracker.conversation import Conversation
@@ -222,6 +224,7 @@ def make_app(coordinator: Coordinator, settings: Settings, certificate: Certific
     places = Places(lambda: coordinator.rules.rules.limits.connections)
     app[DESK] = Desk(coordinator, settings, places, url=settings.link_url(settings.port))
     show_certificate(app, certificate)
+    add_ways(app, coordinator.ways, places, float(settings.heartbeat_s))
     app.add_routes(
         [
             web.get("/peer", _peer),
@@ -275,6 +278,7 @@ async def serving(app: web.Application) -> AsyncIterator[Link]:
             listening = porch.listen(settings.host, settings.port)
         async with listening as port:
             desk.url = settings.link_url(port)
+            desk.coordinator.ways.place = Place(desk.url, settings.trust)
             yield desk.link
     finally:
         await runner.cleanup()
@@ -351,7 +355,7 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
     except ConnectionError:  # gone before it was let in: nobody reads what is answered
         raise web.HTTPBadRequest from None
     outlet = Outlet(desk.settings.outbox, lambda: request.transport.abort() if request.transport else None)
-    conversation = desk.coordinator.open(outlet, origin)
+    conversation = desk.coordinator.open(outlet, origin, client_of(request).address)
     desk.outlets.add(outlet)
     outlet.write_to(socket)
     door.upgraded(lambda: _largest(conversation), lambda size: _too_large(conversation, size))

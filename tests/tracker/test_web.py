@@ -97,9 +97,9 @@ def origins(monkeypatch):
     """Where the peers that come are said to come from."""
     found = []
 
-    def open_and_note(self, outlet, origin):
+    def open_and_note(self, outlet, origin, address):
         found.append(origin)
-        return Conversation(self, outlet, origin)
+        return Conversation(self, outlet, origin, address)
 
     monkeypatch.setattr(Coordinator, "open", open_and_note)
     return found

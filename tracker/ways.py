@@ -1,0 +1,318 @@
+"""How peers that cannot connect to each other meet all the same: tests of reachability, meetings, relays.
+
+What peers say comes in through conversations; what is decided stands in `reach`, `meeting` and `relaying`; the sockets
+of `/meet` and `/relay` are those of `web_ways`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from protocol import documents
+from protocol.documents import Lease
+from protocol.envelope import parse
+from protocol.errors import Fenced, NoPath, NotAllowed, NotRegistered, Stopping, UnknownJob
+from protocol.keys import SigningKey, show_key
+from protocol.messages import AskPaths, OfferRelay, Paths, Reached, SessionMessage
+from protocol.relay import Limits, Rooms, Side
+from protocol.rules import Rules
+from tracker import meeting, reach, relaying
+from tracker.doors import household_of
+from tracker.forwarded import Client, IPAddress, Trust
+from tracker.jobs import Jobs
+from tracker.leases import LiveLease
+from tracker.meeting import Meeting, Meetings
+from tracker.presence import Listener, Presence
+from tracker.reach import Home, Name, Result, Target, Tests
+from tracker.registry import Registry
+from tracker.relaying import Askings, Volunteer, Volunteers
+from tracker.store.base import Store
+
+if TYPE_CHECKING:
+    from tracker.conversation import Conversation
+
+log = logging.getLogger(__name__)
+
+#: How often what attempts that are over have left is swept out.
+SWEEP_MS = 60_000
+#: Reasons for which people ask; all others are counted as one.
+REASONS = frozenset({"timeout", "no_connection", "no_address", "relays_only", "broken"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the horde is. url: as the link says it. trust: proxies, whose own addresses are nobody's."""
+
+    url: str
+    trust: Trust
+
+    @property
+    def home(self) -> Home:
+        """In what kind of network that is."""
+        return reach.home_of(self.url)
+
+
+class Ways:
+    """What one tracker process does so that peers can reach each other."""
+
+    def __init__(
+        self,
+        store: Store,
+        presence: Presence,
+        jobs: Jobs,
+        registry: Registry,
+        *,
+        root: bytes,
+        key: SigningKey,
+        clock: Callable[[], int],
+        chance: random.Random,
+    ) -> None:
+        self.meetings = Meetings()
+        self.rooms = Rooms(self._limits)
+        self.place: Place | None = None  # known once somebody can come
+        self.counts: Counter[str] = Counter()
+        self.root = root
+        self.key = key
+        self.clock = clock
+        self._store = store
+        self._presence = presence
+        self._jobs = jobs
+        self._registry = registry
+        self._tests = Tests(chance)
+        self._volunteers = Volunteers(chance)
+        self._askings = Askings()
+        self._listeners: dict[Name, Conversation] = {}
+        self._offers: dict[bytes, OfferRelay] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._swept = 0
+
+    @property
+    def rules(self) -> Rules:
+        """The rules in force."""
+        return self._jobs.rules.rules
+
+    def _limits(self) -> Limits:
+        return Limits(self.rules.relays.streams, self.rules.relays.of_one)
+
+    def tick(self, now: int) -> None:
+        """Begin the tests that are due, forget what is over."""
+        for name, target in self._tests.start(now, self.rules.reach):
+            task = asyncio.create_task(self._probe(name, target), name="probe")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self.meetings.sweep(now)
+        if now - self._swept >= SWEEP_MS:
+            self._swept = now
+            self._askings.keep({lease.name for lease in self._jobs.leases.all()})
+
+    async def stop(self) -> None:
+        """End what runs."""
+        self.hang_up()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def hang_up(self) -> None:
+        """Part from all who meet here."""
+        self.meetings.clear(f"{Stopping.code}: the tracker is stopping")
+        self.rooms.clear(Stopping("the tracker is stopping: come back in a moment"))
+
+    def left(self, conversation: Conversation) -> None:
+        """A connection is gone, and with it what was known by it."""
+        for name, listener in list(self._of(conversation)):
+            if listener is conversation:
+                self._forget(name)
+
+    def _of(self, conversation: Conversation) -> list[tuple[Name, Conversation]]:
+        if not conversation.is_open:
+            return []
+        names: list[Name] = [(conversation.key, "worker"), (conversation.key, "relay")]
+        return [(name, self._listeners[name]) for name in names if name in self._listeners]
+
+    def _forget(self, name: Name) -> None:
+        del self._listeners[name]
+        self._tests.drop(name)
+        if name[1] == "relay":
+            self._offers.pop(name[0], None)
+            self._volunteers.remove(name[0])
+
+    # Reachability
+
+    def announced(self, conversation: Conversation) -> None:
+        """A worker is here, under the record that it has shown."""
+        record = conversation.record
+        if record is not None and not conversation.is_closed:
+            self._want(conversation, (conversation.key, "worker"), reach.ports_of(record), record.certificate)
+
+    async def offer(self, conversation: Conversation, offer: OfferRelay) -> None:
+        """A peer volunteers to relay, or does no more."""
+        await self._registry.await_account(conversation)
+        name: Name = (conversation.key, "relay")
+        if not offer.streams:
+            if name in self._listeners:
+                self._forget(name)
+            return
+        if not conversation.account:
+            raise NotRegistered("a relay needs an account, so that others can rely on it: send `register` first")
+        rules = self.rules
+        if not (rules.relays.volunteers and rules.reach.test):
+            raise NotAllowed("this horde asks no peers to relay: the rules relays.volunteers and reach.test say so")
+        if conversation.is_closed:
+            return
+        self._offers[conversation.key] = offer
+        ports = (offer.port,) if offer.port >= reach.LOWEST_PORT else ()
+        former = self._tests.result(name)
+        self._want(conversation, name, ports, offer.certificate)
+        if former is not None and (result := self._tests.result(name)) is former:
+            self._heard(name, result)  # reached before, under the same address: other terms
+
+    def _want(self, conversation: Conversation, name: Name, ports: tuple[int, ...], certificate: bytes) -> None:
+        """Have a peer tested, where that may be; else tell it why not."""
+        place, address = self.place, conversation.address
+        if place is None or not self.rules.reach.test:
+            return
+        self._listeners[name] = conversation
+        target = Target(conversation.key, address or reach.NOWHERE, ports, certificate)
+        if (refusal := self._refusal(place, address, ports)) is None:
+            self._tests.want(name, target, self.clock())
+        elif self._tests.result(name) != refusal:
+            self._tests.settle(name, target, refusal)
+            self._heard(name, refusal)
+
+    def _refusal(self, place: Place, address: IPAddress | None, ports: tuple[int, ...]) -> Result | None:
+        if address is None or place.trust.covers(address):
+            return Result("", "no_address", "the tracker cannot see from where this connection comes: a proxy hides it")
+        ours = place.home is Home.PUBLIC and reach.is_ours(address)
+        if fault := reach.why_not(address, place.home, ours=ours):
+            return Result("", "private_address", f"{fault}, and the horde is elsewhere: nobody is sent there")
+        if not ports:
+            return Result("", "port", f"no port from {reach.LOWEST_PORT} to 65535 was named: nothing else is tried")
+        return None
+
+    async def _probe(self, name: Name, target: Target) -> None:
+        result = Result("", "timeout", "the test was broken off")
+        try:
+            result = await reach.probe(target, self.root)
+        finally:
+            if self._tests.done(name, target, result, self.clock(), self.rules.reach):
+                self._heard(name, result)
+
+    def _heard(self, name: Name, result: Result) -> None:
+        """A test has a result: the peer hears of it, and a relay may be named from now on, or no more."""
+        self.counts["tests"] += 1
+        conversation, offer = self._listeners[name], self._offers.get(name[0])
+        if name[1] == "relay":
+            if result.reachable and offer is not None and conversation.address is not None:
+                household = household_of(conversation.address)
+                self._volunteers.add(Volunteer(name[0], result.address, household, offer))
+            else:
+                self._volunteers.remove(name[0])
+        log.info("%s %s is %s", name[1], show_key(name[0])[:8], result.reason or "reachable")
+        conversation.tell(
+            Reached(address=result.address, reachable=result.reachable, reason=result.reason, text=result.text[:2000])
+        )
+
+    # Meeting
+
+    async def ask(self, conversation: Conversation, asked: AskPaths) -> None:
+        """A requester has no direct path to its worker: tell both how they can meet."""
+        lease = self._jobs.leases.of_job(asked.job)
+        if lease is None or lease.request not in conversation.requests:
+            raise UnknownJob("this session has no such job under way")
+        if lease.attempt != asked.attempt:
+            raise Fenced(f"attempt {asked.attempt} is over: {lease.attempt} is the latest")
+        now = self.clock()
+        self._askings.ask(lease.name, now)
+        standing = await self._store.standing(lease.job, lease.attempt)
+        if standing is None:
+            raise UnknownJob("there is no such attempt")
+        self.counts[f"asked: {asked.reason if asked.reason in REASONS else 'other'}"] += 1
+        if asked.reason in ("timeout", "no_connection"):
+            self._tests.doubt((lease.worker, "worker"), now, self.rules.reach)
+        if self.rules.meet.punching and not asked.relays_only:
+            self._arrange(lease, now)
+        terms = documents.open_document(parse(standing.lease), Lease)
+        given = self._tickets(terms, now)
+        self.counts["tickets"] += len(given)
+        paths = Paths(job=lease.job, attempt=lease.attempt, tickets=given, reason="" if given else "no_path")
+        self._tell(lease, "worker", paths)
+        self._tell(lease, "requester", paths)
+
+    def _tickets(self, lease: Lease, now: int) -> tuple[bytes, ...]:
+        rules = self.rules.relays
+        chosen = self._volunteers.choose(lease, now) if rules.volunteers else []
+        terms = [relaying.ticket_of(lease, rules, now, volunteer) for volunteer in chosen]
+        if rules.tracker and self.place is not None:
+            terms.append(relaying.ticket(lease, rules, now, key=self.key, url=self.place.url))
+        return relaying.tickets(terms, self.key, self.root)
+
+    def _arrange(self, lease: LiveLease, now: int) -> None:
+        """Invite both sides to a meeting."""
+        if self._listener(lease, "worker") is None:
+            return
+        arranged = self.meetings.arrange(lease.job, lease.attempt, self.rules.meet.tries, now)
+        self.counts["meetings"] += 1
+        for side in meeting.OTHER:
+            self._tell(lease, side, arranged.invitation(side))
+
+    def _listener(self, lease: LiveLease, side: Side) -> Listener | None:
+        return self._presence.worker(lease.worker) if side == "worker" else self._presence.requester(lease.request)
+
+    def _tell(self, lease: LiveLease, side: Side, message: SessionMessage) -> None:
+        if (listener := self._listener(lease, side)) is not None:
+            listener.tell(message)
+
+    def arrive(self, token: bytes, client: Client) -> meeting.Seat:
+        """Somebody comes to `/meet`; raises `BadToken`."""
+        return self.meetings.arrive(token, client, self.clock())
+
+    def ready(self, held: Meeting) -> None:
+        """Somebody who came is known. When both are, they begin."""
+        if held.is_ready and not held.is_over and not held.has_begun:
+            held.has_begun = True
+            task = asyncio.create_task(self._lead(held), name="meeting")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _lead(self, held: Meeting) -> None:
+        """Try after try, until somebody has what it wanted."""
+        try:
+            place = self.place
+            fault = "the tracker is not open" if place is None else held.why_not(place.home)
+            for number in range(1, held.tries + 1) if not fault else ():
+                lease = self._jobs.leases.of_job(held.job)
+                if lease is None or lease.attempt != held.attempt:
+                    fault = "the attempt is over"
+                    break
+                self.counts["punches"] += 1
+                for side in meeting.OTHER:
+                    self._tell(lease, side, held.punch(side, number))
+                await asyncio.wait((held.over,), timeout=meeting.TRY_S)
+                if held.is_over:
+                    self.counts["met"] += 1
+                    return
+            self.meetings.end(held, f"{NoPath.code}: {fault or 'no try was left'}")
+        finally:
+            self.meetings.end(held, f"{NoPath.code}: a fault of the tracker")
+
+    # Numbers
+
+    def scrape(self) -> dict[str, object]:
+        """How it goes, in numbers that concern nobody in particular."""
+        rooms, counts = self.rooms, self.counts
+        return {
+            "reach": {"workers": self._tests.counts("worker"), "relays": self._tests.counts("relay")},
+            "paths": {name: counts[name] for name in sorted(counts)},
+            "relayed": {
+                "streams": rooms.streams,
+                "pairs": rooms.pairs,
+                "bytes": rooms.carried,
+                "text": f"this tracker passed on {rooms.carried:,} bytes for people who could not connect: a gift",
+            },
+        }
