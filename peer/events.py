@@ -102,7 +102,7 @@ class Leased(Event):
 
 @dataclass(frozen=True)
 class Path(Event):
-    """How the worker is reached from now on: `direct`, `punched` (through both routers) or `relayed`. reason: why so."""
+    """How the worker is reached from now on: `direct`, `punched` (through the routers) or `relayed`. reason: why so."""
 
     path: str
     reason: str

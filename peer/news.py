@@ -13,7 +13,8 @@ class News:
     """Something that an operator may want to see.
 
     kind: what happened; of the tracker `listening`, `account` (with its notice),
-    `joined`, `lost`, `rules`, `refused`; of an attempt `accepted`,
+    `joined`, `lost`, `rules`, `refused`; of how it is reached `reached`, `unreachable`, `mapped`; of its relay
+    `relaying`, `relayed` (what it has carried so far); of an attempt `accepted`,
     `declined`, `opened`, `started`, `progress` (with done and total), `made`, `failed`, `dropped`, `settled` (with
     earned, in thousandths). text: for people, never a prompt.
     """
@@ -25,6 +26,11 @@ class News:
         "lost",
         "rules",
         "refused",
+        "reached",
+        "unreachable",
+        "mapped",
+        "relaying",
+        "relayed",
         "accepted",
         "declined",
         "opened",

@@ -1,4 +1,4 @@
-"""The worker's end of the direct stream: HTTPS with one path, `POST /stream`.
+"""The worker's end of the direct stream: HTTPS, with `POST /stream`, and what else a peer answers there.
 
 Limits stand before everything else: connections, headers, body, and the time that each may take. A reader that does
 not read costs one write buffer, and nobody waits for it.
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from traceback import walk_tb
 from typing import Protocol, cast
@@ -85,16 +85,18 @@ class Desk(Protocol):
 class StreamServer:
     """Serves streams from entering to leaving its context; `port` is the one that it listens on.
 
-    host: the address to listen on; empty for all of this machine's. port: 0 for any that is free.
+    desk: None where no streams are served. host: the address to listen on; empty for all of this machine's. port: 0 for
+    any that is free. routes: what else is answered.
     """
 
     def __init__(
         self,
-        desk: Desk,
+        desk: Desk | None,
         context: ssl.SSLContext,
         *,
         host: str,
         port: int,
+        routes: Sequence[web.RouteDef] = (),
         max_connections: int = MAX_CONNECTIONS,
         max_of_one_address: int = MAX_OF_ONE_ADDRESS,
         handshake_seconds: float = HANDSHAKE_SECONDS,
@@ -113,7 +115,9 @@ class StreamServer:
         self._stall_seconds = stall_seconds
         self._body_seconds = body_seconds
         app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.router.add_post("/stream", self._stream)
+        if desk is not None:
+            app.router.add_post("/stream", self._stream)
+        app.router.add_routes(routes)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -151,12 +155,20 @@ class StreamServer:
             await self._house.close()
         await self._runner.cleanup()
 
+    def take(self, connection: socket.socket, household: str) -> bool:
+        """Let in a connection that was made otherwise, as if it had been accepted here; False if there is no place."""
+        if self._house is None:
+            connection.close()
+            return False
+        return self._house.take(connection, household)
+
     @property
     def connections(self) -> int:
         """How many readers are connected, those whose handshake is under way among them."""
         return len(self._places)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
+        assert self._desk is not None  # noqa: S101 (else there is no such route)
         try:
             after = _after(request)
             output = self._desk.open_stream(await self._read_body(request))

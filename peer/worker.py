@@ -32,9 +32,14 @@ from peer.keeping import Keeping, Showing
 from peer.news import News
 from peer.opening import check_opening
 from peer.output import Output
-from peer.peer_record import Addresses, RecordKeeper
+from peer.paths.approaches import Approaches
+from peer.paths.relay_end import RelayEnds, tracker_of
+from peer.peer_record import Addresses
+from peer.reach import reach_routes
+from peer.relaying import Offering, Relaying
 from peer.spool import Attempt, Spool, SpoolError, reopen_all
 from peer.stream_server import StreamServer
+from peer.whereabouts import Whereabouts
 from peer.worker_jobs import SETTLED, Discard, Effect, Hand, Job, Jobs, Prepare, Start, Stop, Tell
 from protocol.digests import new_salt
 from protocol.documents import Receipt, Serving, Settlement, open_document, sign
@@ -48,8 +53,12 @@ from protocol.messages import (
     Announce,
     Held,
     Kept,
+    Meet,
     Offer,
+    Paths,
     Progress,
+    Punch,
+    Reached,
     Refused,
     Register,
     Report,
@@ -77,7 +86,8 @@ class Settings:
     host, port: where it listens; an empty host means all addresses, port 0 any free one. addresses: under which it
     can be reached, `host` or `host:port`; none means the one from which it reaches the tracker. ahead: leases taken
     beyond the engines at work. anonymous: serves people without an account. min_free_rate: in permille; below that
-    share of the mint it does no free work.
+    share of the mint it does no free work. relay: streams of others that it relays besides. maps: asks the router to
+    let requesters in.
     """
 
     host: str = ""
@@ -86,6 +96,8 @@ class Settings:
     ahead: int = 1
     anonymous: bool = True
     min_free_rate: int = 0
+    relay: Offering | None = None
+    maps: bool = False
 
 
 SETTINGS = Settings()
@@ -135,6 +147,7 @@ class Worker:
             backoff=backoff,
         )
         self._key = key
+        self._tracker = tracker_of(link)
         self._engines = engines
         self._folder = folder
         self._settings = settings
@@ -148,10 +161,12 @@ class Worker:
         self._outbox: list[Progress | Envelope] = []
         self._outbox_filled = asyncio.Event()
         self._sending = asyncio.Lock()
-        self._record_keeper = RecordKeeper(folder / "record_version", clock)
-        self._addresses = Addresses(settings.host, settings.addresses)
+        addresses = Addresses(settings.host, settings.addresses)
+        self._whereabouts = Whereabouts(self.connection, key, folder, addresses, clock, self._tell_news)
         self._certificate: Certificate | None = None
         self._server: StreamServer | None = None
+        self._approaches: Approaches | None = None
+        self._relaying: Relaying | None = None
         self._group: asyncio.TaskGroup | None = None
         self._registers = registers
         self._lost_account = False
@@ -168,9 +183,9 @@ class Worker:
             for spool in await asyncio.to_thread(reopen_all, self._spools):
                 self._restore(spool)
             self._certificate = fresh_certificate(self._folder)
-            self._server = await stack.enter_async_context(
-                StreamServer(self, self._certificate.context, host=self._settings.host, port=self._settings.port)
-            )
+            self._server = await stack.enter_async_context(self._make_server(self._certificate))
+            self._approaches = await self._make_approaches(stack, self._server)
+            self._whereabouts.listens(self._server.port, self._certificate.digest)
             self._tell_news(News("listening", f"port {self._server.port}"))
             try:
                 await self._serve()
@@ -181,11 +196,45 @@ class Worker:
             finally:
                 self._end_outputs()
 
+    def _make_server(self, certificate: Certificate) -> StreamServer:
+        routes = reach_routes(self._key, self.connection.root, certificate.digest)
+        if (offering := self._settings.relay) is not None:
+            connection = self.connection
+            self._relaying = Relaying(
+                self._key.public,
+                connection.root,
+                offering,
+                serving=lambda: connection.serving,
+                now=connection.now,
+            )
+            routes += self._relaying.routes()
+        settings = self._settings
+        return StreamServer(self, certificate.context, host=settings.host, port=settings.port, routes=routes)
+
+    async def _make_approaches(self, stack: AsyncExitStack, server: StreamServer) -> Approaches:
+        connection = self.connection
+        relays = await stack.enter_async_context(RelayEnds(self._tracker))
+        approaches = Approaches(
+            self._key,
+            connection.root,
+            self._tracker,
+            relays,
+            server.take,
+            expects=lambda job, attempt: Attempt(job, attempt) in self._jobs.jobs,
+            serving=lambda: connection.serving,
+            now=connection.now,
+        )
+        return await stack.enter_async_context(approaches)
+
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as self._group:
             self._group.create_task(self.connection.run())
             self._group.create_task(self._send_outbox())
             self._group.create_task(self._watch_deadlines())
+            if self._settings.maps:
+                self._group.create_task(self._whereabouts.keep_mapped())
+            if self._relaying is not None:
+                self._group.create_task(self._relaying.report(self._tell_news))
             try:
                 await asyncio.Event().wait()  # until we are cancelled, or a task fails, which cancels this too
             finally:
@@ -242,6 +291,10 @@ class Worker:
         match message:
             case Withdrawn():
                 self._carry_out(self._jobs.withdrawn(message))
+            case Meet() | Punch() | Paths() if self._approaches is not None:
+                self._approaches.told(message)
+            case Reached():
+                await self._whereabouts.tested(message)
             case Taken(documents=documents):
                 self._jobs.taken(documents)
                 self._showing.taken(documents)
@@ -289,15 +342,14 @@ class Worker:
 
     async def lost(self) -> None:
         """Work goes on; what it brings is handed over on return."""
+        self._whereabouts.lost()
         self._tell_news(News("lost"))
 
     async def _announce(self) -> None:
         assert self._certificate is not None  # noqa: S101 (made before the connection)
         assert self._server is not None  # noqa: S101
         await self._flush_outbox()  # receipts first: a job whose result is whole here is not to be leased anew
-        addresses = self._addresses.known(self._server.port, self.connection.local_host)
-        record = self._record_keeper.record(self._certificate.digest, addresses)
-        await self.connection.send_document(sign(record, self._key, self.connection.root))
+        addresses = await self._whereabouts.say()
         announce = Announce(
             offers=tuple(_distinct(self._jobs.offers)),
             slots=len(self._engines),
@@ -307,6 +359,9 @@ class Worker:
         )
         self._is_announced = await self.connection.say(announce) is not None
         self._tell_news(News("joined", f"account {self.connection.account}, reached at {', '.join(addresses)}"))
+        if self._relaying is not None:
+            offer = self._relaying.offer(self._server.port, self._certificate.digest)
+            await self.connection.say(offer)
 
     # Effects
 

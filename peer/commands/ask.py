@@ -30,6 +30,7 @@ def _for_any_kind(command: Command) -> Command:
             "--user", default="", help="Of a service: whom it asks for; only a pseudonym leaves this machine."
         ),
         click.option("--force", is_flag=True, help="Replace files that exist."),
+        click.option("-v", "--verbose", is_flag=True, help="Say how each worker was reached, and why so."),
         click.option(
             "--dry-run", "dry", is_flag=True, help="Ask for nothing: say what it would cost and how long it would wait."
         ),
@@ -54,7 +55,14 @@ def _for_any_kind(command: Command) -> Command:
 @_for_any_kind
 @with_asker
 def image(
-    settings: Settings, prompt: str, output: Path | None, preview: Path | None, force: bool, dry: bool, **asked: Any
+    settings: Settings,
+    prompt: str,
+    output: Path | None,
+    preview: Path | None,
+    force: bool,
+    verbose: bool,
+    dry: bool,
+    **asked: Any,
 ) -> None:
     """Ask for a picture of PROMPT; `-` reads it from standard input. Of several, each file gets its number."""
     if dry:
@@ -75,7 +83,7 @@ def image(
     async def work() -> None:
         from peer.commands.report import Bars, Lines
 
-        report: Report = Lines() if settings.json else Bars(len(paths))
+        report: Report = Lines() if settings.json else Bars(len(paths), verbose=verbose)
         await _pictures(settings, report, ask, paths, preview, force=force)
 
     run(settings, work)
@@ -98,7 +106,9 @@ def image(
 @click.option("--raw", is_flag=True, help="Go on from PROMPT as it is, without the model's template.")
 @_for_any_kind
 @with_asker
-def text(settings: Settings, prompt: str, output: Path | None, force: bool, dry: bool, **asked: Any) -> None:
+def text(
+    settings: Settings, prompt: str, output: Path | None, force: bool, verbose: bool, dry: bool, **asked: Any
+) -> None:
     """Ask a model PROMPT; `-` reads it from standard input. The answer goes to standard output as it comes."""
     if dry:
         from peer.measures import text_work
@@ -115,7 +125,7 @@ def text(settings: Settings, prompt: str, output: Path | None, force: bool, dry:
     async def work() -> None:
         from peer.commands.report import Lines, LiveText
 
-        report: Report = Lines() if settings.json else LiveText(live=asked["n"] == 1)
+        report: Report = Lines() if settings.json else LiveText(live=asked["n"] == 1, verbose=verbose)
         await _texts(settings, report, ask, asked["n"], paths, force=force)
 
     run(settings, work)

@@ -41,6 +41,7 @@ class Settings:
     horde: str = ""
     insecure: bool = False
     anonymous: bool = False
+    relays_only: bool = False
 
     @property
     def home(self) -> Home:
@@ -59,7 +60,7 @@ class Settings:
         from protocol.keys import SigningKey
 
         key = SigningKey.generate() if self.anonymous else None
-        return Client(self.link(), key, home=self.home, insecure=self.insecure)
+        return Client(self.link(), key, home=self.home, insecure=self.insecure, relays_only=self.relays_only)
 
 
 Command = Callable[..., None]
@@ -94,10 +95,11 @@ def with_asker(command: Command) -> Command:
     """Add the options of commands that ask for something; the command gets them as `settings`."""
 
     @click.option("--anonymous", is_flag=True, help="Ask as nobody, with a key made for this once.")
+    @click.option("--relays-only", is_flag=True, help="Reach workers through relays, to hide this machine's address.")
     @with_horde
     @functools.wraps(command)
-    def wrapped(settings: Settings, anonymous: bool, **rest: Any) -> None:
-        command(settings=replace(settings, anonymous=anonymous), **rest)
+    def wrapped(settings: Settings, anonymous: bool, relays_only: bool, **rest: Any) -> None:
+        command(settings=replace(settings, anonymous=anonymous, relays_only=relays_only), **rest)
 
     return wrapped
 

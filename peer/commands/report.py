@@ -75,7 +75,7 @@ class Lines:
 class Bars:
     """For people, on standard error: a line for each job with its bar."""
 
-    def __init__(self, n: int = 1) -> None:
+    def __init__(self, n: int = 1, *, verbose: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
@@ -89,6 +89,7 @@ class Bars:
             transient=True,
         )
         self._n = n
+        self._verbose = verbose
         self._waits = _Waits(live=self._console.is_terminal)
         self._tasks = [self._progress.add_task(self._title(index, "asking"), total=None) for index in range(n)]
 
@@ -101,6 +102,8 @@ class Bars:
             self._progress.update(task, description=self._title(event.index, doing))
         if isinstance(event, events.Requeued | events.Restarted):
             self.note(doing_now(event) or "")
+        if isinstance(event, events.Path) and self._verbose:
+            self.note(self._named(event.index, f"{event.path}: {event.reason}"))
         if (waits := self._waits.line(event)) is not None:
             self.note(self._named(event.index, waits))
 
@@ -131,11 +134,12 @@ class Bars:
 class LiveText:
     """For people: the answer on standard output as it comes, all else on standard error."""
 
-    def __init__(self, *, live: bool) -> None:
+    def __init__(self, *, live: bool, verbose: bool = False) -> None:
         from rich.console import Console
 
         self._console = Console(stderr=True, highlight=False)
         self._live = live
+        self._verbose = verbose
         self._status = self._console.status("asking")
         self._waits = _Waits(live=self._console.is_terminal)
         self._waiting = True
@@ -153,6 +157,8 @@ class LiveText:
             self._end_line()
             self._wait(on=True)
             self.note(doing_now(event) or "")
+        if isinstance(event, events.Path) and self._verbose:
+            self.note(f"{event.path}: {event.reason}")
         if (doing := doing_now(event)) is not None and self._waiting:
             from rich.markup import escape
 

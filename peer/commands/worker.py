@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 @click.option("--ahead", type=click.IntRange(0, 64), default=1, show_default=True, help="Jobs taken beyond these.")
 @click.option("--listen", default=":0", metavar="HOST:PORT", help="Where requesters connect to; any free port if none.")
 @click.option("--address", "addresses", multiple=True, metavar="HOST[:PORT]", help="Where that is seen from outside.")
+@click.option("--relay", type=click.IntRange(1, 1024), metavar="STREAMS", help="Relay so many streams of others, too.")
+@click.option("--no-mapping", is_flag=True, help="Do not ask the router to let requesters in.")
 @click.option("--no-anonymous", is_flag=True, help="Serve accounts only.")
 @click.option(
     "--min-free-rate",
@@ -61,20 +63,41 @@ def worker(
     """
     with translated(settings):
         specs = chosen(images, texts, dry_runs) * slots
-        host, port = _listening(listen)
+        host, port = listening(listen)
         _check_addresses(rest["addresses"])
         home = settings.home
-        _log_to_stderr()
+        log_to_stderr()
         with home.worker_lock():
             _serve(settings, specs, home, _settings(host, port, **rest), until_stdin_closes=until_stdin_closes)
 
 
 def _settings(
-    host: str, port: int, *, ahead: int, addresses: tuple[str, ...], no_anonymous: bool, min_free_rate: int
+    host: str,
+    port: int,
+    *,
+    ahead: int,
+    addresses: tuple[str, ...],
+    relay: int | None,
+    no_mapping: bool,
+    no_anonymous: bool,
+    min_free_rate: int,
 ) -> WorkerSettings:
+    from importlib.util import find_spec
+
+    from peer.relaying import Offering
     from peer.worker import Settings as WorkerSettings
 
-    return WorkerSettings(host, port, addresses, ahead, not no_anonymous, min_free_rate)
+    return WorkerSettings(
+        host,
+        port,
+        addresses,
+        ahead,
+        not no_anonymous,
+        min_free_rate,
+        relay=Offering(relay) if relay else None,
+        # Whoever installs the extra `nat` wants it used.
+        maps=not no_mapping and find_spec("async_upnp_client") is not None,
+    )
 
 
 def _serve(
@@ -121,14 +144,14 @@ def _serve(
             registers=not delegated_account(home, link.root),
         )
         running = asyncio.create_task(served.run())
-        _when_told_to_end(asyncio.get_running_loop(), running.cancel, stdin_too=until_stdin_closes)
+        when_told_to_end(asyncio.get_running_loop(), running.cancel, stdin_too=until_stdin_closes)
         try:
             await running
         except asyncio.CancelledError:
             if (me := asyncio.current_task()) is not None and me.cancelling():  # Ctrl+C, which ends the program
                 raise
 
-    with _engine_errors(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with joining_errors(), asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(work())
 
 
@@ -140,8 +163,8 @@ def open_engines(specs: list[EngineSpec], folder: Path) -> list[Engine]:
 
 
 @contextmanager
-def _engine_errors() -> Iterator[None]:
-    """Turn what keeps a worker from serving into a failure with an exit code."""
+def joining_errors() -> Iterator[None]:
+    """Turn what keeps a peer from serving into a failure with an exit code."""
     from peer.connection import CannotJoin
     from peer.engines.base import EngineError
 
@@ -189,7 +212,8 @@ class NewsLines:
         return f"+{show_kudos(news.earned)} kudos; {show_kudos(self._earned)} by {self._done} jobs since the start"
 
 
-def _listening(text: str) -> tuple[str, int]:
+def listening(text: str) -> tuple[str, int]:
+    """Host and port of `--listen`."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
         raise click.UsageError(f"--listen {text}: wanted HOST:PORT, or :PORT for every address of this machine")
@@ -208,7 +232,7 @@ def _check_addresses(addresses: tuple[str, ...]) -> None:
             raise click.UsageError(f"--address {address}: wanted HOST or HOST:PORT, IPv6 hosts in brackets") from error
 
 
-def _when_told_to_end(loop: Any, end: Callable[[], object], *, stdin_too: bool) -> None:
+def when_told_to_end(loop: Any, end: Callable[[], object], *, stdin_too: bool) -> None:
     """Call `end` in the loop on SIGTERM, and when standard input closes if that is to count."""
 
     def from_elsewhere(*_: object) -> None:
@@ -227,7 +251,8 @@ def _when_told_to_end(loop: Any, end: Callable[[], object], *, stdin_too: bool) 
         threading.Thread(target=wait, name="stdin", daemon=True).start()
 
 
-def _loop_factory() -> Any:
+def loop_factory() -> Any:
+    """The fastest loop that there is here."""
     try:
         import uvloop
     except ModuleNotFoundError:  # it does not exist for Windows
@@ -235,5 +260,6 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Warnings and worse."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")

@@ -42,7 +42,9 @@ def potluck(*words: str, stdin: str = "") -> Result:
 
 
 def test_the_commands_are_these() -> None:
-    assert COMMANDS == ["account", "demo", "image", "join", "status", "text", "verify", "worker"]
+    assert COMMANDS == [
+        *("account", "delegate", "demo", "image", "join", "relay", "status", "text", "transfer", "verify", "worker")
+    ]
 
 
 @pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS)], ids=lambda words: "-".join(words) or "-")
@@ -364,6 +366,7 @@ async def test_a_picture_is_saved_and_verified(bob: Bob) -> None:
     assert [line["event"] for line in lines[:-1] if line["event"] not in ("progress", "preview", "position")] == [
         "queued",
         "leased",
+        "path",
         "picture",
         "received",
         "settled",
