@@ -248,13 +248,13 @@ def source_of(peername: object) -> Client:
     return Client(parse_address(str(peername[0])), peername[1] or None)
 
 
-def client_of(request: web.Request) -> Client:
+def client_of(request: web.BaseRequest) -> Client:
     """Who makes this request, address and port, as far as those who are trusted say so."""
     door = door_of(request)
     return door.trust.client(door.source, request.headers.getall(door.trust.header, [])) if door else NOBODY
 
 
-def door_of(request: web.Request) -> Door | None:
+def door_of(request: web.BaseRequest) -> Door | None:
     """The door through which this request came; None if its connection is gone."""
     door = request.transport.get_protocol() if request.transport else None
     return door if isinstance(door, Door) else None

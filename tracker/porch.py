@@ -102,27 +102,33 @@ class Porch:
     async def _greet(self, sock: socket.socket, source: Client) -> None:
         """Bring one connection to its door, or end it."""
         try:
+            arrival = await self._arrive(sock, source)
+            if arrival is not None:
+                await self._hand_over(sock, arrival)
+        except (OSError, BadHeader, _Ended) as error:  # a time-out and TLS's errors too
+            log.info("cuts a connection off before its first request: %s", str(error) or type(error).__name__)
+
+    async def _arrive(self, sock: socket.socket, source: Client) -> tuple[Client, str] | None:
+        """From where it comes, and for whom a place is taken; None if it was turned away."""
+        try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.proxied and self.trust.covers(source.address):
                 async with asyncio.timeout(HEADER_SECONDS):
                     source = await _proxied_source(sock, source)
-            await self._to_the_door(sock, source)
-        except (OSError, BadHeader, _Ended) as error:  # a time-out and TLS's errors too
-            log.info("cuts a connection off before its first request: %s", str(error) or type(error).__name__)
-            sock.close()
-        except asyncio.CancelledError:
+            household = "" if self.trust.covers(source.address) else household_of(source.address)
+            if not household or self.places.enter(household, asyncio.get_running_loop().time()):
+                return source, household
+            if self.context() is None:
+                sock.send(REFUSAL)  # into the empty buffer of a new connection
+        except BaseException:
             sock.close()
             raise
+        sock.close()
+        return None
 
-    async def _to_the_door(self, sock: socket.socket, source: Client) -> None:
-        loop, context = asyncio.get_running_loop(), self.context()
-        household = "" if self.trust.covers(source.address) else household_of(source.address)
-        if household and not self.places.enter(household, loop.time()):
-            if context is None:
-                sock.send(REFUSAL)  # into the empty buffer of a new connection
-            sock.close()
-            return
-        door = self.door((source, household))
+    async def _hand_over(self, sock: socket.socket, arrival: tuple[Client, str]) -> None:
+        """From here on the loop owns the socket, and closes it whatever comes."""
+        loop, context, door = asyncio.get_running_loop(), self.context(), self.door(arrival)
         try:
             if context is None:
                 await loop.connect_accepted_socket(lambda: door, sock)
@@ -135,6 +141,7 @@ class Porch:
                     ssl_shutdown_timeout=SHUTDOWN_SECONDS,
                 )
         finally:
+            _, household = arrival
             if household and not door.opened:  # a door that was opened gives the place back itself
                 self.places.leave(household)
 
