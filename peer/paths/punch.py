@@ -3,7 +3,8 @@
 Each side opens a connection to the tracker from a local port that it can use again. The tracker sees which outer
 address and port that became, tells the other side, and says when both are to start. Then both connect, from that very
 local port: to each router the other's first packet is an answer to its own. TCP knows such a simultaneous open; one
-connection comes of it.
+connection comes of it. Each listens there too, for its router may let the other's first packet in before its own goes
+out.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ipaddress
 import logging
 import socket
 import ssl
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -28,7 +32,8 @@ MEET_SECONDS = 10.0
 #: So long one try lasts, and so long it waits after a refusal: the other side may start a little later.
 TRY_SECONDS = 1.0
 AGAIN_SECONDS = 0.05
-CLOSING_SECONDS = 1.0
+#: Nobody but the other side is expected.
+BACKLOG = 4
 #: Nothing is said over this connection; its end is heard.
 MAX_MESSAGE_BYTES = 4096
 
@@ -87,6 +92,7 @@ class Punching:
         self._try_seconds = try_seconds
         self._told: asyncio.Queue[Punch] = asyncio.Queue(maxsize=16)
         self._port = LocalPort()
+        self._trouble = "no answer"
 
     def told(self, message: Punch) -> None:
         """The tracker says where to connect to, and when."""
@@ -116,7 +122,8 @@ class Punching:
                     ssl=self._meeting.tls,
                     max_msg_size=MAX_MESSAGE_BYTES,
                     compress=0,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSING_SECONDS),
+                    # The tracker need not agree to the end.
+                    timeout=aiohttp.ClientWSTimeout(ws_close=0.0),
                 ) as tracker,
             ):
                 return await self._meet(tracker)
@@ -152,29 +159,37 @@ class Punching:
 
     async def _try(self, message: Punch) -> tuple[socket.socket, Address]:
         address = self._checked(message.address)
-        await asyncio.sleep(message.delay / 1000)
         family = family_of(address.host)
         if family is None or family != self._port.family:
             raise NoMeeting("no_meeting", f"{address}: of another family than our connection to the tracker")
-        why = "no answer"
+        with self._port.new_socket(family) as listening:
+            listening.setblocking(False)
+            listening.listen(BACKLOG)
+            connecting = self._dial(address, family, message.delay / 1000)
+            met = await _first(_accept(listening, address.host), connecting, message.delay / 1000 + self._try_seconds)
+        if met is None:
+            raise NoMeeting("no_meeting", f"{address}: {self._trouble} (try {message.number})")
+        return met, address
+
+    async def _dial(self, address: Address, family: int, delay: float) -> socket.socket:
+        """Connect again and again: the other side may start a little later."""
         loop = asyncio.get_running_loop()
-        ends = loop.time() + self._try_seconds
-        while (left := ends - loop.time()) > 0:
+        await asyncio.sleep(delay)
+        while True:
+            self._trouble = "no answer"
             connecting = self._port.new_socket(family)
             connecting.setblocking(False)
             try:
-                async with asyncio.timeout(left):
-                    await loop.sock_connect(connecting, (address.host, address.port))
-            except OSError as error:  # a time-out too
+                await loop.sock_connect(connecting, (address.host, address.port))
+            except OSError as error:
                 connecting.close()
-                why = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-                await asyncio.sleep(min(AGAIN_SECONDS, max(0.0, ends - loop.time())))
+                self._trouble = error.strerror or str(error)
+                await asyncio.sleep(AGAIN_SECONDS)
             except BaseException:
                 connecting.close()
                 raise
             else:
-                return connecting, address
-        raise NoMeeting("no_meeting", f"{address}: {why} (try {message.number})")
+                return connecting
 
     def _checked(self, text: str) -> Address:
         try:
@@ -191,6 +206,34 @@ class Punching:
 def show_token(token: bytes) -> str:
     """A token as it stands in a URL: base32, lower case, no padding."""
     return base64.b32encode(token).decode("ascii").lower().rstrip("=")
+
+
+async def _accept(listening: socket.socket, host: str) -> socket.socket:
+    """The other side may be the first, or its router may give it another port for us than for the tracker."""
+    loop = asyncio.get_running_loop()
+    while True:
+        accepted, address = await loop.sock_accept(listening)
+        if ipaddress.ip_address(address[0].partition("%")[0]) == ipaddress.ip_address(host):
+            return accepted
+        accepted.close()
+
+
+async def _first(
+    one: Coroutine[Any, Any, socket.socket], other: Coroutine[Any, Any, socket.socket], seconds: float
+) -> socket.socket | None:
+    """What the first of the two brings within this time; what the other one brings too is closed."""
+    tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
+    taken: socket.socket | None = None
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        taken = next((task.result() for task in tasks if task.done() and task.exception() is None), None)
+    finally:
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, socket.socket) and outcome is not taken:
+                outcome.close()
+    return taken
 
 
 async def _heard_to_the_end(tracker: aiohttp.ClientWebSocketResponse) -> None:
