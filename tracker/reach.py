@@ -89,7 +89,8 @@ class Result:
 
 def why_not(address: IPAddress, home: Home, *, ours: bool) -> str:
     """What speaks against connecting to this address for somebody; empty if nothing does. ours: one of this machine."""
-    if address.is_multicast or address.is_unspecified or address.is_reserved:
+    # To the library all of ::/8 is reserved, loopback among it.
+    if address.is_multicast or address.is_unspecified or (address.version == 4 and address.is_reserved):
         return f"{address} is no address of a machine"
     if home is Home.LOOPBACK:
         return ""
@@ -143,13 +144,14 @@ class Target:
 class _Entry:
     target: Target
     due: int = 0  # 0: not before something changes
+    place: int = 0  # in the heap; 0: none
     tested: int = 0
     is_running: bool = False
     result: Result | None = None
 
 
 @dataclass
-class Tests:
+class Probes:
     """Who is to be tested, and when. Of a peer that has gone nothing stays."""
 
     chance: random.Random
@@ -200,10 +202,13 @@ class Tests:
         while rules.test and self._heap and self._heap[0][0] <= now:
             if self._running >= AT_ONCE or self._made.total() >= rules.a_minute:
                 break
-            due, _, name = heapq.heappop(self._heap)
+            _, place, name = heapq.heappop(self._heap)
             entry = self._entries.get(name)
-            if entry is None or entry.due != due or entry.is_running:
+            if entry is None or entry.place != place:
                 continue
+            entry.place = 0
+            if entry.is_running:
+                continue  # `done` puts it back
             household = household_of(entry.target.address)
             if self._made[household] >= of_one:
                 self._set(name, entry, now + self.chance.randint(MINUTE_MS // 2, MINUTE_MS))
@@ -239,11 +244,14 @@ class Tests:
         return {"reachable": reached, "unreachable": len(results) - reached - untested, "untested": untested}
 
     def _set(self, name: Name, entry: _Entry, due: int) -> None:
+        if entry.place and entry.due == due:
+            return
         entry.due = due
         self._order += 1
+        entry.place = self._order
         heapq.heappush(self._heap, (due, self._order, name))
         if len(self._heap) > 4 * len(self._entries) + 1000:
-            self._heap = [item for item in self._heap if (at := self._entries.get(item[2])) and at.due == item[0]]
+            self._heap = [item for item in self._heap if (at := self._entries.get(item[2])) and at.place == item[1]]
             heapq.heapify(self._heap)
 
 

@@ -29,7 +29,7 @@ from tracker.jobs import Jobs
 from tracker.leases import LiveLease
 from tracker.meeting import Meeting, Meetings
 from tracker.presence import Listener, Presence
-from tracker.reach import Home, Name, Result, Target, Tests
+from tracker.reach import Home, Name, Probes, Result, Target
 from tracker.registry import Registry
 from tracker.relaying import Askings, Volunteer, Volunteers
 from tracker.store.base import Store
@@ -84,7 +84,7 @@ class Ways:
         self._presence = presence
         self._jobs = jobs
         self._registry = registry
-        self._tests = Tests(chance)
+        self._probes = Probes(chance)
         self._volunteers = Volunteers(chance)
         self._askings = Askings()
         self._listeners: dict[Name, Conversation] = {}
@@ -102,7 +102,7 @@ class Ways:
 
     def tick(self, now: int) -> None:
         """Begin the tests that are due, forget what is over."""
-        for name, target in self._tests.start(now, self.rules.reach):
+        for name, target in self._probes.start(now, self.rules.reach):
             task = asyncio.create_task(self._probe(name, target), name="probe")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -137,7 +137,7 @@ class Ways:
 
     def _forget(self, name: Name) -> None:
         del self._listeners[name]
-        self._tests.drop(name)
+        self._probes.drop(name)
         if name[1] == "relay":
             self._offers.pop(name[0], None)
             self._volunteers.remove(name[0])
@@ -167,9 +167,9 @@ class Ways:
             return
         self._offers[conversation.key] = offer
         ports = (offer.port,) if offer.port >= reach.LOWEST_PORT else ()
-        former = self._tests.result(name)
+        former = self._probes.result(name)
         self._want(conversation, name, ports, offer.certificate)
-        if former is not None and (result := self._tests.result(name)) is former:
+        if former is not None and (result := self._probes.result(name)) is former:
             self._heard(name, result)  # reached before, under the same address: other terms
 
     def _want(self, conversation: Conversation, name: Name, ports: tuple[int, ...], certificate: bytes) -> None:
@@ -180,9 +180,9 @@ class Ways:
         self._listeners[name] = conversation
         target = Target(conversation.key, address or reach.NOWHERE, ports, certificate)
         if (refusal := self._refusal(place, address, ports)) is None:
-            self._tests.want(name, target, self.clock())
-        elif self._tests.result(name) != refusal:
-            self._tests.settle(name, target, refusal)
+            self._probes.want(name, target, self.clock())
+        elif self._probes.result(name) != refusal:
+            self._probes.settle(name, target, refusal)
             self._heard(name, refusal)
 
     def _refusal(self, place: Place, address: IPAddress | None, ports: tuple[int, ...]) -> Result | None:
@@ -200,7 +200,7 @@ class Ways:
         try:
             result = await reach.probe(target, self.root)
         finally:
-            if self._tests.done(name, target, result, self.clock(), self.rules.reach):
+            if self._probes.done(name, target, result, self.clock(), self.rules.reach):
                 self._heard(name, result)
 
     def _heard(self, name: Name, result: Result) -> None:
@@ -234,7 +234,7 @@ class Ways:
             raise UnknownJob("there is no such attempt")
         self.counts[f"asked: {asked.reason if asked.reason in REASONS else 'other'}"] += 1
         if asked.reason in ("timeout", "no_connection"):
-            self._tests.doubt((lease.worker, "worker"), now, self.rules.reach)
+            self._probes.doubt((lease.worker, "worker"), now, self.rules.reach)
         if self.rules.meet.punching and not asked.relays_only:
             self._arrange(lease, now)
         terms = documents.open_document(parse(standing.lease), Lease)
@@ -307,7 +307,7 @@ class Ways:
         """How it goes, in numbers that concern nobody in particular."""
         rooms, counts = self.rooms, self.counts
         return {
-            "reach": {"workers": self._tests.counts("worker"), "relays": self._tests.counts("relay")},
+            "reach": {"workers": self._probes.counts("worker"), "relays": self._probes.counts("relay")},
             "paths": {name: counts[name] for name in sorted(counts)},
             "relayed": {
                 "streams": rooms.streams,
