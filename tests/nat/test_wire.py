@@ -72,8 +72,9 @@ async def test_what_is_punched_passes_no_tracker_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_a_volunteer_relays_what_it_cannot_read(tmp_path: Path) -> None:
-    homes = {WORKER: Kind.SYMMETRIC, REQUESTER: Kind.SYMMETRIC, RELAY: Kind.PUBLIC}
+@pytest.mark.parametrize("where", [Kind.FULL_CONE, Kind.PUBLIC], ids=lambda kind: kind.value)
+async def test_a_volunteer_relays_what_it_cannot_read(tmp_path: Path, where: Kind) -> None:
+    homes = {WORKER: Kind.SYMMETRIC, REQUESTER: Kind.SYMMETRIC, RELAY: where}
     with Network.open(tmp_path, homes) as network:
         async with StreetHorde.open(network, tmp_path, "relays.tracker = false", init=TLS) as horde:
             await horde.relay(RELAY)
