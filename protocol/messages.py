@@ -352,7 +352,8 @@ class Reached(SessionMessage, frozen=True, kw_only=True):
 class Meet(SessionMessage, frozen=True, kw_only=True):
     """The other side of this attempt is to be met by hole punching: open `/meet` with this token within its time.
 
-    token: serves once, for this peer. tries: how many tries there will be at most.
+    token: serves once, for this peer. tries: how many tries there will be at most. family: by which version of IP to
+    come, so that both come by the same one; 0 for any.
     """
 
     KIND = "meet"
@@ -361,6 +362,7 @@ class Meet(SessionMessage, frozen=True, kw_only=True):
     attempt: Annotated[int, Meta(ge=1)]
     token: Nonce
     tries: Annotated[int, Meta(ge=1, le=MAX_TRIES)]
+    family: Literal[0, 4, 6] = 0
 
 
 class Punch(SessionMessage, frozen=True, kw_only=True):

@@ -12,11 +12,12 @@ import re
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Literal
 
 from protocol.errors import BadToken
 from protocol.messages import Meet, Punch
 from protocol.relay import Side
-from tracker.forwarded import Client
+from tracker.forwarded import Client, IPAddress
 from tracker.reach import Home, shown, why_not
 
 #: A token serves so long.
@@ -44,13 +45,14 @@ class Seat:
 
 @dataclass(eq=False)
 class Meeting:
-    """Two that are to connect to each other. until: both have to have come. has_begun: the first try was told.
-    over: set, with what is to be said, when there is nothing left to do."""
+    """Two that are to connect to each other. until: both have to have come. family: by which version of IP, 0
+    for any. has_begun: the first try was told. over: set, with what is to be said, when there is nothing left to do."""
 
     job: bytes
     attempt: int
     tries: int
     until: int
+    family: Literal[0, 4, 6] = 0
     has_begun: bool = False
     seats: dict[Side, Seat] = field(default_factory=dict)
     over: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -72,7 +74,9 @@ class Meeting:
 
     def invitation(self, side: Side) -> Meet:
         """What one side is told first."""
-        return Meet(job=self.job, attempt=self.attempt, token=self.seats[side].token, tries=self.tries)
+        return Meet(
+            job=self.job, attempt=self.attempt, token=self.seats[side].token, tries=self.tries, family=self.family
+        )
 
     def punch(self, side: Side, number: int) -> Punch:
         """What one side is told when both are ready: the nearer one waits until the farther one has heard it too."""
@@ -112,14 +116,14 @@ class Meetings:
     def __len__(self) -> int:
         return len(self._by_attempt)
 
-    def arrange(self, job: bytes, attempt: int, tries: int, now: int) -> Meeting:
-        """A meeting of this attempt's two sides; a former one ends."""
+    def arrange(self, job: bytes, attempt: int, tries: int, now: int, family: Literal[0, 4, 6] = 0) -> Meeting:
+        """A meeting of this attempt's two sides, by this version of IP; a former one ends."""
         self.sweep(now)
         if (former := self._by_attempt.get((job, attempt))) is not None:
             self.end(former, "another meeting of this attempt was asked for")
         while len(self._by_attempt) >= MAX_MEETINGS:
             self.end(next(iter(self._by_attempt.values())), "more meetings than the tracker holds: ask again")
-        meeting = Meeting(job, attempt, tries, now + TOKEN_MS)
+        meeting = Meeting(job, attempt, tries, now + TOKEN_MS, family)
         for side in OTHER:
             seat = meeting.seats[side] = Seat(meeting, side, secrets.token_bytes(TOKEN_BYTES))
             self._by_token[seat.token] = seat
@@ -154,6 +158,16 @@ class Meetings:
             if now <= meeting.until:
                 return
             self.end(meeting, "one side did not come in time")
+
+
+def common_family(one: IPAddress | None, other: IPAddress | None) -> Literal[0, 4, 6]:
+    """By which version of IP two should come whose connections come from these addresses; 0 if that is not known.
+
+    Who has both comes by IPv6 as a rule, so that of two who differ the one that came by IPv4 had no choice.
+    """
+    if one is None or other is None:
+        return 0
+    return 6 if one.version == other.version == 6 else 4
 
 
 def read_token(text: str) -> bytes:

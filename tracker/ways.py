@@ -236,7 +236,7 @@ class Ways:
         if asked.reason in ("timeout", "no_connection"):
             self._probes.doubt((lease.worker, "worker"), now, self.rules.reach)
         if self.rules.meet.punching and not asked.relays_only:
-            self._arrange(lease, now)
+            self._arrange(lease, conversation, now)
         terms = documents.open_document(parse(standing.lease), Lease)
         given = self._tickets(terms, now)
         self.counts["tickets"] += len(given)
@@ -252,11 +252,13 @@ class Ways:
             terms.append(relaying.ticket(lease, rules, now, key=self.key, url=self.place.url))
         return relaying.tickets(terms, self.key, self.root)
 
-    def _arrange(self, lease: LiveLease, now: int) -> None:
+    def _arrange(self, lease: LiveLease, requester: Conversation, now: int) -> None:
         """Invite both sides to a meeting."""
         if self._listener(lease, "worker") is None:
             return
-        arranged = self.meetings.arrange(lease.job, lease.attempt, self.rules.meet.tries, now)
+        worker = self._listeners.get((lease.worker, "worker"))
+        family = meeting.common_family(requester.address, worker.address if worker else None)
+        arranged = self.meetings.arrange(lease.job, lease.attempt, self.rules.meet.tries, now, family)
         self.counts["meetings"] += 1
         for side in meeting.OTHER:
             self._tell(lease, side, arranged.invitation(side))

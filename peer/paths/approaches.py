@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from peer.gate import household_of
-from peer.paths.punch import Meeting, NoMeeting, Punching
+from peer.paths.punch import NoMeeting, Punching, meeting_of
 from peer.paths.race import Said
 from peer.paths.relay_end import NotRelayed, RelayEnds, Tracker, check_ticket
 from protocol.errors import Refusal
@@ -90,7 +90,7 @@ class Approaches:
 
     async def _meet(self, message: Meet) -> None:
         attempt, tracker = (message.job, message.attempt), self._tracker
-        punching = Punching(Meeting(tracker.url, tracker.tls, message.token, tracker.private_too, message.tries))
+        punching = Punching(meeting_of(message, tracker.url, tracker.tls, private_too=tracker.private_too))
         self._punching[attempt] = punching
         try:
             connection, address = await punching.connect()

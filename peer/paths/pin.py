@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from typing import TypeAlias
 
 import aiohttp
+
+#: How a certificate is checked, as aiohttp takes it.
+Tls: TypeAlias = "ssl.SSLContext | aiohttp.Fingerprint | bool"
 
 
 class Pin(aiohttp.Fingerprint):

@@ -15,7 +15,6 @@ import contextlib
 import ipaddress
 import logging
 import socket
-import ssl
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,8 @@ from typing import Any
 import aiohttp
 
 from peer.paths.addresses import Address, BadAddress, family_of, is_private, parse_address
-from protocol.messages import Punch
+from peer.paths.pin import Tls
+from protocol.messages import Meet, Punch
 
 MEET_PATH = "/meet"
 
@@ -36,6 +36,8 @@ AGAIN_SECONDS = 0.05
 BACKLOG = 4
 #: Nothing is said over this connection; its end is heard.
 MAX_MESSAGE_BYTES = 4096
+
+_FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +53,20 @@ class NoMeeting(Exception):
 @dataclass(frozen=True)
 class Meeting:
     """Where and how to meet. url: the tracker's. tls: how its certificate is checked. private_too: the other side may
-    be on a private address, for the horde is on one. tries: how many the tracker has announced."""
+    be on a private address, for the horde is on one. tries: how many the tracker has announced. family: by which
+    version of IP, 0 for any."""
 
     url: str
-    tls: ssl.SSLContext | aiohttp.Fingerprint | bool
+    tls: Tls
     token: bytes
     private_too: bool
     tries: int = 1
+    family: int = 0
+
+
+def meeting_of(message: Meet, url: str, tls: Tls, *, private_too: bool) -> Meeting:
+    """The meeting to which the tracker invites."""
+    return Meeting(url, tls, message.token, private_too, message.tries, message.family)
 
 
 class LocalPort:
@@ -110,7 +119,10 @@ class Punching:
     async def _connect(self) -> tuple[socket.socket, Address]:
         trace = aiohttp.TraceConfig()
         trace.on_request_redirect.append(_refuse_redirect)
-        connector = aiohttp.TCPConnector(socket_factory=lambda info: self._port.new_socket(int(info[0])))
+        connector = aiohttp.TCPConnector(
+            family=_FAMILIES[self._meeting.family],
+            socket_factory=lambda info: self._port.new_socket(int(info[0])),
+        )
         try:
             async with (
                 aiohttp.ClientSession(

@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractResolver
 from peer.paths.addresses import Address, dial
 from peer.paths.choice import TIMING, Ask, Choice, Drop, Effect, GiveUp, Path, Timing, Try, Use, Way
 from peer.paths.connector import Connector, WrongCertificate
-from peer.paths.punch import Meeting, NoMeeting, Punching
+from peer.paths.punch import NoMeeting, Punching, meeting_of
 from peer.paths.relay_end import NotRelayed, RelayEnds, Ticket, Tracker, check_ticket
 from protocol.errors import Refusal
 from protocol.keys import SigningKey
@@ -290,7 +290,7 @@ class Race:
         assert guide is not None  # noqa: S101 (it brought the message)
         assert meet is not None  # noqa: S101
         tracker = guide.tracker
-        run.punching = Punching(Meeting(tracker.url, tracker.tls, meet.token, self._ground.private_too, meet.tries))
+        run.punching = Punching(meeting_of(meet, tracker.url, tracker.tls, private_too=self._ground.private_too))
         connection, _ = await run.punching.connect()
         return connection
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import urlsplit
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from peer.paths.addresses import is_private, resolver
-from peer.paths.pin import Pin
+from peer.paths.pin import Pin, Tls
 from peer.tracker_tls import tls_of
 from protocol.documents import RELAY_CHALLENGE_BYTES, RelayEntry, RelayTicket, open_document, parse_document, sign
 from protocol.envelope import Envelope, check_document_context
@@ -38,7 +37,6 @@ CLOSING_SECONDS = 1.0
 #: Relayed paths at once, of one peer.
 MAX_ENDS = 128
 
-Tls: TypeAlias = "ssl.SSLContext | aiohttp.Fingerprint | bool"
 Socket: TypeAlias = "aiohttp.ClientWebSocketResponse[bool]"
 
 log = logging.getLogger(__name__)

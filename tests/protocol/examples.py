@@ -107,7 +107,7 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Requeued(job=b.a_handle(), attempt=1, reason="worker_gone", text="its connection is lost"),
     m.Ended(job=b.a_handle(), attempt=3, state="failed", reason="attempts", text="three failed", released=10_600),
     m.Reached(address="192.0.2.7:8443", reachable=False, reason="timeout", text="no answer within 5 s"),
-    m.Meet(job=b.a_handle(), attempt=1, token=b.a_nonce(21), tries=3),
+    m.Meet(job=b.a_handle(), attempt=1, token=b.a_nonce(21), tries=3, family=6),
     m.Punch(job=b.a_handle(), attempt=1, number=2, address="[2001:db8::7]:50123", delay=35),
     m.Paths(
         job=b.a_handle(),
