@@ -19,6 +19,7 @@ import aiohttp
 
 from peer.client import Client
 from peer.home import Home
+from peer.tracker_tls import tls_of
 from protocol.links import Link, parse_link
 from tests.support.rules import PLAIN_RULES
 
@@ -181,7 +182,7 @@ class Horde:
         """Start the tracker; after the first time it listens where it did before."""
         listen = []
         if self.door is not None:
-            listen = ["--listen", self.door.url.removeprefix("ws://")]
+            listen = ["--listen", self.door.url.partition("://")[2]]
         tracker = await Process.start(
             f"tracker-{len(self.processes)}",
             self.folder / "logs",
@@ -234,7 +235,7 @@ class Horde:
         """What the tracker shows to anybody."""
         assert self.door is not None
         url = self.door.url.replace("ws", "http", 1) + "/scrape"
-        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        async with aiohttp.ClientSession() as session, session.get(url, ssl=tls_of(self.door)) as answer:
             content: dict[str, Any] = await answer.json()
             return content
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import aiohttp
 
+from peer.tracker_tls import tls_of
 from protocol import codec
 from protocol.digests import private_digest
 from protocol.documents import Acknowledgement, Lease, PeerRecord, Receipt, Request, Settlement, sign
@@ -75,7 +76,7 @@ class RawPeer:
         headers = {"X-Forwarded-For": address} if address else {}
         async with (
             aiohttp.ClientSession(headers=headers) as session,
-            session.ws_connect(f"{link.url}/peer") as socket,
+            session.ws_connect(f"{link.url}/peer", ssl=tls_of(link)) as socket,
         ):
             peer = cls(key or SigningKey.generate(), link.root, socket)
             challenge = await peer._challenge()

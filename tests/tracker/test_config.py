@@ -259,3 +259,40 @@ def test_every_key_has_a_note_and_every_note_a_key():
 def test_every_key_stands_in_the_documents_with_meaning_unit_default_and_effect(key, default):
     assert row(key, default) in DOCUMENT.read_text("utf-8").splitlines()
     assert all((NOTES[key].unit, NOTES[key].meaning, NOTES[key].effect, toml_value(default)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        (["private_key = 'k'"], "server.private_key: wanted server.certificate too: the file with the certificate"),
+        (["certificate = 'c'"], "server.certificate: wanted server.private_key too, or server.url, the address of"),
+        (
+            ["certificate = 'c'", "private_key = 'k'", "url = 'ws://10.0.0.1'"],
+            "server.url: wanted wss://, since server.certificate is set, found 'ws://10.0.0.1'",
+        ),
+        (["proxy_protocol = true"], "server.proxy_protocol: wanted the proxies in server.trusted_proxies"),
+        (
+            ["forwarded_header = 'X-Real-IP'"],
+            "server.forwarded_header: wanted 'X-Forwarded-For' or 'Forwarded', found 'X-Real-IP'",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(lines, fault):
+    [found] = faults_of("\n".join(["[server]", *lines]))
+
+    assert fault in found
+
+
+def test_with_a_key_links_are_of_tls_and_need_no_private_network():
+    settings = parse("[server]\nlisten = '203.0.113.7:1'\ncertificate = 'c'\nprivate_key = '/k'", FILE).settings
+
+    assert (settings.certificate, settings.private_key) == (Path("c"), Path("/k"))
+    assert settings.link_url(7) == "wss://203.0.113.7:7"
+    assert check_link_url(settings) == ""
+
+
+def test_proxies_are_trusted_by_the_header_that_the_file_names():
+    settings = parse("[server]\ntrusted_proxies = ['::1']\nforwarded_header = 'Forwarded'", FILE).settings
+
+    assert settings.trust.header == "Forwarded"
+    assert [str(network) for network in settings.trust.proxies] == ["::1/128"]
