@@ -18,7 +18,7 @@ from peer.session import (
     Welcomed,
 )
 from protocol import codec
-from protocol.documents import DOCUMENTS, Cancel, Checkpoint, Document, RulesDocument, sign
+from protocol.documents import DOCUMENTS, Cancel, Checkpoint, Document, RulesDocument, Shown, sign
 from protocol.envelope import Outbound, encode_challenge, parse, seal, session_context
 from protocol.errors import OutOfTurn
 from protocol.messages import (
@@ -51,6 +51,7 @@ from tests.support.builders import (
     ROOT,
     SERVING,
     a_challenge,
+    a_digest,
     a_key,
     a_lease,
     a_peer_record,
@@ -339,6 +340,41 @@ def test_a_delegation_with_a_broken_signature_is_refused() -> None:
     raw = pair.horde.delegation().raw
 
     assert pair.refuses(challenge_with(raw[:-1] + bytes([raw[-1] ^ 1]))) == "bad_signature"
+
+
+CERTIFICATE = a_digest("certificate")
+
+
+def vouching(shown: bytes) -> bytes:
+    return encode_challenge(but(a_challenge(), shown=shown))
+
+
+def test_a_certificate_in_the_link_is_taken_if_the_serving_key_vouches_for_it() -> None:
+    word = Horde().sign(Shown(digest=CERTIFICATE)).raw
+
+    assert isinstance(Pair(certificate=CERTIFICATE).receive(vouching(word))[0], Send)
+    # A link without one asks for no word, and is not troubled by one.
+    assert isinstance(Pair().receive(vouching(word))[0], Send)
+    assert isinstance(Pair().receive(vouching(b"nonsense"))[0], Send)
+
+
+def test_a_certificate_that_nobody_or_somebody_else_vouches_for_is_refused_before_anything_is_said() -> None:
+    horde, word = Horde(), Shown(digest=CERTIFICATE)
+    good = horde.sign(word).raw
+    for shown in (
+        b"",
+        b"nonsense",
+        good[:-1] + bytes([good[-1] ^ 1]),
+        horde.sign(Shown(digest=a_digest("another"))).raw,
+        sign(word, a_key(13), horde.root).raw,
+        sign(word, horde.serving_key, a_key(13).public).raw,
+        horde.delegation().raw,
+    ):
+        pair = Pair(certificate=CERTIFICATE)
+        effects = pair.receive(vouching(shown))
+        assert [type(effect) for effect in effects] == [HangUp]
+        assert isinstance(effects[0], HangUp)
+        assert (effects[0].refusal.code, effects[0].lasting) == ("wrong_certificate", True)
 
 
 def test_an_ended_delegation_is_refused() -> None:

@@ -8,10 +8,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 import urllib.request
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -24,12 +26,15 @@ from protocol.keys import parse_key
 from protocol.links import parse_link
 from tests.support.builders import a_key
 from tests.support.history import ANN, NOBODY, History
+from tests.support.proxies import Authority
 from tracker.__main__ import cli
 from tracker.commands import exits
+from tracker.commands.check import check
 from tracker.commands.init import init
 from tracker.commands.serve import now_ms
 from tracker.config import load
 from tracker.config import parse as parse_toml
+from tracker.tls import make_self_signed, read_certificate
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and file modes of POSIX")
 TIME = 1_767_225_600_000
@@ -189,15 +194,57 @@ def test_init_speaks_to_scripts(tmp_path):
     assert Path(said["root_key"]).exists()
 
 
+def test_init_makes_a_certificate_whose_digest_the_link_carries(tmp_path):
+    folder = tmp_path / "h"
+    arguments = ("--self-signed", "--listen", "0.0.0.0:7345", "--url", "wss://203.0.113.7:7345")
+    link = parse_link(json.loads(run("init", folder, *arguments, "--json").stdout)["link"])
+    found = read_certificate(folder / "tls.crt", folder / "tls.key")
+
+    assert link.url == "wss://203.0.113.7:7345"
+    assert link.certificate == found.digest
+    if os.name == "posix":
+        assert stat.S_IMODE((folder / "tls.key").stat().st_mode) == 0o600
+    assert f"link: {link}" in run("check", folder).stdout
+
+
+def test_check_and_serve_name_certificate_files_that_cannot_be_used(tmp_path):
+    folder = tmp_path / "h"
+    run("init", folder, "--self-signed", "--listen", "127.0.0.1:7345")
+    (folder / "tls.key").write_bytes(make_self_signed("127.0.0.1")[1])
+
+    assert "tls.key: is not the key of" in run("check", folder, code=exits.FOUND_FAULTS).stdout
+    assert "tls.key: is not the key of" in run("serve", folder, code=exits.BAD_HORDE).stderr
+
+
+def test_check_says_when_a_certificate_ends(tmp_path):
+    folder, authority = tmp_path / "h", Authority.make(tmp_path / "authority")
+    run("init", folder, "--listen", "127.0.0.1:7345")
+    with (folder / "horde.toml").open("a") as file:
+        file.write(f"certificate = '{authority.certificate}'\nprivate_key = '{authority.private_key}'\n")
+    now = int(time.time() * 1000)
+
+    def grade(days: int) -> str:
+        [found] = [found for found in check(folder, now + days * 86_400_000) if found.what == "certificate"]
+        return f"{found.grade}: {found.text}"
+
+    assert grade(0) == "ok: ends in 29 days"
+    assert grade(20) == "warning: ends in 9 days: renew it"
+    assert grade(40) == "warning: has ended: renew it"
+    link = next(found.text for found in check(folder, now) if found.what == "link")
+    assert parse_link(link).certificate == b""
+
+
 def test_without_a_port_there_is_no_link_yet(tmp_path):
     assert json.loads(run("init", tmp_path / "h", "--listen", "127.0.0.1:0", "--json").stdout)["link"] is None
 
 
-@pytest.mark.parametrize("file", ["root.key", "serving.key", "serving.delegation", "horde.toml", "horde.db"])
+@pytest.mark.parametrize(
+    "file", ["root.key", "serving.key", "serving.delegation", "horde.toml", "horde.db", "tls.crt", "tls.key"]
+)
 def test_init_never_touches_a_horde_that_is_there(tmp_path, file):
     (tmp_path / file).write_text("mine")
 
-    result = run("init", tmp_path, code=exits.BAD_HORDE)
+    result = run("init", tmp_path, "--self-signed", code=exits.BAD_HORDE)
 
     assert f"{file}: is there already" in result.stderr
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [(file, "mine")]
@@ -210,6 +257,7 @@ def test_init_never_touches_a_horde_that_is_there(tmp_path, file):
         (["--url", "https://x"], "server.url: wanted ws://"),
         (["--name", "x" * 61], "horde.name: wanted a text of 1 to 60 characters"),
         (["--listen", "0.0.0.0:7345"], "--url: needed"),
+        (["--self-signed", "--url", "ws://127.0.0.1"], "server.url: wanted wss://"),
     ],
 )
 def test_init_refuses_what_no_horde_can_have(tmp_path, arguments, fault):
@@ -475,9 +523,13 @@ def test_the_table_of_exit_codes_is_documented():
     assert [row for code, meaning in exits.MEANINGS.items() if (row := f"| {code} | {meaning} |") not in rows] == []
 
 
-def test_the_settings_in_the_operators_guide_are_understood():
-    [block] = re.findall(r"```toml\n(\[server\].*?)```", (DOCS / "operators.md").read_text("utf-8"), re.DOTALL)
+def test_the_settings_in_the_guide_to_proxies_are_understood():
+    blocks = re.findall(r"```toml\n(\[server\].*?)```", (DOCS / "reverse-proxies.md").read_text("utf-8"), re.DOTALL)
+    found = [parse_toml(block, Path("horde.toml")).settings for block in blocks]
 
-    settings = parse_toml(block, Path("horde.toml")).settings
-    assert settings.link_url(1) == "wss://horde.example.org"
-    assert [str(network) for network in settings.trust.proxies] == ["127.0.0.1/32"]
+    assert {urlsplit(settings.url).hostname for settings in found} == {"horde.example.org"}
+    assert [(bool(settings.trust.proxies), bool(settings.private_key)) for settings in found] == [
+        (True, False),
+        (False, True),
+        (True, True),
+    ]

@@ -273,7 +273,7 @@ def test_every_key_stands_in_the_documents_with_meaning_unit_default_and_effect(
         (["proxy_protocol = true"], "server.proxy_protocol: wanted the proxies in server.trusted_proxies"),
         (
             ["forwarded_header = 'X-Real-IP'"],
-            "server.forwarded_header: wanted 'X-Forwarded-For' or 'Forwarded', found 'X-Real-IP'",
+            "server.forwarded_header: wanted 'Forwarded' or 'X-Forwarded-For', found 'X-Real-IP'",
         ),
     ],
 )

@@ -60,17 +60,16 @@ def test_one_can_be_made_for_any_host(tmp_path, host):
 
 
 def test_a_missing_file_is_named(files, tmp_path):
-    with pytest.raises(BadCertificate, match="no.crt: cannot be read: "):
+    with pytest.raises(BadCertificate, match=r"no\.crt: cannot be read: "):
         read_certificate(tmp_path / "no.crt", files[1])
-    with pytest.raises(BadCertificate, match="no.key: cannot be read: "):
+    with pytest.raises(BadCertificate, match=r"no\.key: cannot be read: "):
         read_certificate(files[0], tmp_path / "no.key")
 
 
 def test_what_is_no_certificate_and_what_is_no_key_is_refused(files):
-    with pytest.raises(BadCertificate, match="tls.key: holds no certificate in PEM"):
+    with pytest.raises(BadCertificate, match=r"tls\.key: holds no certificate in PEM"):
         read_certificate(files[1], files[1])
     with pytest.raises(BadCertificate, match="is not the key of"):
-        files[0].chmod(0o600)
         read_certificate(files[0], files[0])
 
 
