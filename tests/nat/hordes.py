@@ -109,13 +109,14 @@ class StreetHorde:
         finally:
             await asyncio.gather(*(process.end() for process in processes))
 
-    async def worker(self, place: str, *arguments: str) -> Process:
-        """Start a worker there and wait until the horde knows it, and where others reach it if they do."""
+    async def worker(self, place: str, *arguments: str, says_where: bool = True) -> Process:
+        """Start a worker there and wait until the horde knows it, and where others reach it if they do.
+        says_where: one on a public address names it."""
         home = self.home(f"worker {place}")
         home.key()
         home.join(self.link)
         where: tuple[str, ...] = ()
-        if self.network[place].kind is Kind.PUBLIC:  # as whoever rents a server says where it is
+        if says_where and self.network[place].kind is Kind.PUBLIC:  # as whoever rents a server says where it is
             outer = (self.network[place].outer4, f"[{self.network[place].outer6}]")
             where = ("--listen", f":{WORKER_PORT}", *(word for one in outer for word in ("--address", one)))
         at = ("--home", str(home.folder), "--json", "--insecure", *where)

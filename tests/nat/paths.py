@@ -34,14 +34,15 @@ EXPECTED: Mapping[tuple[Kind, Kind], str] = {
     for requester, letter in zip(Kind, row.split(), strict=True)
 }
 
-#: The pairs that stand for all: each path, each family, each way of being closed.
+#: The pairs that stand for all: each path and kind, both families, and each thing that can go wrong when two meet: a
+#: requester of both families, and a port that the tracker did not foresee.
 CHOICE = frozenset(
     {
         (Kind.PUBLIC, Kind.IPV6_ONLY),
-        (Kind.FULL_CONE, Kind.PORT_RESTRICTED),
+        (Kind.FULL_CONE, Kind.BLOCKED),
         (Kind.PORT_RESTRICTED, Kind.PORT_RESTRICTED),
         (Kind.PORT_RESTRICTED, Kind.SYMMETRIC),
-        (Kind.PORT_RESTRICTED, Kind.BLOCKED),
+        (Kind.SYMMETRIC, Kind.PUBLIC),
         (Kind.IPV6_ONLY, Kind.PUBLIC),
     }
 )

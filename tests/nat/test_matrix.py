@@ -6,6 +6,7 @@ Some cells stand for the others in CI; `make test-nat` runs them all.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.nat.hordes import StreetHorde
 from tests.nat.kinds import Kind
 from tests.nat.namespaces import NO_NAMESPACES, can_make_namespaces
 from tests.nat.net import Network
-from tests.nat.paths import CHOICE, EXPECTED, table
+from tests.nat.paths import CHOICE, EXPECTED, RELAYED, table
 
 pytestmark = [
     pytest.mark.skipif(not can_make_namespaces(), reason=NO_NAMESPACES),
@@ -92,3 +93,17 @@ async def test_a_picture_of_the_real_engine_comes_punched(horde: StreetHorde) ->
     asked = await (await horde.picture(requester_at(where), "shapes", "--width", "64", "--height", "64")).finished()
 
     assert asked.paths[-1] == EXPECTED[where, where]
+
+
+@pytest.mark.slow
+async def test_a_worker_of_both_families_that_names_no_address_needs_no_relay_for_who_has_one(tmp_path: Path) -> None:
+    homes = {"worker": Kind.PUBLIC, "by IPv4": Kind.PORT_RESTRICTED, "by IPv6": Kind.IPV6_ONLY}
+    with Network.open(tmp_path, homes) as network:
+        async with StreetHorde.open(network, tmp_path) as served:
+            await served.worker("worker", "--dry-run", "image:model=painter,step_ms=50", says_where=False)
+            paths = [
+                (await (await served.picture(place, "painter")).finished()).paths[-1]
+                for place in ("by IPv4", "by IPv6")
+            ]
+
+    assert RELAYED not in paths
