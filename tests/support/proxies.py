@@ -12,6 +12,7 @@ import hashlib
 import ipaddress
 import os
 import re
+import shlex
 import shutil
 import socket
 import ssl
@@ -26,7 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.support.horde import PATIENCE_S, until
+from tests.support.horde import PATIENCE_S, Horde, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "reverse-proxies.md"
 NO_PROXIES = "no nginx with streams or no Caddy here"
@@ -192,6 +193,21 @@ async def caddy(folder: Path, configuration: str, port: int) -> AsyncIterator[No
     arguments = ("caddy", "run", "--config", str(file), "--adapter", "caddyfile")
     async with _running(arguments, folder / "caddy.log", port, homes):
         yield
+
+
+@asynccontextmanager
+async def self_signed(folder: Path) -> AsyncIterator[Horde]:
+    """A horde that speaks TLS with a certificate that the documented command makes."""
+    port = free_ports(1)[0]
+    horde = Horde(folder)
+    [command] = re.findall(r"(?m)^potluck-tracker (init .*)$", PAGE.read_text("utf-8"))
+    places = {"~/horde": str(horde.tracker_folder), "0.0.0.0:7345": f"127.0.0.1:{port}"}
+    await horde.run("tracker", *shlex.split(put_in(command, {**places, "203.0.113.7:7345": f"127.0.0.1:{port}"})))
+    try:
+        await horde.serve()
+        yield horde
+    finally:
+        await asyncio.gather(*(process.end() for process in horde.processes))
 
 
 @asynccontextmanager

@@ -42,6 +42,7 @@ from tests.support.builders import (
     but,
 )
 from tests.support.horde import PATIENCE_S, Horde, Process, until
+from tests.support.proxies import self_signed
 from tests.support.raw_peer import RawPeer
 from tests.support.raw_worker import PLAIN, Answer, Make, RawWorker, signed_for
 from tests.support.scripted_tracker import ScriptedTracker
@@ -192,6 +193,20 @@ async def test_it_talks_to_no_other_horde_than_that_of_the_link(installed: Path,
 
     assert "\nwrong_horde:" in requester.said()
     assert not requester.shown()
+
+
+async def test_a_self_signed_horde_is_known_by_its_link(installed: Path, tmp_path: Path) -> None:
+    async with self_signed(tmp_path) as horde:
+        assert horde.link is not None
+        await horde.worker("quick", "--dry-run", "text:model=quick")
+        async with asking(installed, tmp_path, horde.link, "--max-tokens", "16") as requester:
+            check(await requester.end(), 16)
+        async with asking(installed, tmp_path, replace(horde.link, certificate=a_digest())) as requester:
+            await requester.end(code=1)
+            assert "wrong_certificate" in requester.said()
+        async with asking(installed, tmp_path, replace(horde.link, certificate=b"")) as requester:
+            await requester.saying("self-signed certificate")
+            requester.process.terminate()
 
 
 async def test_a_refusal_is_told_with_its_code(installed: Path, horde: Horde, tmp_path: Path) -> None:

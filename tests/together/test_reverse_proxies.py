@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shlex
 import signal
 import ssl
 import sys
@@ -25,7 +24,7 @@ from peer.commands.exits import Exit
 from protocol.links import parse_link
 from tests.support import proxies
 from tests.support.horde import Horde, until
-from tests.support.proxies import HOST, Authority, blocks, free_ports, needs_proxies, put_in
+from tests.support.proxies import HOST, Authority, blocks, free_ports, needs_proxies, put_in, self_signed
 from tests.support.raw_peer import RawPeer
 from tracker.config import Settings, parse
 from tracker.doors import Door, Places, Rounds, client_of
@@ -253,21 +252,6 @@ async def test_who_comes_around_the_proxy_speaks_for_nobody(kind: str, tmp_path:
 
 
 # TLS of its own
-
-
-@asynccontextmanager
-async def self_signed(folder: Path) -> AsyncIterator[Horde]:
-    """A horde that speaks TLS with a certificate that the documented command makes."""
-    port = free_ports(1)[0]
-    horde = Horde(folder)
-    [command] = re.findall(r"(?m)^potluck-tracker (init .*)$", proxies.PAGE.read_text("utf-8"))
-    places = {"~/horde": str(horde.tracker_folder), "0.0.0.0:7345": f"127.0.0.1:{port}"}
-    await horde.run("tracker", *shlex.split(put_in(command, {**places, "203.0.113.7:7345": f"127.0.0.1:{port}"})))
-    try:
-        await horde.serve()
-        yield horde
-    finally:
-        await asyncio.gather(*(process.end() for process in horde.processes))
 
 
 async def test_issue_5_point_7_a_self_signed_horde_is_joined_by_its_link_alone(tmp_path: Path) -> None:
