@@ -213,7 +213,8 @@ class Ways:
                 self._volunteers.add(Volunteer(name[0], result.address, household, offer))
             else:
                 self._volunteers.remove(name[0])
-        log.info("%s %s is %s", name[1], show_key(name[0])[:8], result.reason or "reachable")
+        outcome = f"not reachable: {result.reason}" if result.reason else "reachable"
+        log.info("%s %s is %s", name[1], show_key(name[0])[:8], outcome)
         conversation.tell(
             Reached(address=result.address, reachable=result.reachable, reason=result.reason, text=result.text[:2000])
         )

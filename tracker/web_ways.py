@@ -166,7 +166,10 @@ async def _relay(request: web.Request, door: Door) -> web.StreamResponse:
     if not ways.rules.relays.tracker:
         return refused(NotAllowed("this tracker does not relay: its rule relays.tracker says so"), 403)
     socket = web.WebSocketResponse(
-        heartbeat=request.app[HEARTBEAT], max_msg_size=MAX_MESSAGE_BYTES, compress=False, timeout=CLOSE_SECONDS
+        heartbeat=request.app[HEARTBEAT],
+        max_msg_size=MAX_MESSAGE_BYTES + 1,  # the library refuses what is as large as this
+        compress=False,
+        timeout=CLOSE_SECONDS,
     )
     block = block_of(client_of(request).address)
     await _prepare(socket, request)
