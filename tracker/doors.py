@@ -230,11 +230,13 @@ class Door(asyncio.Protocol):
         """Cut the connection off if it has stood still for too long."""
         transport = self._transport
         assert transport is not None  # noqa: S101 (set before the rounds know of this door)
+        # asyncio's TLS answers no other question after it was closed twice; whatever is closing has to be gone soon.
+        closing = transport.is_closing()
         reason = self._pace.overdue(
             self._clock(),
-            waiting=transport.get_write_buffer_size(),
-            reads=transport.is_reading(),
-            closing=transport.is_closing(),
+            waiting=0 if closing else transport.get_write_buffer_size(),
+            reads=not closing and transport.is_reading(),
+            closing=closing,
         )
         if reason:
             log.info("cuts a connection off: %s", reason)

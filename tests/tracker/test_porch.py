@@ -82,6 +82,9 @@ async def tell(request: web.BaseRequest) -> web.StreamResponse:
     if request.path == "/much":
         return web.Response(body=MUCH)
     client = client_of(request)
+    if request.path == "/twice" and request.transport is not None:
+        request.transport.close()
+        request.transport.close()
     return web.Response(text=f"{client.address} {client.port}")
 
 
@@ -293,6 +296,25 @@ def test_whoever_takes_nothing_is_cut_off_through_tls_too(run, context, monkeypa
             assert await reader.read(1)
             await settled(here.places)
             writer.transport.abort()
+
+    run(test())
+
+
+def test_a_connection_that_was_closed_twice_goes_and_troubles_no_other(run, context, monkeypatch):
+    monkeypatch.setattr(porch, "SHUTDOWN_SECONDS", 0.5)
+    monkeypatch.setattr("tracker.doors.LOOK_SECONDS", 0.02)
+
+    async def test():
+        faults = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, found: faults.append(found))
+        async with opened(context=context(), proxied=False, trust=Trust()) as here:
+            _, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=careless())
+            writer.write(GET.replace(b"/ ", b"/twice "))
+            writer.transport.pause_reading()
+            await settled(here.places, 1)
+            await settled(here.places)
+            writer.transport.abort()
+        assert faults == []
 
     run(test())
 
