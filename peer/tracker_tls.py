@@ -1,6 +1,7 @@
 """How a peer knows that it speaks with the tracker of its link.
 
-By the certificate that the link names; if it names none, by the authorities that this machine trusts, as a browser does.
+By the certificate that the link names; if it names none, by the authorities that this machine trusts, as a browser
+does.
 """
 
 from __future__ import annotations

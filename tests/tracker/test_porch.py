@@ -7,6 +7,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import pytest
@@ -310,7 +311,7 @@ def test_a_connection_that_was_closed_twice_goes_and_troubles_no_other(run, cont
         async with opened(context=context(), proxied=False, trust=Trust()) as here:
             _, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=careless())
             writer.write(GET.replace(b"/ ", b"/twice "))
-            writer.transport.pause_reading()
+            cast("asyncio.Transport", writer.transport).pause_reading()
             await settled(here.places, 1)
             await settled(here.places)
             writer.transport.abort()
