@@ -40,7 +40,6 @@ from protocol.messages import (
     AskWhy,
     Held,
     Kept,
-    Progress,
     Queued,
     Quote,
     Report,
@@ -61,7 +60,7 @@ from tracker.conversation import Conversation, Outlet, Visit
 from tracker.forwarded import IPAddress
 from tracker.jobs import Jobs, ended
 from tracker.leases import LiveLease
-from tracker.lifecycle import Event, Stage, State
+from tracker.lifecycle import Stage, State
 from tracker.limits import affordable, check_limits
 from tracker.presence import Presence
 from tracker.pricing import price
@@ -511,7 +510,7 @@ class Coordinator:
         for progress in report.leases:
             lease = self._jobs.leases.find(conversation.key, progress.job, progress.attempt)
             if lease is not None and not lease.receipt:  # else it has ended, and the worker hears or has heard of it
-                await self._jobs.carry_out(progress.job, progress.attempt, _event_of(progress))
+                await self._jobs.carry_out(progress.job, progress.attempt, lifecycle.event_of(progress))
 
     async def receipt(self, conversation: Conversation, envelope: Envelope, receipt: Receipt) -> None:
         """A worker has delivered."""
@@ -577,18 +576,6 @@ class Coordinator:
                 for kind, model in sorted({*swarms, *waiting})
             ],
         }
-
-
-def _event_of(progress: Progress) -> Event:
-    match progress.state:
-        case "accepted":
-            return lifecycle.Accepted()
-        case "opened":
-            return lifecycle.Opened()
-        case "declined":
-            return lifecycle.Declined(progress.reason or "declined")
-        case "failed":
-            return lifecycle.WorkerFailed(progress.reason or "failed")
 
 
 def _why_over(standing: Standing | None) -> str:

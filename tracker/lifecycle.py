@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from protocol.errors import Fenced, OutOfTurn, OverLease, TooLate
+from protocol.messages import Progress
 from protocol.prices import used_price
 from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart, Work
@@ -238,6 +239,19 @@ class Outcome:
     requeued: str = ""
     fault: bool = False
     changed: bool = True
+
+
+def event_of(progress: Progress) -> Event:
+    """What a worker's report says."""
+    match progress.state:
+        case "accepted":
+            return Accepted()
+        case "opened":
+            return Opened()
+        case "declined":
+            return Declined(progress.reason or "declined")
+        case "failed":
+            return WorkerFailed(progress.reason or "failed")
 
 
 def decide(job: Job, attempt: Attempt | None, event: Event, rules: Rules, now: int) -> Outcome:
