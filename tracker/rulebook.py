@@ -326,7 +326,7 @@ NOTES: dict[str, Note] = {
     "server.certificate": Note(
         "file",
         "The TLS certificate in PEM, those that vouch for it behind it; empty: no TLS here.",
-        "With `private_key` the tracker speaks TLS itself; alone, a proxy does. Links carry a self-signed one's digest.",
+        "With `private_key` the tracker speaks TLS itself; alone, a proxy does. Links have a self-signed one's digest.",
     ),
     "server.private_key": Note(
         "file",
