@@ -132,7 +132,7 @@ def _round_trips(own: socket.socket, others: socket.socket) -> list[float]:
 
 
 def _rate(sender: socket.socket, receiver: socket.socket, kib: int) -> float:
-    """Megabits a second, from the first byte that came to the last."""
+    """Megabits a second, from the first that is sent to the last that came."""
     size = kib * 1024
 
     def send() -> None:
@@ -140,12 +140,11 @@ def _rate(sender: socket.socket, receiver: socket.socket, kib: int) -> float:
             sender.sendall(_BLOCK)
 
     sending = threading.Thread(target=send)
-    sending.start()
-    first = len(receiver.recv(65_536))
     began = time.monotonic()
-    came = first
+    sending.start()
+    came = 0
     while came < size:
         came += len(receiver.recv(65_536))
     took = time.monotonic() - began
     sending.join()
-    return (came - first) * 8 / took / 1e6
+    return came * 8 / took / 1e6
