@@ -51,8 +51,9 @@ def test_the_largest_passes_and_the_next_larger_is_refused(kind, anonymous):
 def test_a_refusal_says_whether_an_account_would_lift_it(kind):
     with pytest.raises(OverLimit, match="or register, which is free: with an account it is"):
         check_limits(the_largest(kind, anonymous=True, more=1), RULES, anonymous=True, open_jobs=0)
-    for registration, says in (("invited", "by an invitation of the operator"), ("closed", "ask for less$")):
-        rules = but(RULES, accounts=AccountsSection(registration=registration))
+    invited, closed = AccountsSection(registration="invited"), AccountsSection(registration="closed")
+    for accounts, says in ((invited, "by an invitation of the operator"), (closed, "ask for less$")):
+        rules = but(RULES, accounts=accounts)
         with pytest.raises(OverLimit, match=says):
             check_limits(the_largest(kind, anonymous=True, more=1), rules, anonymous=True, open_jobs=0)
     with pytest.raises(OverLimit) as caught:

@@ -1,6 +1,8 @@
 """What every store promises of accounts and of the keys that act for them; part of `contract.StoreContract`'s suite."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -56,7 +58,7 @@ COST = prices.price(Rules(), PUBLIC.work, IMAGE_MODEL) + prices.tax(Rules())
 async def take(store: Store, document: Document, key: SigningKey = REQUESTER, now: int = NOW) -> Envelope:
     """Hand a document about an account to the store."""
     envelope = signed(document, key)
-    step = {
+    step: Callable[[Envelope, Any, int], Awaitable[object]] = {
         "profile": store.profile,
         "delegation": store.delegate,
         "revocation": store.revoke,
