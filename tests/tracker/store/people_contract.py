@@ -1,7 +1,6 @@
 """What every store promises of accounts and of the keys that act for them; part of `contract.StoreContract`'s suite."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -58,14 +57,14 @@ COST = prices.price(Rules(), PUBLIC.work, IMAGE_MODEL) + prices.tax(Rules())
 async def take(store: Store, document: Document, key: SigningKey = REQUESTER, now: int = NOW) -> Envelope:
     """Hand a document about an account to the store."""
     envelope = signed(document, key)
-    step: Callable[[Envelope, Any, int], Awaitable[object]] = {
+    steps: dict[str, Any] = {
         "profile": store.profile,
         "delegation": store.delegate,
         "revocation": store.revoke,
         "recovery": store.name_recovery,
         "leaving": store.leave,
-    }[document.KIND]
-    await step(envelope, document, now)
+    }
+    await steps[document.KIND](envelope, document, now)
     return envelope
 
 
