@@ -42,7 +42,18 @@ def potluck(*words: str, stdin: str = "") -> Result:
 
 
 def test_the_commands_are_these() -> None:
-    assert COMMANDS == ["account", "demo", "image", "join", "status", "text", "verify", "worker"]
+    assert COMMANDS == [
+        "account",
+        "delegate",
+        "demo",
+        "image",
+        "join",
+        "status",
+        "text",
+        "transfer",
+        "verify",
+        "worker",
+    ]
 
 
 @pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS)], ids=lambda words: "-".join(words) or "-")
