@@ -74,6 +74,7 @@ class LimitsSection(Section, frozen=True, kw_only=True):
     open_jobs: jobs of one account that are not ended; anonymous_open_jobs: of one address block without account.
     without_kudos_running: jobs of one account with too little kudos that workers make at once; what is above waits.
     anonymous_running: the same of one address block without account.
+    user_open_jobs, user_running: both for one user of a service, within what the service has as any account.
     connections: of one address at once, before and after hello.
     """
 
@@ -91,6 +92,8 @@ class LimitsSection(Section, frozen=True, kw_only=True):
     anonymous_open_jobs: Positive = 50
     without_kudos_running: Positive = 8
     anonymous_running: Positive = 4
+    user_open_jobs: Positive = 100
+    user_running: Positive = 4
     connections: Positive = 256
 
 

@@ -61,7 +61,8 @@ from tracker.conversation import Conversation, Outlet, Visit
 from tracker.jobs import Jobs, ended
 from tracker.leases import LiveLease
 from tracker.lifecycle import Event, Stage, State
-from tracker.limits import affordable, check_limits
+from tracker.limits import affordable, check_limits, check_user_limit
+from tracker.lines import party
 from tracker.presence import Presence
 from tracker.pricing import price
 from tracker.quotes import cost
@@ -320,6 +321,9 @@ class Coordinator:
         origin = self._origin(conversation, now)
         check_ask(conversation.acting, request.public)
         check_limits(request.public, rules.rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
+        if request.user:
+            open_jobs = self._jobs.open_jobs[party(origin, request.user)]
+            check_user_limit(request.public, rules.rules, open_jobs)
         models = affordable(request.public, rules.rules, self._jobs.pool.models(kind_of(request.public.work)))
         draw = self._jobs.draw(request, payer, origin, now)
         try:

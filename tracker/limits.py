@@ -36,6 +36,17 @@ def check_limits(public: PublicPart, rules: Rules, *, anonymous: bool, open_jobs
         )
 
 
+def check_user_limit(public: PublicPart, rules: Rules, open_jobs: int) -> None:
+    """Refuse what is more than one user of a service may have under way. open_jobs: of that user."""
+    most = rules.limits.user_open_jobs
+    if open_jobs + public.n > most:
+        raise OverLimit(
+            f"{open_jobs} jobs of this user of the service are under way and {public.n} more are asked for: at most"
+            f" {most} at once by the rule limits.user_open_jobs; {_until(open_jobs + public.n - most, open_jobs)};"
+            " the service's other users can ask"
+        )
+
+
 def _measures(public: PublicPart) -> dict[str, int]:
     work = public.work
     if isinstance(work, ImageWork):

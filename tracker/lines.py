@@ -5,6 +5,9 @@ address block of people without one) only so many run at once. Those that wait s
 constraints. As long as the origin has room, the first few of each line stand in the queue among all others; as soon as
 it has none, none of them do, so that nobody who looks for the next job looks at them again and again. Bringing a line
 back takes in no more than those few, however long it is.
+
+Users of a service have lines and a bound of their own, and what their bound lets through stands in the service's lines:
+one of them who asks for much stands behind himself, and the service has no more room than any account.
 """
 
 from __future__ import annotations
@@ -32,9 +35,9 @@ Line = list[tuple[Rank, bytes]]
 
 
 @dataclass(slots=True)
-class _Origin:
-    """What is known of one origin. reserved: places for jobs that are being admitted. is_open: whether its lines stand
-    in the queue."""
+class _Party:
+    """What is known of one origin, or of one user. reserved: places for jobs that are being admitted. is_open: whether
+    its lines are shown."""
 
     anonymous: bool
     running: set[bytes] = field(default_factory=set)
@@ -43,155 +46,262 @@ class _Origin:
     lines: dict[Name, Line] = field(default_factory=dict)
 
 
-class Lines:
-    """The carried jobs of all origins: those that run, and those that wait with their requester present.
+class _Level:
+    """Parties of one sort, each with lines and a bound. bound: how many jobs of a party run at once, which depends on
+    whether it is anonymous. show, hide: see `Lines`. kept_back: where those that wait for nothing but the bound are
+    counted."""
 
-    show, hide: called with the handle of a job that from now on stands in the queue, or stands there no more.
-    kept_back: by constraints, how many wait for nothing but their origin's bound.
-    """
-
-    def __init__(self, limits: LimitsSection, show: Callable[[bytes], None], hide: Callable[[bytes], None]) -> None:
-        self.kept_back: Counter[Constraints] = Counter()
-        self._limits = limits
+    def __init__(
+        self,
+        bound: Callable[[bool], int],
+        party_of: Callable[[Waiting], str],
+        show: Callable[[bytes], None],
+        hide: Callable[[bytes], None],
+        kept_back: Counter[Constraints],
+    ) -> None:
+        self.parties: dict[str, _Party] = {}
+        self._bound = bound
+        self._party_of = party_of
         self._show = show
         self._hide = hide
-        self._origins: dict[str, _Origin] = {}
+        self._kept_back = kept_back
 
-    def set_limits(self, limits: LimitsSection) -> None:
-        """Other rules are in force."""
-        self._limits = limits
-        for origin in self._origins.values():
-            self._turn(origin)
+    def turn_all(self) -> None:
+        """The bound is another one."""
+        for party in self.parties.values():
+            self._turn(party)
 
-    def bound(self, *, anonymous: bool) -> int:
-        """How many carried jobs of one origin run at once."""
-        return self._limits.anonymous_running if anonymous else self._limits.without_kudos_running
+    def room(self, name: str, *, anonymous: bool) -> int:
+        known = self.parties.get(name)
+        return self._room(known) if known else self._bound(anonymous)
 
-    def room(self, origin: str, *, anonymous: bool) -> int:
-        """How many more carried jobs of this origin may run now."""
-        known = self._origins.get(origin)
-        return self._room(known) if known else self.bound(anonymous=anonymous)
-
-    def is_waiting(self, origin: str) -> bool:
-        """Whether carried jobs of this origin wait here."""
-        known = self._origins.get(origin)
+    def is_waiting(self, name: str) -> bool:
+        known = self.parties.get(name)
         return known is not None and bool(known.lines)
 
     def keeps_back(self, job: Waiting) -> bool:
-        """Whether this job waits because as many of its origin run as may."""
-        known = self._origins.get(job.origin)
-        return job.carried and known is not None and not known.is_open
-
-    # Jobs that wait
+        known = self.parties.get(self._party_of(job))
+        return known is not None and not known.is_open
 
     def add(self, job: Waiting) -> None:
-        """A carried job waits."""
-        origin, name = self._of(job.origin, anonymous=job.constraints.anonymous), _name(job)
-        line = origin.lines.setdefault(name, [])
+        party, name = self._of(self._party_of(job), anonymous=job.constraints.anonymous), _name(job)
+        line = party.lines.setdefault(name, [])
         entry = job.rank, job.handle
         insort(line, entry)
-        if not origin.is_open:
-            self.kept_back[job.constraints] += 1
+        if not party.is_open:
+            self._kept_back[job.constraints] += 1
         elif bisect_left(line, entry) < SHOWN:
             self._show(job.handle)
             if len(line) > SHOWN:
                 self._hide(line[SHOWN][1])
 
     def remove(self, job: Waiting) -> None:
-        """It waits no more."""
-        origin, name = self._origins[job.origin], _name(job)
-        line = origin.lines[name]
+        party, name = self.parties[self._party_of(job)], _name(job)
+        line = party.lines[name]
         at = bisect_left(line, (job.rank, job.handle))
         del line[at]
-        if not origin.is_open:
+        if not party.is_open:
             self._count_back(job.constraints, -1)
         elif at < SHOWN:
             self._hide(job.handle)
             if len(line) >= SHOWN:
                 self._show(line[SHOWN - 1][1])
         if not line:
-            del origin.lines[name]
-            self._forget(job.origin)
+            del party.lines[name]
+            self._forget(self._party_of(job))
 
     def before(self, job: Waiting) -> int:
-        """How many of its own line stand, or would stand, before this one."""
-        known = self._origins.get(job.origin)
+        known = self.parties.get(self._party_of(job))
         line = known.lines.get(_name(job), []) if known else []
         return bisect_left(line, (job.rank, job.handle))
 
-    # Jobs that run
+    def reserve(self, name: str, places: int, *, anonymous: bool) -> None:
+        known = self._of(name, anonymous=anonymous)
+        known.reserved += places
+        self._turn(known)
 
-    def reserve(self, origin: str, places: int, *, anonymous: bool) -> None:
-        """So many jobs are being admitted, each of which may turn out to be a carried one that runs at once."""
-        if places:
-            known = self._of(origin, anonymous=anonymous)
-            known.reserved += places
-            self._turn(known)
-
-    def unreserve(self, origin: str, places: int) -> list[bytes]:
-        """They are admitted, or are not to be; the jobs that may be leased again by that."""
-        known = self._origins.get(origin)
+    def unreserve(self, name: str, places: int) -> list[bytes]:
+        known = self.parties.get(name)
         if known is None or not places:
             return []
         known.reserved -= places
-        return self._opened(origin, known)
+        return self._opened(name, known)
 
-    def started(self, handle: bytes, origin: str, *, anonymous: bool) -> None:
-        """A carried job runs, or is about to."""
-        known = self._of(origin, anonymous=anonymous)
+    def started(self, handle: bytes, name: str, *, anonymous: bool) -> None:
+        known = self._of(name, anonymous=anonymous)
         known.running.add(handle)
         self._turn(known)
 
-    def ended(self, handle: bytes, origin: str) -> list[bytes]:
-        """A job runs no more, if it did; the jobs that may be leased again by that."""
-        known = self._origins.get(origin)
+    def ended(self, handle: bytes, name: str) -> list[bytes]:
+        known = self.parties.get(name)
         if known is None or handle not in known.running:
             return []
         known.running.discard(handle)
-        return self._opened(origin, known)
+        return self._opened(name, known)
 
-    def _opened(self, name: str, origin: _Origin) -> list[bytes]:
-        was_open = origin.is_open
-        self._turn(origin)
+    def _opened(self, name: str, party: _Party) -> list[bytes]:
+        was_open = party.is_open
+        self._turn(party)
         self._forget(name)
-        return [] if was_open or not origin.is_open else list(_heads(origin))
+        return [] if was_open or not party.is_open else list(_heads(party))
 
-    def _turn(self, origin: _Origin) -> None:
-        """Bring the lines into the queue or take them out, as there is room or none."""
-        is_open = self._room(origin) > 0
-        if is_open == origin.is_open:
+    def _turn(self, party: _Party) -> None:
+        """Show the lines or hide them, as there is room or none."""
+        is_open = self._room(party) > 0
+        if is_open == party.is_open:
             return
-        origin.is_open = is_open
-        for (constraints, _), line in origin.lines.items():
+        party.is_open = is_open
+        for (constraints, _), line in party.lines.items():
             self._count_back(constraints, -len(line) if is_open else len(line))
-        for handle in list(_heads(origin)):
+        for handle in list(_heads(party)):
             (self._show if is_open else self._hide)(handle)
 
-    def _room(self, origin: _Origin) -> int:
-        return self.bound(anonymous=origin.anonymous) - len(origin.running) - origin.reserved
+    def _room(self, party: _Party) -> int:
+        return self._bound(party.anonymous) - len(party.running) - party.reserved
 
-    def _of(self, origin: str, *, anonymous: bool) -> _Origin:
-        known = self._origins.get(origin)
+    def _of(self, name: str, *, anonymous: bool) -> _Party:
+        known = self.parties.get(name)
         if known is None:
-            known = self._origins[origin] = _Origin(anonymous)
+            known = self.parties[name] = _Party(anonymous)
         return known
 
     def _forget(self, name: str) -> None:
-        origin = self._origins[name]
-        if not (origin.running or origin.reserved or origin.lines):
-            del self._origins[name]
+        party = self.parties[name]
+        if not (party.running or party.reserved or party.lines):
+            del self.parties[name]
 
     def _count_back(self, constraints: Constraints, number: int) -> None:
-        self.kept_back[constraints] += number
-        if not self.kept_back[constraints]:
-            del self.kept_back[constraints]
+        self._kept_back[constraints] += number
+        if not self._kept_back[constraints]:
+            del self._kept_back[constraints]
+
+
+class Lines:
+    """The carried jobs of all origins: those that run, and those that wait with their requester present.
+
+    show, hide: called with the handle of a job that from now on stands in the queue, or stands there no more.
+    kept_back: by constraints, how many wait for nothing but a bound. A `user` is a service's pseudonym of one of its
+    users; it is empty for all others, to whom only the bound of their origin applies.
+    """
+
+    def __init__(self, limits: LimitsSection, show: Callable[[bytes], None], hide: Callable[[bytes], None]) -> None:
+        self.kept_back: Counter[Constraints] = Counter()
+        self._limits = limits
+        self._of_users: dict[bytes, Waiting] = {}  # that stand in lines of users
+        self._origins = _Level(self._origin_bound, lambda job: job.origin, show, hide, self.kept_back)
+        self._users = _Level(self._user_bound, _user_of, self._let_in, self._take_out, self.kept_back)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing runs, is about to, or waits here."""
+        return not (self._origins.parties or self._users.parties or self._of_users or self.kept_back)
+
+    def set_limits(self, limits: LimitsSection) -> None:
+        """Other rules are in force."""
+        self._limits = limits
+        self._users.turn_all()
+        self._origins.turn_all()
+
+    def room(self, origin: str, *, anonymous: bool, user: bytes = b"") -> int:
+        """How many more carried jobs of this origin, or of this user of it, may run now."""
+        room = self._origins.room(origin, anonymous=anonymous)
+        return min(room, self._users.room(party(origin, user), anonymous=False)) if user else room
+
+    def is_waiting(self, origin: str, user: bytes = b"") -> bool:
+        """Whether carried jobs of this origin, or of this user of it, wait here."""
+        return self._users.is_waiting(party(origin, user)) if user else self._origins.is_waiting(origin)
+
+    def keeps_back(self, job: Waiting) -> bool:
+        """Whether this job waits because as many of its origin, or of its user, run as may."""
+        return job.carried and (self._origins.keeps_back(job) or (bool(job.user) and self._users.keeps_back(job)))
+
+    def turns(self, job: Waiting) -> Iterator[tuple[int, int]]:
+        """For each bound that lets no job like this run now: its place in that line, and how many of it run at once."""
+        anonymous = job.constraints.anonymous
+        if job.user and self._users.room(party(job.origin, job.user), anonymous=False) <= 0:
+            yield self._users.before(job), self._limits.user_running
+        if self._origins.room(job.origin, anonymous=anonymous) <= 0:
+            yield self._origins.before(job), self._origin_bound(anonymous)
+
+    # Jobs that wait
+
+    def add(self, job: Waiting) -> None:
+        """A carried job waits."""
+        if job.user:
+            self._of_users[job.handle] = job
+            self._users.add(job)
+        else:
+            self._origins.add(job)
+
+    def remove(self, job: Waiting) -> None:
+        """It waits no more."""
+        if job.user:
+            self._users.remove(job)
+            del self._of_users[job.handle]
+        else:
+            self._origins.remove(job)
+
+    def before(self, job: Waiting) -> int:
+        """How many of its own line stand, or would stand, before this one."""
+        return (self._users if job.user and self._users.keeps_back(job) else self._origins).before(job)
+
+    def _let_in(self, handle: bytes) -> None:
+        self._origins.add(self._of_users[handle])
+
+    def _take_out(self, handle: bytes) -> None:
+        self._origins.remove(self._of_users[handle])
+
+    # Jobs that run
+
+    def reserve(self, origin: str, places: int, *, anonymous: bool, user: bytes = b"") -> None:
+        """So many jobs are being admitted, each of which may turn out to be a carried one that runs at once."""
+        if places:
+            if user:
+                self._users.reserve(party(origin, user), places, anonymous=False)
+            self._origins.reserve(origin, places, anonymous=anonymous)
+
+    def unreserve(self, origin: str, places: int, user: bytes = b"") -> list[bytes]:
+        """They are admitted, or are not to be; the jobs that may be leased again by that."""
+        of_user = self._users.unreserve(party(origin, user), places) if user else []
+        return _each(of_user, self._origins.unreserve(origin, places))
+
+    def started(self, handle: bytes, origin: str, *, anonymous: bool, user: bytes = b"") -> None:
+        """A carried job runs, or is about to."""
+        if user:
+            self._users.started(handle, party(origin, user), anonymous=False)
+        self._origins.started(handle, origin, anonymous=anonymous)
+
+    def ended(self, handle: bytes, origin: str, user: bytes = b"") -> list[bytes]:
+        """A job runs no more, if it did; the jobs that may be leased again by that."""
+        of_user = self._users.ended(handle, party(origin, user)) if user else []
+        return _each(of_user, self._origins.ended(handle, origin))
+
+    def _origin_bound(self, anonymous: bool) -> int:
+        return self._limits.anonymous_running if anonymous else self._limits.without_kudos_running
+
+    def _user_bound(self, _: bool) -> int:
+        return self._limits.user_running
+
+
+def party(origin: str, user: bytes) -> str:
+    """By what one user of a service is known among all origins and users."""
+    return f"{origin} {user.hex()}" if user else origin
+
+
+def _user_of(job: Waiting) -> str:
+    return party(job.origin, job.user)
+
+
+def _each(*found: list[bytes]) -> list[bytes]:
+    """All of them, each once."""
+    return list(dict.fromkeys(handle for handles in found for handle in handles))
 
 
 def _name(job: Waiting) -> Name:
     return job.constraints, bool(job.excluded)
 
 
-def _heads(origin: _Origin) -> Iterator[bytes]:
-    for line in origin.lines.values():
+def _heads(party: _Party) -> Iterator[bytes]:
+    for line in party.lines.values():
         for _, handle in line[:SHOWN]:
             yield handle

@@ -101,7 +101,8 @@ def measures(work: Work) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A waiting job as the queue sees it. payer: the account that asked. carried: others carry part of its price."""
+    """A waiting job as the queue sees it. payer: the account that asked. carried: others carry part of its price. user:
+    a service's pseudonym of its user, for whom it asks."""
 
     handle: bytes
     attempt: int
@@ -116,6 +117,7 @@ class Waiting:
     held: int
     payer: int = 0
     carried: bool = False
+    user: bytes = b""
 
     @classmethod
     def of(cls, job: Job, constraints: Constraints) -> Waiting:
@@ -134,6 +136,7 @@ class Waiting:
             held=job.held,
             payer=job.payer,
             carried=job.carried,
+            user=job.user,
         )
 
     @classmethod
@@ -501,7 +504,7 @@ class Queue:
         """A lease of this swarm went to this job's origin, which goes to the end of the line, whatever else it asked
         for. own: the worker is the requester's own, so that nobody carries the job."""
         if job.carried and not own:
-            self.lines.started(job.handle, job.origin, anonymous=job.constraints.anonymous)
+            self.lines.started(job.handle, job.origin, anonymous=job.constraints.anonymous, user=job.user)
         self._leases[model] += 1
         if job.handle in self._jobs:
             self._served[job.constraints.kind][job.origin] = now

@@ -133,6 +133,16 @@ NOTES: dict[str, Note] = {
         "The same for all peers without an account in one address block.",
         "What is above waits and is not refused. Lower keeps one place from taking all idle workers.",
     ),
+    "limits.user_open_jobs": Note(
+        "jobs",
+        "Jobs of one user of a service that are not ended, where the service names its users.",
+        "At the limit, further requests for that user are refused. A service as a whole has what any account has.",
+    ),
+    "limits.user_running": Note(
+        "jobs",
+        "Jobs of one user of a service without enough kudos that workers make at once.",
+        "What is above waits and is not refused. Lower shares what the service has among more of its users.",
+    ),
     "limits.connections": Note(
         "connections",
         "Connections of one address at once (IPv6: of one /64), before and after hello; in a minute it may make twenty"

@@ -13,11 +13,12 @@ import pytest_asyncio
 
 from protocol import codec
 from protocol.digests import private_digest
-from protocol.documents import Receipt, Request, Settlement, sign
+from protocol.documents import Lease, Receipt, Request, Settlement, sign
 from protocol.keys import SigningKey, show_key
 from protocol.links import Link
 from protocol.messages import Account, Announce, AskDelegations, Delegations, Private, Queued, Refused
 from protocol.work import PublicPart, TextPrivate, TextWork
+from tests.support.builders import but
 from tests.support.horde import Horde
 from tests.support.people import (
     HALF_AN_HOUR,
@@ -382,6 +383,38 @@ async def test_a_service_names_its_users_and_the_pseudonym_is_keyed_per_service(
     worker = await horde.worker("wim", "--dry-run", "image")
     await horde.run(*picture, "--user", "alice", "--home", home)
     assert await worker.stop() == 0
+
+
+async def test_limits_work_per_user_of_a_service_so_that_one_of_them_does_not_take_all(tmp_path: Path) -> None:
+    alice, bob = secrets.token_bytes(16), secrets.token_bytes(16)
+    rules = "times.accept = 120\ntimes.open = 120\nlimits.without_kudos_running = 3\nlimits.user_running = 2\n"
+    async with Horde.open(tmp_path, rules + "limits.user_open_jobs = 5\n") as horde:
+        link = horde.link
+        assert link is not None
+        async with RawPeer.open(link) as service, RawPeer.open(link) as worker:
+            await service.register()
+            await present(service, a_profile("Pictures for all", service=True))
+            await worker.serve("for users", ahead=50)
+
+            async def leased(user: bytes, n: int) -> dict[bytes, Lease]:
+                """What of these jobs runs when the tracker has nothing left to do: it answers in order."""
+                public, private = a_picture("for users")
+                queued = await ask(service, but(public, n=n), private, user=user)
+                assert isinstance(queued, Queued)
+                await account(service)
+                await account(worker)
+                found = (envelope.open(Lease) for envelope in worker.heard if envelope.kind == "lease")
+                return {lease.job: lease for lease in found if lease.job in queued.jobs}
+
+            hers = await leased(alice, 5)
+            assert len(hers) == 2, "by the rule limits.user_running"
+            public, private = a_picture("for users")
+            beyond = await ask(service, public, private, user=alice)
+            assert isinstance(beyond, Refused)
+            assert beyond.code == "over_limit"
+            assert "limits.user_open_jobs; wait until 1 of them has ended" in beyond.text
+            assert len(await leased(bob, 2)) == 1, "the service as a whole has as much as any account"
+        assert (await horde.audit())["ok"]
 
 
 async def test_what_each_service_gave_and_took_is_public(horde: Horde, link: Link) -> None:

@@ -152,6 +152,7 @@ def _new_job(
         changed=now,
         carried=share.free > 0,
         delegation=delegation,
+        user=request.user,
     )
     if held:
         evidence = new_evidence(now, rules.version, job.handle, 0, (envelope.digest,))
