@@ -1,0 +1,34 @@
+"""Accounts at the coordinator, where several sessions of one person say things at the same moment."""
+
+from protocol.messages import Account, Refused, Register
+from protocol.rules import AccountsSection, Rules
+from tests.support.builders import a_leaving, a_rotation
+from tests.support.peers import Desk
+
+
+async def a_member(desk: Desk, number: int = 1):
+    """A peer with an account, however the horde takes new ones."""
+    peer = await desk.peer(number)
+    account = await desk.store.register(peer.key.public, desk.clock.now)
+    await peer.come_back()
+    return peer, account
+
+
+async def test_a_closed_horde_opens_no_account_for_who_gives_one_up_at_that_moment(tmp_path):
+    """The key is still the account's when `register` comes in, and is so no more when it is carried out."""
+    async with Desk.open(tmp_path / "horde.db", Rules(accounts=AccountsSection(registration="closed"))) as desk:
+        leaves, _ = await a_member(desk, 1)
+        rotates, number = await a_member(desk, 2)
+        successor = await desk.peer(3)
+        await leaves.present(a_leaving())
+        await leaves.say(Register())
+        await successor.present(a_rotation(rotates.key, successor.key), rotates.key)
+        await rotates.say(Register())
+        await desk.quiet()
+        for peer in (leaves, rotates):
+            assert (await desk.store.acting(peer.key.public, desk.clock.now)).account == 0
+            assert (await peer.hear(Refused)).code == "not_registered"
+        assert (await desk.store.acting(successor.key.public, desk.clock.now)).account == number
+        await successor.say(Register())
+        await desk.quiet()
+        assert (await successor.hear(Account)).number == number, "who has an account hears so"
