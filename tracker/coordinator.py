@@ -156,7 +156,7 @@ class Coordinator:
             await self._seal(now)
         if now - self._vested >= VEST_MS:
             self._vested = now
-            await self._vest(now)
+            await self._vest()
         if now - self._positioned >= POSITIONS_MS:
             self._positioned = now
             self._jobs.tell_positions()
@@ -176,10 +176,10 @@ class Coordinator:
         except StoreError as error:
             log.error("no checkpoint: %s", error)  # noqa: TRY400
 
-    async def _vest(self, now: int) -> None:
+    async def _vest(self) -> None:
         """Trust may come with time alone."""
         try:
-            vested = await self.store.vest_all(now)
+            vested = await self.store.vest_all(self.clock())  # rules may have changed since the tick began
         except StoreError as error:
             log.error("nothing is vested: %s", error)  # noqa: TRY400
         else:

@@ -157,7 +157,7 @@ class Registry:
             case Leaving():
                 return await store.leave(envelope, document, now)
             case Transfer():
-                await store.transfer(envelope, document, self._jobs.rules, now)
+                await store.transfer(envelope, document, now)
             case Award():
                 if envelope.key != self._serving:
                     raise WrongSigner("an award by another key than the serving key: only the operator makes kudos")
@@ -174,7 +174,7 @@ class Registry:
             conversation.tell(Account(number=0, notice=NOTICE))
             return
         state = await self._store.account(number, now)
-        if state.withheld and not state.missing and await self._store.vest(number, now):
+        if state.withheld and not state.missing and await self._store.vest(number, self._clock()):
             state = await self._store.account(number, now)
         face = await self._store.face(number)
         conversation.tell(

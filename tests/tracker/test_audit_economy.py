@@ -361,3 +361,22 @@ async def test_a_shared_result_is_taxed_less_and_the_audit_knows(tmp_path):
     assert paid[postings.BURN] == 1_000
     assert before.balance - after.balance == paid[BENS] + 1_000
     assert audit(path).ok
+
+
+# New rules
+
+
+async def test_what_is_given_while_new_rules_are_being_stored_goes_by_them_and_is_sound(tmp_path):
+    path, opened = await lived_by(tmp_path, Rules(transfers=TransfersSection(mode="on"), mint=MintSection(owners=1)))
+    async with opened as history:
+        await history.award(ANNS, 50_000)
+        switched_off = but(history.rules.rules, transfers=TransfersSection(mode="off"))
+        stored = asyncio.create_task(history.store.publish_rules(switched_off, history.tick()))
+        given = asyncio.create_task(history.transfer(ANN, BENS, 1_000))
+        await stored
+        with pytest.raises(NotAllowed, match="switched off"):
+            await given
+        await history.store.publish_rules(history.rules.rules, history.tick())
+        await history.transfer(ANN, BENS, 1_000)
+
+    assert audit(path).ok, told(audit(path))

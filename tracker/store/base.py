@@ -297,8 +297,8 @@ class Store(ABC):
         """The same for everybody; of how many owners."""
 
     @abstractmethod
-    async def transfer(self, envelope: Envelope, said: Transfer, rules: RulesInForce, now: int) -> None:
-        """The account of the signer's key gives kudos away; the same document again moves nothing.
+    async def transfer(self, envelope: Envelope, said: Transfer, now: int) -> None:
+        """The account of the signer's key gives kudos away by the rules in force; the same again moves nothing.
 
         Raises `NotRegistered` (no account's key), `UnknownAccount`, `NoKudos`, `NotAllowed`, `BadValue`.
         """

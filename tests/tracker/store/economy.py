@@ -189,7 +189,7 @@ class EconomyContract:
 
     async def give(self, clerk, to, amount, number=1, by=REQUESTER, **fields):
         said = but(a_transfer(to, amount, nonce=a_nonce(number), valid_until=clerk.now + HOUR // 2), **fields)
-        await clerk.store.transfer(signed(said, by), said, clerk.rules, clerk.now)
+        await clerk.store.transfer(signed(said, by), said, clerk.now)
         return said
 
     @pytest.mark.parametrize("rules", [OPEN_HANDED])
@@ -199,7 +199,7 @@ class EconomyContract:
         size = (await store.ledger_head()).size
         clerk.now += DAY
         envelope = signed(said, REQUESTER)
-        await asyncio.gather(*(store.transfer(envelope, said, clerk.rules, clerk.now) for _ in range(3)))
+        await asyncio.gather(*(store.transfer(envelope, said, clerk.now) for _ in range(3)))
         assert [await clerk.balance(one) for one in (giver, taker)] == [2 * PRICE, PRICE]
         assert (await store.ledger_head()).size == size
         assert (await store.account(taker, clerk.now)).earned == 0, "a gift is not earned"

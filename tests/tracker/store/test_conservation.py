@@ -68,7 +68,7 @@ class Village:
                 amount = chance.choice([1, PRICE, 5 * PRICE])
                 said = a_transfer(to, amount, nonce=a_nonce(self.number), valid_until=clerk.now + HOUR // 2)
                 for _ in range(2):
-                    await clerk.store.transfer(signed(said, key), said, clerk.rules, clerk.now)
+                    await clerk.store.transfer(signed(said, key), said, clerk.now)
             case "award":
                 to = await clerk.store.account_of(key.public)
                 thanks = an_award(to or 1, PRICE, nonce=a_nonce(self.number), valid_until=clerk.now + HOUR // 2)

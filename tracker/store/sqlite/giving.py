@@ -18,15 +18,14 @@ from tracker.store.sqlite.tables import Tables
 from tracker.transfers import Giver, check_transfer
 
 
-def transfer(
-    connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Transfer, rules: RulesInForce, now: int
-) -> None:
+def transfer(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Transfer, now: int) -> None:
     """See `Store.transfer`."""
     if _is_known(connection, envelope, said.nonce):
         return
     giver = owner_of(connection, tables, envelope.key, envelope.kind, now)
     documents.check_validity(said.valid_until, now)
     _check_account(connection, tables, said.to)
+    rules = tables.versions.get(connection)
     check_transfer(rules.rules.transfers, _giver(connection, tables, giver, rules, now), said.to, said.amount, now)
     papers.take(connection, envelope, said.nonce)
     evidence = new_evidence(now, rules.version, proofs=(envelope.digest,))

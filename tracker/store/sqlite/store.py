@@ -216,9 +216,9 @@ class SqliteStore(Store):
         """See `Store`."""
         return await self._step(lambda c: probation.vest_all(c, self._tables, now))
 
-    async def transfer(self, envelope: Envelope, said: Transfer, rules: RulesInForce, now: int) -> None:
+    async def transfer(self, envelope: Envelope, said: Transfer, now: int) -> None:
         """See `Store`."""
-        await self._step(lambda c: giving.transfer(c, self._tables, envelope, said, rules, now), now)
+        await self._step(lambda c: giving.transfer(c, self._tables, envelope, said, now), now)
 
     async def award(self, envelope: Envelope, said: Award, now: int) -> None:
         """See `Store`."""
