@@ -214,10 +214,6 @@ async def test_a_delegation_is_limited_by_kudos_and_beyond_them_jobs_are_free(li
 async def test_a_delegation_ends_when_it_expires(link: Link) -> None:
     async with RawPeer.open(link) as owner, RawPeer.open(link) as machine:
         number = (await owner.register()).number
-        await machine.register()  # nothing is in its way but its own account
-        assert (await refused(owner, a_delegation(machine.key.public))).code == "not_allowed"
-        await present(machine, a_leaving())
-        await machine.expect(Account)
         await present(owner, a_delegation(machine.key.public, expires=now_ms() + 1_500))
         assert (await machine.expect(Account)).number == number
         await machine.serve_as("until it ends")
@@ -312,6 +308,8 @@ async def test_a_key_with_an_account_and_anothers_delegate_cannot_be_delegates(l
         await present(owner, a_delegation(machine.key.public))
         assert (await refused(other, a_delegation(machine.key.public))).code == "not_allowed"
         assert (await refused(owner, a_delegation(bytes(32)))).code == "bad_key"
+        await present(other, a_leaving())  # and then it is nobody's to take, whoever knows it as a worker's
+        assert (await refused(owner, a_delegation(other.key.public))).code == "not_allowed"
 
 
 # As people do it

@@ -172,6 +172,29 @@ class PeopleContract:
         with pytest.raises(UnknownAccount):
             await take(store, a_revocation(a_digest("none")))
 
+    async def test_a_key_that_was_somebody_elses_is_no_delegate(self, store, owner):
+        """Requesters know a worker's key. Who could make it his delegate would be paid for what it does next."""
+        other, machine, gone = a_key(50), a_key(51), a_key(52)
+        await store.register(other.public, NOW)
+        worked = await take(store, a_delegation_to(machine, work=True))
+        await take(store, a_revocation(worked.digest))
+        await take(store, a_delegation_to(a_key(53), work=True, expires=NOW + 5, nonce=a_nonce(53)))
+        await store.register(gone.public, NOW)
+        await take(store, a_leaving(), gone)
+        await rotate(store, now=NOW + 6)
+        for number, key in enumerate((machine, a_key(53), gone, REQUESTER), 60):
+            with pytest.raises(NotAllowed, match="fresh key"):
+                await take(store, a_delegation_to(key, work=True, nonce=a_nonce(number)), other, NOW + 6)
+            assert await store.acting(key.public, NOW + 6) == NOBODY
+        for number, key in enumerate((machine, REQUESTER), 70):  # to the account itself it may come back
+            await take(store, a_delegation_to(key, work=True, nonce=a_nonce(number)), SUCCESSOR, NOW + 6)
+            assert (await store.acting(key.public, NOW + 6)).account == owner
+
+    async def test_an_end_before_all_time_is_no_end_at_all(self, store, owner):
+        with pytest.raises(NotAllowed, match="later end"):
+            await take(store, a_delegation_to(ask=True, expires=-1))
+        assert await store.acting(DELEGATE.public, NOW) == NOBODY
+
     async def test_a_newer_delegation_replaces_the_one_before_and_counts_anew(self, store, clerk):
         owner = await clerk.earn(REQUESTER, 4)
         await take(store, a_delegation_to(ask=True, kudos=5_000))

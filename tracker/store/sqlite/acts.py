@@ -113,12 +113,15 @@ def delegate(connection: sqlite3.Connection, tables: Tables, envelope: Envelope,
         return
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
     check_key(said.delegate)
-    if 0 < said.expires < now:
-        raise NotAllowed(f"a delegation that expired at {said.expires}, and it is {now}: give it a later end")
-    acting = tables.people.acting(connection, said.delegate, now)
-    if acting.account and (acting.grant is None or acting.account != number):
+    if said.expires and said.expires < now:
         raise NotAllowed(
-            f"key {show_key(said.delegate)[:8]}… has an account of its own, or acts for another one: make a fresh key"
+            f"a delegation that ended {-(-(now - said.expires) // 1000)} seconds ago: give it a later end, or none"
+        )
+    acting = tables.people.acting(connection, said.delegate, now)
+    if (acting.account and acting.grant is None) or tables.people.was_of_others(connection, said.delegate, number):
+        raise NotAllowed(
+            f"key {show_key(said.delegate)[:8]}… has an account of its own, or was somebody else's before: make a fresh"
+            " key"
         )
     if not acting.account and len(tables.people.granted(connection, number, now)) >= MAX_DELEGATIONS:
         raise OverLimit(f"{MAX_DELEGATIONS} delegations of this account stand, and more cannot: revoke some first")

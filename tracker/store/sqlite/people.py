@@ -60,6 +60,15 @@ class People:
         ).fetchone()
         return row[0] if row else 0
 
+    def was_of_others(self, connection: sqlite3.Connection, key: bytes, account: int) -> bool:
+        """Whether the key is, or ever was, the key or a delegate of another account than this."""
+        row = connection.execute(
+            "SELECT 1 FROM keys WHERE key = ?1 AND account <> ?2"
+            " UNION ALL SELECT 1 FROM delegations WHERE delegate = ?1 AND account <> ?2 LIMIT 1",
+            (key, account),
+        ).fetchone()
+        return row is not None
+
     def begin(self, connection: sqlite3.Connection, key: bytes, account: int, now: int, by: bytes = b"") -> None:
         """This is the account's key from now on. by: digest of the rotation."""
         self._end_expired(connection, key, now)
