@@ -1,8 +1,9 @@
 """Accounts at the coordinator, where several sessions of one person say things at the same moment."""
 
+from protocol.documents import Lease
 from protocol.messages import Account, Refused, Register
 from protocol.rules import AccountsSection, Rules
-from tests.support.builders import a_leaving, a_rotation
+from tests.support.builders import a_delegation_to, a_leaving, a_nonce, a_rotation
 from tests.support.peers import Desk
 
 
@@ -32,3 +33,23 @@ async def test_a_closed_horde_opens_no_account_for_who_gives_one_up_at_that_mome
         await successor.say(Register())
         await desk.quiet()
         assert (await successor.hear(Account)).number == number, "who has an account hears so"
+
+
+async def test_a_worker_whose_delegation_changes_is_told_and_serves_again_by_the_next_one(desk):
+    owner = await desk.requester(1, account=True)
+    machine = await desk.peer(2)
+    await owner.present(a_delegation_to(machine.key, work=True, nonce=a_nonce(1)))
+    await machine.hear(Account)
+    await machine.show_record()
+    await machine.announce()
+    await owner.present(a_delegation_to(machine.key, ask=True, nonce=a_nonce(2)))
+    assert (await machine.hear(Account)).number == owner.account
+    asker = await desk.requester(3)
+    await asker.ask()
+    await machine.hears_nothing_of(Lease)
+    await machine.announce()
+    assert (await machine.hear(Refused)).code == "not_allowed"
+    await owner.present(a_delegation_to(machine.key, work=True, nonce=a_nonce(3)))
+    assert (await machine.hear(Account)).number == owner.account
+    await machine.announce()
+    assert (await machine.hear(Lease)).worker == machine.key.public
