@@ -27,7 +27,7 @@ from tracker.leases import Leases, LiveLease
 from tracker.ledger import day_of
 from tracker.lifecycle import Attempt, Event, Job, Stage, State
 from tracker.limits import affordable
-from tracker.lines import party
+from tracker.lines import Name, name_of, party
 from tracker.matching import Constraints, Queue, Terms, Waiting, Worker, constraints_of
 from tracker.pool import Pool
 from tracker.presence import Listener, Presence
@@ -272,12 +272,12 @@ class Jobs:
     def _match_opened(self, handles: list[bytes]) -> None:
         """Look for idle workers for jobs that were kept back and are not any more. Where there is none for one, there
         is none for those like it."""
-        in_vain: set[tuple[Constraints, bool]] = set()
+        in_vain: set[Name] = set()
         for handle in handles:
             waiting = self.queue.get(handle)
             if waiting is None:
                 continue
-            alike = waiting.constraints, bool(waiting.excluded)
+            alike = name_of(waiting)
             if alike not in in_vain and not self._match(waiting):
                 in_vain.add(alike)
 

@@ -2,9 +2,11 @@
 
 A job is carried if its requester's kudos do not cover its price. Of the carried jobs of one origin (an account, or an
 address block of people without one) only so many run at once. Those that wait stand in lines: one for each origin and
-constraints. As long as the origin has room, the first few of each line stand in the queue among all others; as soon as
-it has none, none of them do, so that nobody who looks for the next job looks at them again and again. Bringing a line
-back takes in no more than those few, however long it is.
+kind of job, alike in all that matters to a worker, so that a job that nobody takes keeps back none that somebody takes.
+As long as the origin has room, the first few of each line stand in the queue among all others; as soon as it has none,
+none of them do, so that nobody who looks for the next job looks at them again and again. Bringing the lines back takes
+in no more than those few of so many lines, however long and however many they are; with more lines, others are in front
+each time.
 
 Users of a service have lines and a bound of their own, and what their bound lets through stands in the service's lines:
 one of them who asks for much stands behind himself, and the service has no more room than any account.
@@ -16,9 +18,11 @@ from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from protocol.rules import LimitsSection
+from protocol.work import Work
 
 if TYPE_CHECKING:
     from tracker.matching import Constraints, Waiting
@@ -26,9 +30,13 @@ if TYPE_CHECKING:
 #: How many of a line stand in the queue. More than one, since the first may be nothing for the worker that comes.
 SHOWN = 4
 
-#: Constraints, and whether a worker has failed at the job: what one worker must not have again keeps nobody from the
-#: jobs behind it.
-Name = tuple["Constraints", bool]
+#: How many lines of an origin stand in the queue. More than people without an account have jobs, by default: what one
+#: of them asks for shall not keep his neighbours back.
+LINES = 64
+
+#: Constraints, work, price cap, and whether a worker has failed at the job: what one worker must not have again keeps
+#: nobody from the jobs behind it.
+Name = tuple["Constraints", Work, int, bool]
 #: Anonymous or not, minus the score, when it was admitted, handle.
 Rank = tuple[int, int, int, bytes]
 Line = list[tuple[Rank, bytes]]
@@ -37,13 +45,48 @@ Line = list[tuple[Rank, bytes]]
 @dataclass(slots=True)
 class _Party:
     """What is known of one origin, or of one user. reserved: places for jobs that are being admitted. is_open: whether
-    its lines are shown."""
+    its lines are shown. front, rest: names of the lines that are shown then, and of those that are not."""
 
     anonymous: bool
     running: set[bytes] = field(default_factory=set)
     reserved: int = 0
     is_open: bool = True
     lines: dict[Name, Line] = field(default_factory=dict)
+    front: dict[Name, None] = field(default_factory=dict)
+    rest: dict[Name, None] = field(default_factory=dict)
+
+    def line(self, name: Name) -> Line:
+        """The line of that name, which is begun if there is none."""
+        found = self.lines.get(name)
+        if found is None:
+            found = self.lines[name] = []
+            (self.front if len(self.front) < LINES else self.rest)[name] = None
+        return found
+
+    def end_line(self, name: Name) -> Line:
+        """Nobody stands in it any more; the line that comes to the front for it, if one does."""
+        del self.lines[name]
+        if name not in self.front:
+            del self.rest[name]
+            return []
+        del self.front[name]
+        following = next(iter(self.rest), None)
+        if following is None:
+            return []
+        del self.rest[following]
+        self.front[following] = None
+        return self.lines[following]
+
+    def rotate(self) -> None:
+        """Others are in front."""
+        if self.rest:
+            names = iter([*self.rest, *self.front])
+            self.front = dict.fromkeys(islice(names, LINES))
+            self.rest = dict.fromkeys(names)
+
+    def heads(self) -> list[bytes]:
+        """Those that are shown while there is room."""
+        return [handle for name in self.front for _, handle in self.lines[name][:SHOWN]]
 
 
 class _Level:
@@ -84,35 +127,38 @@ class _Level:
         return known is not None and not known.is_open
 
     def add(self, job: Waiting) -> None:
-        party, name = self._of(self._party_of(job), anonymous=job.constraints.anonymous), _name(job)
-        line = party.lines.setdefault(name, [])
+        party, name = self._of(self._party_of(job), anonymous=job.constraints.anonymous), name_of(job)
+        line = party.line(name)
         entry = job.rank, job.handle
         insort(line, entry)
         if not party.is_open:
             self._kept_back[job.constraints] += 1
-        elif bisect_left(line, entry) < SHOWN:
+        elif name in party.front and bisect_left(line, entry) < SHOWN:
             self._show(job.handle)
             if len(line) > SHOWN:
                 self._hide(line[SHOWN][1])
 
     def remove(self, job: Waiting) -> None:
-        party, name = self.parties[self._party_of(job)], _name(job)
+        party, name = self.parties[self._party_of(job)], name_of(job)
         line = party.lines[name]
         at = bisect_left(line, (job.rank, job.handle))
         del line[at]
         if not party.is_open:
             self._count_back(job.constraints, -1)
-        elif at < SHOWN:
+        elif name in party.front and at < SHOWN:
             self._hide(job.handle)
             if len(line) >= SHOWN:
                 self._show(line[SHOWN - 1][1])
         if not line:
-            del party.lines[name]
+            following = party.end_line(name)
+            if party.is_open:
+                for _, handle in following[:SHOWN]:
+                    self._show(handle)
             self._forget(self._party_of(job))
 
     def before(self, job: Waiting) -> int:
         known = self.parties.get(self._party_of(job))
-        line = known.lines.get(_name(job), []) if known else []
+        line = known.lines.get(name_of(job), []) if known else []
         return bisect_left(line, (job.rank, job.handle))
 
     def reserve(self, name: str, places: int, *, anonymous: bool) -> None:
@@ -143,7 +189,7 @@ class _Level:
         was_open = party.is_open
         self._turn(party)
         self._forget(name)
-        return [] if was_open or not party.is_open else list(_heads(party))
+        return [] if was_open or not party.is_open else party.heads()
 
     def _turn(self, party: _Party) -> None:
         """Show the lines or hide them, as there is room or none."""
@@ -151,10 +197,12 @@ class _Level:
         if is_open == party.is_open:
             return
         party.is_open = is_open
-        for (constraints, _), line in party.lines.items():
-            self._count_back(constraints, -len(line) if is_open else len(line))
-        for handle in list(_heads(party)):
+        for name, line in party.lines.items():
+            self._count_back(name[0], -len(line) if is_open else len(line))
+        for handle in party.heads():
             (self._show if is_open else self._hide)(handle)
+        if not is_open:
+            party.rotate()
 
     def _room(self, party: _Party) -> int:
         return self._bound(party.anonymous) - len(party.running) - party.reserved
@@ -297,11 +345,6 @@ def _each(*found: list[bytes]) -> list[bytes]:
     return list(dict.fromkeys(handle for handles in found for handle in handles))
 
 
-def _name(job: Waiting) -> Name:
-    return job.constraints, bool(job.excluded)
-
-
-def _heads(party: _Party) -> Iterator[bytes]:
-    for line in party.lines.values():
-        for _, handle in line[:SHOWN]:
-            yield handle
+def name_of(job: Waiting) -> Name:
+    """What makes a job alike with others: where there is no worker for one, there is none for them."""
+    return job.constraints, job.work, job.max_price, bool(job.excluded)

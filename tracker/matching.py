@@ -200,12 +200,17 @@ class Worker:
 
     def fitting(self, constraints: Constraints) -> tuple[Offer, ...] | Reason:
         """What `fitting_offers` finds, once for each announce."""
-        found = self.judged.get(constraints)
-        if found is None:
-            if len(self.judged) >= JUDGED:
-                self.judged.clear()
-            found = self.judged[constraints] = fitting_offers(constraints, self.announce)
-        return found
+        return judge(self.judged, constraints, self.announce)
+
+
+def judge(judged: Judged, constraints: Constraints, announce: Announce) -> tuple[Offer, ...] | Reason:
+    """What `fitting_offers` finds; kept in `judged`."""
+    found = judged.get(constraints)
+    if found is None:
+        if len(judged) >= JUDGED:
+            judged.clear()
+        found = judged[constraints] = fitting_offers(constraints, announce)
+    return found
 
 
 def fitting_offers(constraints: Constraints, announce: Announce) -> tuple[Offer, ...] | Reason:
@@ -533,9 +538,9 @@ class Queue:
             yield from self._by_model.get(name, {})
 
     def heads(self, count: int) -> Iterator[Waiting]:
-        """The first jobs of each bucket."""
+        """The first jobs of each bucket, and of those in it that others carry, be they kept back or not."""
         for bucket in list(self._buckets.values()):
-            for _, handle in list(bucket.by_rank.islice(0, count)):
+            for _, handle in dict.fromkeys((*bucket.by_rank.islice(0, count), *bucket.carried.islice(0, count))):
                 yield self._jobs[handle]
 
     def reasons_for(self, worker: Worker, terms: Terms) -> Counter[Reason]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.rules import LimitsSection
-from tests.support.builders import NOW, a_key, a_text_work, an_image_work
+from tests.support.builders import NOW, a_key, a_public_part, a_text_work, an_image_work, but
 from tests.tracker.test_matching import (
     TERMS,
     a_text_offer,
@@ -19,7 +19,7 @@ from tests.tracker.test_matching import (
     served,
     waiting,
 )
-from tracker.lines import SHOWN
+from tracker.lines import LINES, SHOWN
 from tracker.matching import Queue, Reason, Waiting
 
 __all__ = ["looks"]  # a fixture
@@ -147,6 +147,45 @@ def test_other_rules_hold_at_once():
     queue.lines.set_limits(LIMITS)
     assert queue.lines.ended(jobs[0].handle, "poor") == []
     assert queue.next_for(a_worker(), TERMS, 0) is None
+
+
+def test_jobs_that_nobody_here_takes_keep_nobody_from_those_that_somebody_does():
+    """Alike as they are: of one size class, or asked for by the same constraints at another price."""
+    too_large = [carried(number, work=an_image_work(1_024, 1_016)) for number in range(2 * SHOWN)]
+    too_cheap = [carried(100 + number, public=but(a_public_part(), max_price=10)) for number in range(2 * SHOWN)]
+    worker = a_worker(an_image_offer(max_pixels=1_000_000))
+    large = [carried(200, work=an_image_work(992, 1_000)), carried(201, rank=9_999)]
+    assert large[0].constraints == too_large[0].constraints
+    assert large[1].constraints == too_cheap[0].constraints
+    assert served(a_queue(*too_large, large[0]), worker) == [large[0]]
+    assert served(a_queue(*too_cheap, large[1]), worker) == [large[1]]
+
+
+def many_kinds(count):
+    return [carried(number, models=("potluck-shapes", f"other {number}")) for number in range(count)]
+
+
+def test_bringing_lines_back_takes_in_a_bounded_number_of_them_and_each_has_its_turn(monkeypatch):
+    jobs = many_kinds(5 * LINES)
+    queue = a_queue(*jobs, limits=LimitsSection(without_kudos_running=1))
+    moved: Counter[bytes] = Counter()
+    real = queue._show
+
+    def note(handle):
+        moved[handle] += 1
+        real(handle)
+
+    monkeypatch.setattr(queue.lines._origins, "_show", note)
+    got = []
+    for _ in jobs:
+        moved.clear()
+        [job] = served(queue, a_worker())
+        got.append(job)
+        queue.lines.ended(job.handle, "poor")
+        assert moved.total() <= LINES + 1
+    assert sorted(job.handle for job in got) == sorted(job.handle for job in jobs)
+    assert set(got[:5]) != set(jobs[:5]), "each line comes to the front in its turn"
+    assert queue.lines.is_empty
 
 
 # Users of a service

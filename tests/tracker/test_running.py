@@ -115,6 +115,25 @@ async def test_why_a_job_is_kept_back_is_told_to_who_asks(desk):
     assert (await worker.hear(Why)).reasons == (("running_limit", 1),)
 
 
+def told(requester, jobs):
+    """The newest position of each of these jobs."""
+    newest = {said.job: said.ahead for said in requester.heard if isinstance(said, Position)}
+    return sorted(newest[job] for job in jobs)
+
+
+async def test_who_is_kept_back_hears_that_the_line_moves(desk):
+    worker, requester = await desk.worker(slots=3), await desk.requester()
+    kept_back = set((await requester.ask(a_public_part(n=4))).jobs)
+    first = await worker.hear(Lease)
+    await desk.later(3)
+    kept_back.remove(first.job)
+    assert told(requester, kept_back) == [0, 1, 2]
+    await finish(worker, requester, first)
+    kept_back.remove((await worker.hear(Lease)).job)
+    await desk.later(3)
+    assert told(requester, kept_back) == [0, 1]
+
+
 async def test_after_a_restart_what_ran_still_counts(path):
     clock = FakeClock()
     async with Desk.open(path, Rules(limits=LIMITS), clock=clock) as desk:
