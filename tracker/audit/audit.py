@@ -30,7 +30,7 @@ from tracker.store.base import StoreError
 from tracker.store.sqlite.reading import stamp_of, was_sound
 
 #: What a damaged file brings about: SQLite notices, or a column holds what no step has put there.
-UNREADABLE = (sqlite3.Error, TypeError, ValueError, OverflowError, Refusal)
+UNREADABLE = (sqlite3.Error, TypeError, ValueError, AttributeError, OverflowError, Refusal)
 
 T = TypeVar("T")
 
