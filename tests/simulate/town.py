@@ -343,7 +343,7 @@ class Worker(Asker):
             return
         self.report(serving, "opened")
         world, chance = self.town.world, self.town.chance
-        seconds = world.seconds(serving.lease.public) * chance.lognormvariate(-world.noise**2 / 2, world.noise)
+        seconds = world.seconds(serving.lease.public) * chance.lognormvariate(-(world.noise**2) / 2, world.noise)
         serving.machine = self.choose(serving.lease)
         serving.task = serving.machine.begin(seconds, lambda: self.finish(serving))
 
@@ -403,4 +403,3 @@ class Worker(Asker):
     def _end(self, serving: _Serving) -> None:
         serving.is_over = True
         self.serving.pop((serving.lease.job, serving.lease.attempt), None)
-

@@ -34,12 +34,14 @@ COLUMNS = tuple(column.name for column in fields(Sums))
 @dataclass
 class Books:
     """All accounts. holds: what is set aside for each job that has not ended. minted: by the day of the lease.
-    shares: the same for each one among whom the day's mint is shared."""
+    shares: the same for each one among whom the day's mint is shared. again: what of both was entered again after a
+    restore; the name of the day as a whole is empty."""
 
     accounts: dict[int, Sums] = field(default_factory=dict)
     holds: dict[bytes, int] = field(default_factory=dict)
     minted: Counter[int] = field(default_factory=Counter)
     shares: Counter[tuple[int, str]] = field(default_factory=Counter)
+    again: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     def of(self, account: int) -> Sums:
         """The sums of an account."""
@@ -69,6 +71,13 @@ class Books:
         self.minted[day] += amount
         for whose in shares:
             self.shares[day, whose] += amount
+
+    def mint_again(self, day: int, amount: int, *shares: str) -> None:
+        """The same of what a restore had cut: it had its bounds when it was first minted, and takes nothing from what
+        leases have promised since."""
+        self.mint(day, amount, *shares)
+        for whose in ("", *shares):
+            self.again[day, whose] += amount
 
     @property
     def all_minted(self) -> int:

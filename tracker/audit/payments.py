@@ -223,9 +223,10 @@ class Payments:
         whose, whom = f"owner {owner}", f"asker {job.origin}"
         self._books.mint(day, minted, whose, whom)
         known = [one.rules.mint for one in self._versions.values() if one.issued <= entry.evidence.time]
-        bounds = [("", self._books.minted[day], max((mint.daily for mint in known), default=0))]
+        again = self._books.again
+        bounds = [("", self._books.minted[day] - again[day, ""], max((mint.daily for mint in known), default=0))]
         shares = [mint.daily * mint.owner_share // 1000 for mint in known]
-        bounds.append((f" for {whose}", self._books.shares[day, whose], max(shares, default=0)))
+        bounds.append((f" for {whose}", self._books.shares[day, whose] - again[day, whose], max(shares, default=0)))
         if job.payer != postings.ANONYMOUS:
             shares = [mint.daily * mint.asker_share // 1000 for mint in known]
             bounds.append((f" for {whom}", self._books.shares[day, whom], max(shares, default=0)))
