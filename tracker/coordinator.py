@@ -177,11 +177,12 @@ class Coordinator:
             log.error("no checkpoint: %s", error)  # noqa: TRY400
 
     async def _vest(self) -> None:
-        """Trust may come with time alone."""
+        """Trust may come with time alone, and what limits were counted by goes with it."""
         try:
             vested = await self.store.vest_all(self.clock())  # rules may have changed since the tick began
+            await self.store.tidy(self.clock())
         except StoreError as error:
-            log.error("nothing is vested: %s", error)  # noqa: TRY400
+            log.error("nothing is vested or tidied: %s", error)  # noqa: TRY400
         else:
             if vested:
                 log.info("what was withheld of %d owners has vested", vested)

@@ -31,8 +31,8 @@ from protocol.links import Link
 from protocol.postings import BURN, MINT
 from tracker.config import Settings
 from tracker.doors import Door, Places, Rounds, block_of, client_address, household_of, is_trusted, parse_address
-from tracker.ledger import day_of
-from tracker.store.base import Page, StoreError
+from tracker.ledger import day_of, show_kudos
+from tracker.store.base import Gifts, Page, StoreError
 
 if TYPE_CHECKING:
     from tracker.conversation import Conversation
@@ -200,9 +200,12 @@ class Desk:
     outlets: set[Outlet] = field(default_factory=set)
     url: str = ""
     ledger: dict[str, object] = field(default_factory=dict)
+    gifts: Gifts = field(default_factory=Gifts)
     asked: int = 0
     services: list[dict[str, object]] = field(default_factory=list)
     listed: int = -LEDGER_MS
+    awards: list[dict[str, object]] = field(default_factory=list)
+    honoured: int = -LEDGER_MS
 
     @property
     def link(self) -> Link:
@@ -226,6 +229,7 @@ def make_app(coordinator: Coordinator, settings: Settings) -> web.Application:
             web.get("/rules", _rules),
             web.get(r"/accounts/{number:[0-9]{1,18}}", _account),
             web.get("/services", _services),
+            web.get("/awards", _awards),
             web.get("/healthz", _healthz),
         ]
     )
@@ -414,7 +418,7 @@ async def _ledger(desk: Desk) -> dict[str, object]:
         head = await coordinator.store.ledger_head()
         newest = open_document(parse(head.checkpoint), Checkpoint)
         made, destroyed = [await coordinator.store.account(account, now) for account in (MINT, BURN)]
-        gifts = await coordinator.store.gifts()
+        gifts = desk.gifts = await coordinator.store.gifts()
         desk.ledger = {
             "kudos": {"minted": -made.balance, "burned": destroyed.balance, "unspent": gifts.unspent},
             "carried": {"jobs": gifts.jobs, "kudos": gifts.kudos, "text": carried_text(gifts.jobs)},
@@ -429,6 +433,13 @@ async def _ledger(desk: Desk) -> dict[str, object]:
             },
         }
     return desk.ledger
+
+
+async def _gifts(desk: Desk) -> Gifts:
+    """What was known last, if the database cannot be asked: a page that says how to join is of use without it."""
+    with suppress(StoreError):
+        await _ledger(desk)
+    return desk.gifts
 
 
 def carried_text(jobs: int) -> str:
@@ -468,6 +479,19 @@ async def _services(request: web.Request) -> web.Response:
         desk.listed = now
         desk.services = [_page_of(page) for page in await desk.coordinator.store.services(now)]
     return _json({"services": desk.services})
+
+
+async def _awards(request: web.Request) -> web.Response:
+    """The operator's newest awards: each is an act that everybody may know. Of time only the day, as everywhere."""
+    desk = request.app[DESK]
+    now = desk.coordinator.clock()
+    if not 0 <= now - desk.honoured < LEDGER_MS:
+        desk.honoured = now
+        desk.awards = [
+            {"account": one.account, "amount": one.amount, "reason": one.reason, "day": one.day}
+            for one in await desk.coordinator.store.awards()
+        ]
+    return _json({"awards": desk.awards})
 
 
 def _page_of(page: Page) -> dict[str, object]:
@@ -516,14 +540,19 @@ def _want_of_room(database: Path) -> str:
 
 
 async def _page(request: web.Request) -> web.Response:
-    link = request.app[DESK].link
+    desk = request.app[DESK]
+    link = desk.link
     name = html.escape(link.name)
+    gifts = await _gifts(desk)
     text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
         f"<h1>{name}</h1><p>A Potluck horde: people with a GPU to spare serve people who need one, for free."
         f"<p>Join it: <code>potluck join '{html.escape(str(link))}'</code>"
+        f"<p>So far {carried_text(gifts.jobs)}. They have left {show_kudos(gifts.unspent)} kudos unspent, which is"
+        " a gift to whoever has none."
         '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a>,'
-        ' <a href="services">what services give and take</a>, <a href="healthz">its health</a></html>\n'
+        ' <a href="services">what services give and take</a>, <a href="awards">whom its operator thanked</a>,'
+        ' <a href="healthz">its health</a></html>\n'
     )
     response = web.Response(text=text, content_type="text/html")
     response.headers["Content-Security-Policy"] = "default-src 'none'"

@@ -100,7 +100,8 @@ def _check_mint(connection: sqlite3.Connection) -> None:
     for what in ("owner", "asker"):
         shares = connection.execute(
             "SELECT d.day, d.reserved - coalesce(sum(s.reserved), 0), d.minted - coalesce(sum(s.minted), 0)"
-            " FROM mint_days d LEFT JOIN mint_shares s ON s.day = d.day AND s.whose LIKE ? || ' %' GROUP BY d.day",
+            " FROM mint_days d LEFT JOIN mint_shares s ON s.day = d.day AND s.whose LIKE ? || ' %'"
+            " WHERE d.day >= (SELECT shares_from FROM horde) GROUP BY d.day",
             (what,),
         )
         for day, reserved_too, minted_too in shares:

@@ -19,13 +19,15 @@ from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, Challe
 from protocol.links import parse_link
 from protocol.messages import Hello, Holding, Refused, Welcome
 from protocol.rules import HordeSection, LimitsSection, Rules, TimesSection, from_json
-from tests.support.builders import ROOT, SERVING, a_delegation, a_key, a_nonce
+from tests.support.builders import HOUR, ROOT, SERVING, a_delegation, a_key, a_nonce, an_award, signed
 from tests.support.rules import plain
 from tracker import web
 from tracker.commands.serve import now_ms
 from tracker.config import Settings
 from tracker.conversation import Conversation
 from tracker.coordinator import Coordinator
+from tracker.ledger import day_of
+from tracker.store.base import Gifts, StoreError
 from tracker.store.sqlite import SqliteStore
 from tracker.web import CannotListen, Outlet, make_app, serving
 
@@ -433,6 +435,47 @@ async def test_a_scrape_says_how_it_goes(start):
     assert found["kudos"] == {"minted": 0, "burned": 0, "unspent": 0}
     assert found["carried"]["text"] == "contributors carried 0 jobs of people without kudos"
     assert found["ledger"]["entries"] == found["ledger"]["checkpoint"]["size"] == 0
+
+
+async def test_the_page_says_whom_contributors_carried_and_what_they_left(start):
+    async with start() as tracker:
+        tracker.coordinator.store.gifts = gifts_of(Gifts(unspent=12_345_600, jobs=4_210))
+        answer, text = await tracker.get("/")
+    assert answer.content_type == "text/html"
+    assert "contributors carried 4,210 jobs of people without kudos" in text
+    assert "12,345.6 kudos unspent" in text
+
+
+async def test_the_page_says_how_to_join_also_if_the_database_cannot_be_asked(start):
+    async with start() as tracker:
+        tracker.coordinator.store.gifts = gifts_of(StoreError("no"))
+        answer, text = await tracker.get("/")
+    assert answer.status == 200
+    assert "potluck join" in text
+
+
+def gifts_of(found):
+    async def gifts():
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return gifts
+
+
+async def test_awards_are_for_anybody_to_read(start, monkeypatch):
+    monkeypatch.setattr(web, "LEDGER_MS", 0)
+    async with start() as tracker:
+        answer, text = await tracker.get("/awards")
+        assert json.loads(text) == {"awards": []}
+        store, now = tracker.coordinator.store, tracker.coordinator.clock()
+        number = await store.register(a_key(7).public, now)
+        said = an_award(number, 2_500, valid_until=now + HOUR // 2, reason="for <translations>")
+        await store.award(signed(said), said, now)
+        answer, text = await tracker.get("/awards")
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    [found] = json.loads(text)["awards"]
+    assert found == {"account": number, "amount": 2_500, "reason": "for <translations>", "day": day_of(now)}
 
 
 async def test_the_rules_are_published_as_signed(start):

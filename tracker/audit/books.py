@@ -26,6 +26,9 @@ class Sums:
     withheld: int = 0
     trusted: int = 0
     fault: int = 0
+    given: int = 0
+    given_day: int = 0
+    given_today: int = 0
 
 
 COLUMNS = tuple(column.name for column in fields(Sums))
@@ -66,6 +69,18 @@ class Books:
         else:
             self.holds.pop(job, None)
 
+    def give(self, giver: int, amount: int, day: int) -> None:
+        """An account gave another one so much."""
+        sums = self.of(giver)
+        sums.given += amount
+        sums.given_today = amount + self.given_on(giver, day)
+        sums.given_day = day
+
+    def given_on(self, giver: int, day: int) -> int:
+        """What an account gave on a day that is its last one, or later."""
+        sums = self.of(giver)
+        return sums.given_today if sums.given_day == day else 0
+
     def mint(self, day: int, amount: int, *shares: str) -> None:
         """So much was minted of a day's budget, and of these shares of it."""
         self.minted[day] += amount
@@ -100,7 +115,7 @@ def compare_accounts(connection: sqlite3.Connection, books: Books, findings: Fin
     seen = set()
     for account, *stored in connection.execute(
         "SELECT account, balance, held, earned, spent, taken_free, jobs_done, jobs_received, jobs_free, withheld,"
-        " trusted, fault FROM accounts"
+        " trusted, fault, given, given_day, given_today FROM accounts"
     ):
         seen.add(account)
         sums = books.accounts.get(account, Sums())
@@ -132,7 +147,8 @@ def compare_mint(connection: sqlite3.Connection, books: Books, findings: Finding
 
 
 def _compare_shares(connection: sqlite3.Connection, books: Books, findings: Findings) -> None:
-    """The same for each owner and each asker."""
+    """The same for each owner and each asker, for the days that are still here."""
+    [begin] = connection.execute("SELECT shares_from FROM horde").fetchone()
     reserved = {
         (day, whose): aside
         for day, whose, aside in connection.execute(
@@ -148,6 +164,8 @@ def _compare_shares(connection: sqlite3.Connection, books: Books, findings: Find
         for day, whose, aside, minted in connection.execute("SELECT day, whose, reserved, minted FROM mint_shares")
     }
     for name in sorted(stored.keys() | reserved.keys() | {name for name, minted in books.shares.items() if minted}):
+        if name[0] < begin:
+            continue
         aside, minted = stored.get(name, (0, 0))
         findings.expect(f"day {name[0]}, {name[1]}: stored mint", minted, books.shares[name])
         findings.expect(f"day {name[0]}, {name[1]}: stored mint set aside", aside, reserved.get(name, 0))

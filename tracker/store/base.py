@@ -33,6 +33,9 @@ from tracker.accounts import Acting
 from tracker.earning import NOTHING_MISSING, Missing
 from tracker.lifecycle import Attempt, Event, Job, Outcome
 
+#: So many awards can be read by anybody; older ones are in the ledger alone.
+SHOWN_AWARDS = 100
+
 
 class StoreError(Exception):
     """The database cannot be used as it is; the text says what to do."""
@@ -192,6 +195,16 @@ class Gifts:
 
 
 @dataclass(frozen=True)
+class Awarded:
+    """Kudos that the operator made for an account, on a day, and for what."""
+
+    account: int
+    amount: int
+    day: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class LedgerHead:
     """How large the ledger is, and its newest checkpoint."""
 
@@ -306,6 +319,17 @@ class Store(ABC):
     @abstractmethod
     async def award(self, envelope: Envelope, said: Award, now: int) -> None:
         """The operator makes kudos for an account; the same document again makes none. Raises `UnknownAccount`."""
+
+    @abstractmethod
+    async def awards(self) -> Sequence[Awarded]:
+        """The newest `SHOWN_AWARDS` of them, the newest first."""
+
+    @abstractmethod
+    async def tidy(self, now: int) -> None:
+        """Drop what was counted for limits that have passed, and what nothing will ask for again.
+
+        The ledger and its evidence stay whole, and every answer is the same as before.
+        """
 
     @abstractmethod
     async def gifts(self) -> Gifts:

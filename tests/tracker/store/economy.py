@@ -41,7 +41,8 @@ from tests.support.builders import (
 from tests.support.clerk import Clerk, worker_key
 from tests.tracker.store.contract import Backend
 from tracker.earning import Missing
-from tracker.store.base import Choice, Gifts, Store
+from tracker.ledger import day_of
+from tracker.store.base import SHOWN_AWARDS, Awarded, Choice, Gifts, Store
 
 PUBLIC = a_public_part()
 PRICE = prices.price(Rules(), PUBLIC.work, IMAGE_MODEL)
@@ -284,6 +285,17 @@ class EconomyContract:
         with pytest.raises(Late):
             await self.award(clerk, await clerk.account(ANYBODY), valid_until=clerk.now - 1)
         assert (await store.ledger_head()).size == 0
+
+    async def test_the_newest_awards_can_be_read_and_no_more_are_kept(self, store, clerk):
+        assert await store.awards() == []
+        one, other = await clerk.account(ANYBODY), await clerk.account(REQUESTER)
+        for number in range(SHOWN_AWARDS + 2):
+            account = other if number % 2 else one
+            await self.award(clerk, account, 1_000 + number, number + 1, reason=f"for help {number}")
+        shown = await store.awards()
+        assert len(shown) == SHOWN_AWARDS
+        assert shown[0] == Awarded(other, 1_000 + number, day_of(clerk.now), f"for help {number}")
+        assert shown[-1].reason == "for help 2"
 
     # Gifts
 

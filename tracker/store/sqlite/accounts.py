@@ -25,12 +25,12 @@ MOST = 4096
 
 _READ = (
     "SELECT balance, held, earned, spent, taken_free, free_now, free_at, jobs_done, jobs_received, jobs_free, withheld,"
-    " trusted, fault, since FROM accounts WHERE account = ?"
+    " trusted, fault, since, given, given_day, given_today FROM accounts WHERE account = ?"
 )
 _WRITE = (
     "UPDATE accounts SET balance = ?, held = ?, earned = ?, spent = ?, taken_free = ?, free_now = ?, free_at = ?,"
-    " jobs_done = ?, jobs_received = ?, jobs_free = ?, withheld = ?, trusted = ?, fault = ?, since = ?"
-    " WHERE account = ?"
+    " jobs_done = ?, jobs_received = ?, jobs_free = ?, withheld = ?, trusted = ?, fault = ?, since = ?, given = ?,"
+    " given_day = ?, given_today = ? WHERE account = ?"
 )
 
 
@@ -51,6 +51,9 @@ class _Row(msgspec.Struct):
     trusted: int = 0
     fault: int = 0
     since: int = 0
+    given: int = 0
+    given_day: int = 0
+    given_today: int = 0
 
 
 class Accounts:
@@ -133,6 +136,17 @@ class Accounts:
     def blame(self, connection: sqlite3.Connection, number: int, now: int) -> None:
         """One of its attempts was refunded."""
         self._change(connection, number).fault = now
+
+    def given(self, connection: sqlite3.Connection, number: int, day: int) -> tuple[int, int]:
+        """What it gave to other accounts, since the beginning and on this day."""
+        row = self._row(connection, number)
+        return row.given, row.given_today if row.given_day == day else 0
+
+    def give(self, connection: sqlite3.Connection, number: int, amount: int, day: int) -> None:
+        """It gives so much to another account."""
+        given, today = self.given(connection, number, day)
+        row = self._change(connection, number)
+        row.given, row.given_day, row.given_today = given + amount, day, today + amount
 
     def count_done(self, connection: sqlite3.Connection, owner: int, earned: int) -> None:
         """A worker's account has done a job."""

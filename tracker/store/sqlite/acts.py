@@ -169,10 +169,13 @@ def rotate(
     number = tables.people.account_that_had(connection, said.former)
     holder = tables.people.key_of(connection, number) if number else b""
     if not holder:
+        check_own(tables.people.acting(connection, said.former, now), "rotation")
         raise NotRegistered(f"key {show_key(said.former)[:8]}… is no account's key here: name the account's last one")
     recovery = tables.people.recovery(connection, number)[2]
     if envelope.key not in (recovery, holder if said.former == holder else b""):
         raise WrongSigner("a rotation is signed by the account's key, or by the recovery key that it named")
+    if said.key == recovery:
+        raise NotAllowed("the recovery key cannot be the account's own, with which it would be lost: make a fresh one")
     if tables.people.acting(connection, said.key, now).account:
         raise NotAllowed("the new key has an account, or acts for one: rotate to a fresh key")
     papers.take(connection, envelope, said.nonce)

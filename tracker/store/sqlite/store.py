@@ -36,6 +36,7 @@ from tracker.lifecycle import Event, Job, State
 from tracker.store.base import (
     AccountState,
     Admitted,
+    Awarded,
     Choice,
     Face,
     Gifts,
@@ -51,7 +52,7 @@ from tracker.store.base import (
     Store,
     StoreError,
 )
-from tracker.store.sqlite import accounts, acts, admission, giving, papers, probation, recovery, rows
+from tracker.store.sqlite import accounts, acts, admission, giving, papers, probation, recovery, rows, tidying
 from tracker.store.sqlite.database import connect
 from tracker.store.sqlite.papers import job_identity
 from tracker.store.sqlite.settling import happen, job_and_attempt, job_of, received, settlement_of, take_answer
@@ -223,6 +224,14 @@ class SqliteStore(Store):
     async def award(self, envelope: Envelope, said: Award, now: int) -> None:
         """See `Store`."""
         await self._step(lambda c: giving.award(c, self._tables, envelope, said, now), now)
+
+    async def awards(self) -> Sequence[Awarded]:
+        """See `Store`."""
+        return await self._step(giving.awards)
+
+    async def tidy(self, now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: tidying.tidy(c, self._tables, now))
 
     async def gifts(self) -> Gifts:
         """See `Store`."""
