@@ -65,27 +65,33 @@ def take_next(home: Home) -> Path:
 
 
 def set_aside(home: Home) -> Path:
-    """Keep the peer's key under another name, so that another one can take its place; where it is."""
+    """Keep the peer's key under another name too, so that another one can take its place; where it is. At no moment is
+    the folder without a key: whoever looked then would make a new one."""
     key = read_key(home.key_file)
     path = home.key_file.with_name(f"key.{show_key(key.public)[:LETTERS]}")
-    if path.exists():  # the same key, set aside before
-        home.key_file.unlink()
-    else:
-        home.key_file.rename(path)
+    if not path.exists():
+        write_key(path, key)
+    elif read_key(path).public != key.public:
+        raise HomeError(f"{path}: holds another key than its name says: move it away")
     return path
 
 
 def adopt(home: Home, key: SigningKey, *, force: bool = False) -> Path | None:
     """Make a key the peer's own. One that is in place is set aside if `force` says so, and where is returned; else
     `HomeError`."""
-    aside = None
-    if home.key_file.exists():
-        if read_key(home.key_file).public == key.public:
-            return None
-        if not force:
-            raise HomeError(f"{home.key_file}: this peer has a key: set it aside with --force, or use another --home")
-        aside = set_aside(home)
-    write_key(home.key_file, key)
+    if not home.key_file.exists():
+        write_key(home.key_file, key)
+        return None
+    if read_key(home.key_file).public == key.public:
+        return None
+    if not force:
+        raise HomeError(f"{home.key_file}: this peer has a key: set it aside with --force, or use another --home")
+    if _next_file(home).exists():
+        raise HomeError(f"{_next_file(home)}: a rotation is under way: finish it first, with `potluck account rotate`")
+    from protocol.keyfiles import key_pem
+
+    aside = set_aside(home)
+    write_file(home.key_file, key_pem(key))
     return aside
 
 

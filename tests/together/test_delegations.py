@@ -14,7 +14,7 @@ import pytest_asyncio
 from protocol import codec
 from protocol.digests import private_digest
 from protocol.documents import Lease, Receipt, Request, Settlement, sign
-from protocol.keys import SigningKey, show_key
+from protocol.keys import SigningKey, parse_key, show_key
 from protocol.links import Link
 from protocol.messages import Account, Announce, AskDelegations, Delegations, Private, Queued, Refused
 from protocol.work import PublicPart, TextPrivate, TextWork
@@ -332,6 +332,8 @@ async def test_shared_keys_to_hand_out_and_a_key_per_machine(horde: Horde, link:
     shown = show_key(machine.key().public)
     await horde.run("peer", "delegate", "make", shown, "--work", "--label", "attic", "--home", owner)
     await horde.run("peer", "delegate", "use", "--home", str(machine.folder))
+    await horde.run("peer", "account", "rotate", "--home", str(machine.folder), code=2)
+    assert machine.key().public == parse_key(shown), "it is not its account's key, so nothing has changed"
     worker = await horde.worker("attic", "--dry-run", "image")
     said = await worker.line(lambda line: line.get("event") == "joined")
     assert f"account {number}" in said["text"]

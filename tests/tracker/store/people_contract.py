@@ -302,6 +302,15 @@ class PeopleContract:
     async def test_a_recovery_key_that_is_the_accounts_own_is_refused(self, store, owner):
         with pytest.raises(NotAllowed):
             await take(store, a_recovery(REQUESTER))
+        await take(store, a_recovery())
+        with pytest.raises(NotAllowed, match="recovery key"):
+            await rotate(store, RECOVERY, to=RECOVERY)
+
+    async def test_a_delegate_hears_that_only_the_accounts_own_key_is_rotated(self, store, owner):
+        await take(store, a_delegation_to(ask=True))
+        said = a_rotation(DELEGATE, SUCCESSOR)
+        with pytest.raises(NotAllowed, match=f"acts for account {owner} by a delegation"):
+            await store.rotate(signed(said, DELEGATE), said, sender=SUCCESSOR.public, now=NOW)
 
     async def test_jobs_of_the_former_key_stay_its_own(self, store, clerk):
         owner = await clerk.earn(REQUESTER, 4)
