@@ -1,6 +1,8 @@
-"""The audit of who got how much of a day's mint: askers are who they were, and a restore takes nobody's share away."""
+"""The audit of who got how much of a day's mint, and of pay that waits, where restores and other rules come between."""
 
 from contextlib import asynccontextmanager
+
+import pytest
 
 from protocol.rules import EarningSection, MintSection, Rules
 from tests.support.builders import ROOT, but
@@ -76,3 +78,30 @@ async def test_what_was_withheld_and_vested_before_a_restore_vests_again(tmp_pat
         await history.serve(NOBODY, ANN)
 
     assert audit(later.path, root=ROOT.public).ok, told(audit(later.path))
+
+
+@pytest.mark.parametrize("by", ["the next job", "the tick"])
+async def test_what_waits_when_probation_is_switched_off_is_the_owners_and_trust_has_to_be_gained_later(tmp_path, by):
+    path = tmp_path / "horde.db"
+    probation = but(
+        OF_ONE, mint=MintSection(owners=1), earning=EarningSection(withheld=400, trust_jobs=3, trust_days=0)
+    )
+    async with History.open(path, probation) as history:
+        store, ann = history.store, history.accounts[ANN.public]
+        await history.serve(NOBODY, ANN)
+        assert (await store.account(ann, history.tick())).withheld > 0
+        off = but(probation, earning=but(probation.earning, withheld=0))
+        history.rules = await store.publish_rules(off, history.tick())
+        state = await store.account(ann, history.tick())
+        assert not state.missing
+        if by == "the tick":
+            assert await store.vest_all(history.tick()) == 1
+        else:
+            await history.serve(NOBODY, ANN)
+        assert (await store.account(ann, history.tick())).withheld == 0
+        history.rules = await store.publish_rules(probation, history.tick())
+        assert (await store.account(ann, history.tick())).missing
+        await history.serve(NOBODY, ANN)
+        await history.serve(NOBODY, ANN)
+
+    assert audit(path).ok, told(audit(path))
