@@ -26,7 +26,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from protocol.documents import Checkpoint, open_document, shown_name
 from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, parse
-from protocol.errors import Internal, OutOfTurn, OverLimit, Stopping, TooLarge, UnknownAccount
+from protocol.errors import BadValue, Busy, Internal, OutOfTurn, OverLimit, Stopping, TooLarge, UnknownAccount
 from protocol.links import Link
 from protocol.postings import BURN, MINT
 from tracker.config import Settings
@@ -76,6 +76,9 @@ HURRY_SECONDS = 0.5
 MAX_REASON_BYTES = 120
 #: What a scrape needs of the database is asked for at most so often.
 LEDGER_MS = 1000
+#: Services in one part of their list, and parts that are read for the web within that time: each holds the others up.
+LISTED = 50
+MAX_LISTS = 8
 #: So long the database may take to answer before it counts as broken.
 HEALTH_SECONDS = 5.0
 #: With less room than this on its disk the database is as good as full.
@@ -202,8 +205,9 @@ class Desk:
     ledger: dict[str, object] = field(default_factory=dict)
     gifts: Gifts = field(default_factory=Gifts)
     asked: int = 0
-    services: list[dict[str, object]] = field(default_factory=list)
+    services: dict[int, dict[str, object]] = field(default_factory=dict)
     listed: int = -LEDGER_MS
+    lists: int = 0
     awards: list[dict[str, object]] = field(default_factory=list)
     honoured: int = -LEDGER_MS
 
@@ -472,13 +476,23 @@ async def _account(request: web.Request) -> web.Response:
 
 
 async def _services(request: web.Request) -> web.Response:
-    """What each service gave and took."""
+    """What each service gave and took, in parts, since anybody can be one: those above the number in `after`."""
     desk = request.app[DESK]
+    after = request.query.get("after", "0")
+    if not (after.isdecimal() and len(after) <= 18):
+        return _json({"code": BadValue.code, "text": f"after={after[:40]}: wanted the number of an account"}, 400)
     now = desk.coordinator.clock()
     if not 0 <= now - desk.listed < LEDGER_MS:
-        desk.listed = now
-        desk.services = [_page_of(page) for page in await desk.coordinator.store.services(now)]
-    return _json({"services": desk.services})
+        desk.listed, desk.lists, desk.services = now, 0, {}
+    part = desk.services.get(int(after))
+    if part is None:
+        if desk.lists >= MAX_LISTS:
+            return _json({"code": Busy.code, "text": "too many parts of this list are asked for: try in a second"}, 503)
+        desk.lists += 1
+        pages = await desk.coordinator.store.services(now, int(after), LISTED)
+        following = pages[-1].state.number if len(pages) == LISTED else None
+        part = desk.services[int(after)] = {"services": [_page_of(page) for page in pages], "after": following}
+    return _json(part)
 
 
 async def _awards(request: web.Request) -> web.Response:

@@ -19,7 +19,7 @@ from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, Challe
 from protocol.links import parse_link
 from protocol.messages import Hello, Holding, Refused, Welcome
 from protocol.rules import HordeSection, LimitsSection, Rules, TimesSection, from_json
-from tests.support.builders import HOUR, ROOT, SERVING, a_delegation, a_key, a_nonce, an_award, signed
+from tests.support.builders import HOUR, ROOT, SERVING, a_delegation, a_key, a_nonce, a_profile, an_award, signed
 from tests.support.rules import plain
 from tracker import web
 from tracker.commands.serve import now_ms
@@ -461,6 +461,31 @@ def gifts_of(found):
         return found
 
     return gifts
+
+
+async def test_services_are_listed_in_parts_and_no_crowd_of_them_holds_the_tracker_up(start, monkeypatch):
+    monkeypatch.setattr(web, "LISTED", 2)
+    monkeypatch.setattr(web, "MAX_LISTS", 3)
+    async with start() as tracker:
+        store, now = tracker.coordinator.store, tracker.coordinator.clock()
+        monkeypatch.setattr(tracker.coordinator, "clock", lambda: now)
+        numbers = []
+        for key in (a_key(number) for number in range(5)):
+            numbers.append(await store.register(key.public, now))
+            said = a_profile("Ada", service=True)
+            await store.profile(signed(said, key), said, now)
+        found: list[int] = []
+        after = 0
+        for _ in range(2):
+            part = json.loads((await tracker.get(f"/services?after={after}"))[1])
+            found, after = [*found, *(one["account"] for one in part["services"])], part["after"]
+        last = json.loads((await tracker.get(f"/services?after={after}"))[1])
+        assert [*found, *(one["account"] for one in last["services"])] == numbers
+        assert last["after"] is None
+        assert (await tracker.get("/services"))[0].status == 200, "it was read in this second"
+        assert (await tracker.get("/services?after=1"))[0].status == 503
+        for wrong in ("-1", "x", "9" * 19, "²"):
+            assert (await tracker.get(f"/services?after={wrong}"))[0].status == 400
 
 
 async def test_awards_are_for_anybody_to_read(start, monkeypatch):

@@ -294,8 +294,8 @@ class Store(ABC):
         """An account that anybody may look at; None for all others, be there one or not."""
 
     @abstractmethod
-    async def services(self, now: int) -> Sequence[Page]:
-        """All service accounts, by number."""
+    async def services(self, now: int, after: int, most: int) -> Sequence[Page]:
+        """Service accounts with a number above `after`, the lowest first."""
 
     @abstractmethod
     async def account(self, number: int, now: int) -> AccountState:

@@ -125,9 +125,14 @@ class PeopleContract:
         page = await store.page(owner, NOW)
         assert page is not None
         assert (page.face.name, page.state.number) == ("Ada", owner)
-        assert await store.services(NOW) == []
+        assert await store.services(NOW, 0, 9) == []
         await take(store, a_profile("Ada", version=3, service=True))
-        assert [page.state.number for page in await store.services(NOW)] == [owner]
+        assert [page.state.number for page in await store.services(NOW, 0, 9)] == [owner]
+        other = a_key(50)
+        number = await store.register(other.public, NOW)
+        await take(store, a_profile("Bea", service=True), other)
+        for after, most, found in ((0, 9, [owner, number]), (0, 1, [owner]), (owner, 9, [number]), (number, 9, [])):
+            assert [page.state.number for page in await store.services(NOW, after, most)] == found
         assert await store.page(owner, NOW) is not None
 
     # Delegations

@@ -239,9 +239,11 @@ def page(connection: sqlite3.Connection, tables: Tables, number: int, now: int) 
     return _page(connection, tables, number, now) if face.public or face.service else None
 
 
-def services(connection: sqlite3.Connection, tables: Tables, now: int) -> list[Page]:
+def services(connection: sqlite3.Connection, tables: Tables, now: int, after: int, most: int) -> list[Page]:
     """See `Store.services`."""
-    rows = connection.execute("SELECT account FROM profiles WHERE service = 1 ORDER BY account").fetchall()
+    rows = connection.execute(
+        "SELECT account FROM profiles WHERE service = 1 AND account > ? ORDER BY account LIMIT ?", (after, most)
+    ).fetchall()
     return [_page(connection, tables, number, now) for (number,) in rows]
 
 

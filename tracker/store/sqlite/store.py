@@ -195,9 +195,9 @@ class SqliteStore(Store):
         """See `Store`."""
         return await self._step(lambda c: acts.page(c, self._tables, number, now))
 
-    async def services(self, now: int) -> Sequence[Page]:
+    async def services(self, now: int, after: int, most: int) -> Sequence[Page]:
         """See `Store`."""
-        return await self._step(lambda c: acts.services(c, self._tables, now))
+        return await self._step(lambda c: acts.services(c, self._tables, now, after, most))
 
     async def account(self, number: int, now: int) -> AccountState:
         """See `Store`."""
