@@ -14,6 +14,8 @@ BURN = 2
 HELD = 3
 ANONYMOUS = 4
 WITHHELD = 5
+#: Accounts that are nobody's.
+SYSTEM = (MINT, BURN, HELD, ANONYMOUS, WITHHELD)
 FIRST_PERSON = 100
 
 Postings = tuple[tuple[int, int], ...]

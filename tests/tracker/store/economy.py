@@ -310,6 +310,13 @@ class EconomyContract:
         await clerk.acknowledge(clerk.receipt(paid))
         assert await store.gifts() == Gifts(unspent=kept + PRICE - HELD_BACK, jobs=3, kudos=3 * PRICE)
 
+    async def test_a_job_that_was_not_stored_after_all_is_told_of_as_no_gift(self, store, clerk):
+        leased = await clerk.lease(await clerk.ask_one())
+        receipt = clerk.receipt(leased)
+        other = clerk.receipt(leased, output=b"another")
+        await asyncio.gather(clerk.acknowledge(receipt), clerk.acknowledge(other), return_exceptions=True)
+        assert (await store.gifts()).jobs == 1
+
     async def test_all_of_it_is_there_when_the_store_is_opened_anew(self, backend, rules):
         backend.create(rules)
         async with backend.open() as store:

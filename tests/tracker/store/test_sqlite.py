@@ -139,6 +139,20 @@ async def test_what_was_confirmed_is_in_the_file_for_others_to_read(store, clerk
     assert read(path, "SELECT job, state FROM jobs") == [(job.handle, "waiting")]
 
 
+async def test_what_is_told_of_all_accounts_costs_the_same_however_many_they_are(store, clerk):
+    said: list[str] = []
+    costs = []
+    for many in (1, 50):
+        for number in range(many):
+            await clerk.account(a_key(5_000 + number))
+        await on_the_writer(store, lambda connection: connection.set_progress_handler(lambda: said.append("step"), 1))
+        said.clear()
+        await store.gifts()
+        costs.append(len(said))
+        await on_the_writer(store, lambda connection: connection.set_progress_handler(None, 1))
+    assert costs[0] >= costs[1]
+
+
 async def commits_of_many(store, clerk, monkeypatch, step_seconds):
     """How many commits one step makes, and 49 that come while it is committed, if each takes so long."""
     commits = []

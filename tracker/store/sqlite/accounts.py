@@ -63,6 +63,19 @@ class Accounts:
         self._journal = journal
         self._rows: dict[int, _Row] = {}
         self._changed: set[int] = set()
+        self._carried = {"jobs": 0, "kudos": 0}  # a dict, so that the journal can undo it
+
+    def load(self, connection: sqlite3.Connection) -> None:
+        """Read what is kept in memory of all accounts together."""
+        jobs, kudos = connection.execute(
+            "SELECT coalesce(sum(jobs_free), 0), coalesce(sum(taken_free), 0) FROM accounts"
+        ).fetchone()
+        self._carried = {"jobs": jobs, "kudos": kudos}
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """How many jobs others carried a part of, and how much of them, whoever asked."""
+        return self._carried["jobs"], self._carried["kudos"]
 
     def open(self, connection: sqlite3.Connection, number: int, now: int) -> None:
         """A new account, with nothing in it."""
@@ -175,6 +188,9 @@ class Accounts:
         row.free_at = now
         row.jobs_received += 1
         row.jobs_free += bool(uncovered)
+        if uncovered:
+            self._journal.put(self._carried, "jobs", self._carried["jobs"] + 1)
+            self._journal.put(self._carried, "kudos", self._carried["kudos"] + uncovered)
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write what has changed."""

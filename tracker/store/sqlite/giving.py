@@ -8,7 +8,7 @@ from protocol import documents, postings
 from protocol.documents import Award, Transfer
 from protocol.envelope import Envelope
 from protocol.errors import UnknownAccount
-from protocol.postings import FIRST_PERSON
+from protocol.postings import SYSTEM
 from tracker.ledger import day_of
 from tracker.store.base import SHOWN_AWARDS, Awarded, Gifts, RulesInForce
 from tracker.store.sqlite import papers
@@ -58,14 +58,10 @@ def awards(connection: sqlite3.Connection) -> list[Awarded]:
     return [Awarded(*row) for row in rows]
 
 
-def gifts(connection: sqlite3.Connection) -> Gifts:
-    """See `Store.gifts`."""
-    [row] = connection.execute(
-        "SELECT coalesce(sum(CASE WHEN account >= ? THEN balance ELSE 0 END), 0), coalesce(sum(jobs_free), 0),"
-        " coalesce(sum(taken_free), 0) FROM accounts",
-        (FIRST_PERSON,),
-    )
-    return Gifts(*row)
+def gifts(connection: sqlite3.Connection, tables: Tables) -> Gifts:
+    """See `Store.gifts`. All balances sum to zero: what people have is what the others lack."""
+    unspent = -sum(tables.accounts.balance(connection, account) for account in SYSTEM)
+    return Gifts(unspent, *tables.accounts.carried)
 
 
 def _is_known(connection: sqlite3.Connection, envelope: Envelope, nonce: bytes) -> bool:

@@ -28,7 +28,7 @@ from protocol.documents import (
 from protocol.envelope import Envelope, check_delegation, parse
 from protocol.errors import NotAllowed, ReceiptMismatch, UnknownJob, WrongSigner
 from protocol.keys import SigningKey, show_key
-from protocol.postings import ANONYMOUS, BURN, HELD, MINT, WITHHELD
+from protocol.postings import SYSTEM
 from protocol.rules import Rules
 from tracker import lifecycle
 from tracker.accounts import Acting
@@ -81,11 +81,11 @@ class SqliteStore(Store):
             connection.execute(
                 "INSERT INTO horde (one, root, delegation) VALUES (1, ?, ?)", (delegation.key, delegation.raw)
             )
-            system = [(account, now) for account in (MINT, BURN, HELD, ANONYMOUS, WITHHELD)]
+            system = [(account, now) for account in SYSTEM]
             connection.executemany("INSERT INTO accounts (account, since) VALUES (?, ?)", system)
             tables = Tables(key, delegation.key, documents.open_document(delegation, Serving), 0)
             tables.versions.publish(connection, rules, key, delegation.key, now)
-            tables.ledger.load(connection)
+            tables.load(connection)
             tables.ledger.seal(connection, now)
             connection.execute("COMMIT")
         finally:
@@ -235,7 +235,7 @@ class SqliteStore(Store):
 
     async def gifts(self) -> Gifts:
         """See `Store`."""
-        return await self._step(giving.gifts)
+        return await self._step(lambda c: giving.gifts(c, self._tables))
 
     # Jobs
 
@@ -454,7 +454,7 @@ def _load(connection: sqlite3.Connection, path: Path, key: SigningKey) -> Tables
     if delegation.serving != key.public:
         raise StoreError(f"{path}: its horde has appointed another serving key than {show_key(key.public)}")
     tables = Tables(key, root, delegation, epoch)
-    tables.ledger.load(connection)
+    tables.load(connection)
     return tables
 
 
