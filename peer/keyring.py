@@ -14,10 +14,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from peer.events import Refused
 from peer.home import Home, HomeError, write_file
 from protocol.documents import PSEUDONYM_BYTES
 from protocol.keys import SigningKey, show_key
@@ -25,6 +28,7 @@ from protocol.keys import SigningKey, show_key
 #: Letters of a key in the name of the file that keeps it.
 LETTERS = 8
 USERS_KEY_BYTES = 32
+DELEGATE = "delegate.json"
 
 
 def read_key(path: Path) -> SigningKey:
@@ -47,6 +51,17 @@ def write_key(path: Path, key: SigningKey) -> None:
         raise HomeError(f"{path}: is there already: a key is never overwritten; name another file") from error
     except OSError as error:
         raise HomeError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def kept_key(path: Path, key: SigningKey) -> Iterator[None]:
+    """Keep a key in a new file before anybody counts on it. If the horde refuses that, the file goes again."""
+    write_key(path, key)
+    try:
+        yield
+    except Refused:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def next_key(home: Home) -> SigningKey:
@@ -91,6 +106,7 @@ def adopt(home: Home, key: SigningKey, *, force: bool = False) -> Path | None:
     from protocol.keyfiles import key_pem
 
     aside = set_aside(home)
+    (home.folder / DELEGATE).unlink(missing_ok=True)  # it told of the key that goes
     write_file(home.key_file, key_pem(key))
     return aside
 
@@ -128,11 +144,11 @@ def delegated_account(home: Home, root: bytes) -> int:
 def mark_delegate(home: Home, root: bytes, account: int) -> None:
     """From now on this peer works for that account in that horde, and never opens one of its own there."""
     marks = {**_delegated(home), show_key(root): account}
-    write_file(home.folder / "delegate.json", msgspec.json.format(msgspec.json.encode(marks), indent=2) + b"\n")
+    write_file(home.folder / DELEGATE, msgspec.json.format(msgspec.json.encode(marks), indent=2) + b"\n")
 
 
 def _delegated(home: Home) -> dict[str, int]:
-    path = home.folder / "delegate.json"
+    path = home.folder / DELEGATE
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
     except FileNotFoundError:

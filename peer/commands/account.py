@@ -292,14 +292,14 @@ def recovery(settings: Settings, file: Path) -> None:
 
     async def work() -> None:
         from peer.acts import name_recovery, own_account
-        from peer.keyring import write_key
+        from peer.keyring import kept_key
         from protocol.keys import SigningKey, show_key
 
         async with settings.client() as horde:
             found = await own_account(horde)
             key = SigningKey.generate()
-            write_key(file, key)  # before anybody counts on it
-            await name_recovery(horde, key.public)
+            with kept_key(file, key):
+                await name_recovery(horde, key.public)
             own = show_key(horde.key.public)
         fields = {"path": str(file), "recovery": show_key(key.public), "account": found.number, "key": own}
         _say(
@@ -346,7 +346,9 @@ def leave(settings: Settings, yes: bool) -> None:
     The key stays, and can be made a new account.
     """
     if not yes:
-        click.confirm("End this account, and burn what it has?", abort=True)
+        if settings.json:
+            raise click.UsageError("nothing is asked with --json: say --yes if that is meant")
+        click.confirm("End this account, and burn what it has?", abort=True, err=True)
 
     async def work() -> None:
         from peer.acts import leave as end

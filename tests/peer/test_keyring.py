@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from peer.events import Refused
 from peer.home import Home, HomeError
-from peer.keyring import adopt, next_key, read_key, set_aside, take_next
+from peer.keyring import adopt, delegated_account, kept_key, mark_delegate, next_key, read_key, set_aside, take_next
 from protocol.keys import show_key
-from tests.support.builders import a_key
+from tests.support.builders import ROOT, a_key
 
 
 @pytest.fixture
@@ -41,6 +42,25 @@ def test_a_key_from_elsewhere_takes_the_place_of_one_that_is_set_aside(home: Hom
     aside = adopt(home, a_key(2), force=True)
     assert aside is not None
     assert (home.key(), read_key(aside)) == (a_key(2), a_key(1))
+
+
+def test_whose_delegate_a_key_is_does_not_hold_for_the_next_one(home: Home) -> None:
+    home.key()
+    mark_delegate(home, ROOT.public, 7)
+    adopt(home, home.key(), force=True)
+    assert delegated_account(home, ROOT.public) == 7
+    adopt(home, a_key(1), force=True)
+    assert delegated_account(home, ROOT.public) == 0
+
+
+def test_a_key_that_the_horde_refuses_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "friends.key"
+    with pytest.raises(Refused), kept_key(path, a_key(1)):
+        raise Refused("not_allowed", "a rule forbids it")
+    assert not path.exists()
+    with pytest.raises(OSError, match="gone"), kept_key(path, a_key(1)):  # who knows whether it was taken
+        raise OSError("gone")
+    assert read_key(path) == a_key(1)
 
 
 def test_no_key_comes_from_elsewhere_while_a_rotation_is_under_way(home: Home) -> None:

@@ -325,6 +325,15 @@ async def test_shared_keys_to_hand_out_and_a_key_per_machine(horde: Horde, link:
             *("--label", "friends", "--json", "--home", owner),
         )
     )
+    await horde.run("peer", "delegate", "use", "--home", owner, code=2)  # its own account
+    stranger, nobody = horde.join("stranger"), tmp_path / "nobody.key"
+    own = stranger.key()
+    await horde.run("peer", "account", "export", str(nobody), "--home", str(horde.join("nobody").folder))
+    await horde.run("peer", "delegate", "use", str(nobody), "--force", "--home", str(stranger.folder), code=4)
+    assert stranger.key() == own, "a key that acts for nobody takes no other's place"
+    past = ("--ask", "--expires", "2020-01-01", "--home", owner)
+    await horde.run("peer", "delegate", "make", "--key-file", str(tmp_path / "past.key"), *past, code=4)
+    assert not (tmp_path / "past.key").exists()
     friend = str(tmp_path / "friend")
     await horde.run("peer", "join", str(link), "--offline", "--home", friend)
     assert str(number) in await horde.run("peer", "delegate", "use", str(file), "--home", friend)

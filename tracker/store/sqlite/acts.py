@@ -23,7 +23,7 @@ from protocol.errors import (
     WrongSigner,
 )
 from protocol.keys import check_key, show_key
-from tracker.accounts import MAX_DELEGATIONS, check_own, invite_hash
+from tracker.accounts import MAX_DELEGATIONS, check_own, invite_hash, until
 from tracker.store.base import Page
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.ledger import new_evidence
@@ -114,9 +114,7 @@ def delegate(connection: sqlite3.Connection, tables: Tables, envelope: Envelope,
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
     check_key(said.delegate)
     if said.expires and said.expires < now:
-        raise NotAllowed(
-            f"a delegation that ended {-(-(now - said.expires) // 1000)} seconds ago: give it a later end, or none"
-        )
+        raise NotAllowed(f"a delegation{until(said)}, which has passed: give it a later end, or none")
     acting = tables.people.acting(connection, said.delegate, now)
     if (acting.account and acting.grant is None) or tables.people.was_of_others(connection, said.delegate, number):
         raise NotAllowed(
