@@ -102,6 +102,12 @@ def room(daily: int, share: int, used: int) -> int:
     return max(0, daily * share // 1000 - used)
 
 
+def owner_room(daily: int, share: int, base: int, matched: int, paid: int, used: int) -> int:
+    """What one owner may still get of the day's budget: `base` and `matched` permille of what it was paid that day, and
+    never more than `share` permille of the budget."""
+    return max(0, min(daily * share // 1000, base + paid * matched // 1000) - used)
+
+
 def minted(steps: tuple[tuple[int, int], ...], daily: int, used: int, free: int, within: int | None = None) -> int:
     """What of a free part is minted: by the rate, never beyond the day's budget, nor beyond `within`, if given."""
     most = max(0, daily - used)

@@ -138,7 +138,8 @@ class MintSection(Section, frozen=True, kw_only=True):
     the rate holds, permille of a free part that is minted); past the last one nothing is minted. owners: nothing is
     minted for a job that workers of fewer different owners could have served. owner_share, asker_share: permille of
     the day's budget that one owner can get, and that can be minted for one asker (account, or address block of people
-    without one).
+    without one). owner_base: thousandths that one owner can get in a day in any case; owner_matched: permille of what
+    people with kudos paid it that day which it can get besides.
     """
 
     daily: Natural = 100_000_000
@@ -146,6 +147,8 @@ class MintSection(Section, frozen=True, kw_only=True):
     owners: Positive = 2
     owner_share: Permille = 400
     asker_share: Permille = 250
+    owner_base: Natural = 2_000_000
+    owner_matched: Natural = 1_000
 
 
 class EarningSection(Section, frozen=True, kw_only=True):

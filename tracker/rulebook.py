@@ -219,6 +219,16 @@ NOTES: dict[str, Note] = {
         "What can be minted in a day for one account, or for one address block of people without one.",
         "Lower leaves more for other people's jobs; 1000 switches this off.",
     ),
+    "mint.owner_base": Note(
+        "thousandths",
+        "What one owner can get of a day's budget in any case, within `owner_share`.",
+        "Lower leaves less to whoever asks itself through throw-away keys; more is minted for those who are paid.",
+    ),
+    "mint.owner_matched": Note(
+        "permille of what it was paid",
+        "What one owner can get besides, of what people with kudos paid it that day.",
+        "Kudos that somebody earned and spends cannot be had by asking oneself; 0 leaves the base alone.",
+    ),
     "earning.withheld": Note(
         "permille",
         "Part of a new owner's pay that waits until it is trusted.",

@@ -78,6 +78,7 @@ async def _measure(town: Town, crowd: Crowd, rival: Attack | None, capacity: flo
     for worker in crowd.workers:
         state = await stage.store.account(worker.account, stage.now)
         honest.append(state.earned / 1000 / (seconds * worker.machine.speed))
+    stage.writer.commit()
     balances = _balances(stage.path)
     offered = sum(town.world.seconds(job.public) for job in town.jobs if job.group in GROUPS)
     found: dict[str, Any] = {

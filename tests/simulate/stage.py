@@ -46,6 +46,8 @@ BEGIN = 20_000 * DAY
 TICK = 60 * SECOND
 CHECKPOINT = 600 * SECOND
 POSITIONS = 10 * SECOND
+#: Steps of the store that share a commit, at most.
+BATCH = 100
 #: How long a message is under way, either way.
 LATENCY = 50
 
@@ -53,27 +55,37 @@ Heard_ = SessionMessage | Document
 
 
 class InLine:
-    """In place of `Writer`: each step is a transaction of its own, done before the caller goes on."""
+    """In place of `Writer`: a step is done before its caller goes on, and many of them share a transaction."""
 
     def __init__(self, connection: Any, tables: Tables) -> None:
         self._connection = connection
         self._tables = tables
+        self._steps = 0
 
     async def step(self, run: Callable[[Any], T]) -> T:
-        """Run it; a refusal leaves everything as it was."""
+        """Run it."""
         connection, tables = self._connection, self._tables
-        before = tables.snapshot()
-        connection.execute("BEGIN")
+        if not self._steps:
+            connection.execute("BEGIN")
+        self._steps += 1
+        before, changes = tables.snapshot(), connection.total_changes
         try:
             result = run(connection)
-            tables.before_commit(connection)
-        except BaseException:
-            connection.execute("ROLLBACK")
-            tables.restore(before)
+        except Refusal:
+            if tables.snapshot() != before or connection.total_changes != changes:
+                raise AssertionError("a step has refused after it had written something") from None
             raise
-        connection.execute("COMMIT")
-        tables.committed()
+        if self._steps >= BATCH:
+            self.commit()
         return result
+
+    def commit(self) -> None:
+        """Write what is kept back."""
+        if self._steps:
+            self._tables.before_commit(self._connection)
+            self._connection.execute("COMMIT")
+            self._tables.committed()
+            self._steps = 0
 
 
 class Plain:
@@ -160,6 +172,7 @@ class Stage:
         self.root, self.serving = self.new_key("root"), self.new_key("serving")
         self.coordinator = cast("Coordinator", None)
         self.store = cast("SqliteStore", None)
+        self.writer = cast("InLine", None)
         self.events = 0
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
@@ -180,7 +193,8 @@ class Stage:
             connection = connect(self.path)
             connection.execute("PRAGMA synchronous = OFF")
             tables = sqlite_store._load(connection, self.path, self.serving)
-            self.store = SqliteStore(cast("Writer", InLine(connection, tables)), tables)
+            self.writer = InLine(connection, tables)
+            self.store = SqliteStore(cast("Writer", self.writer), tables)
             async with Coordinator.start(
                 self.store,
                 root=self.root.public,
@@ -191,6 +205,7 @@ class Stage:
             ) as self.coordinator:
                 yield
                 self.coordinator._conversations.clear()
+            self.writer.commit()
             connection.close()
 
     # Time
@@ -220,6 +235,7 @@ class Stage:
             if due < self._heap[0][0]:
                 self.now = max(self.now, due)
                 self._ticked = self.now
+                self.writer.commit()
                 await self.coordinator.tick(self.now)
             else:
                 self.now, _, action = heapq.heappop(self._heap)

@@ -273,7 +273,7 @@ class Asker(Person):
 
 
 @dataclass(eq=False)
-class _Serving:
+class Serving:
     """A lease at its worker. machine: where it is made, if it has come so far."""
 
     lease: Lease
@@ -298,7 +298,7 @@ class Worker(Asker):
         self.machine = machine
         self.offers = offers
         self.ahead = town.world.ahead if ahead is None else ahead
-        self.serving: dict[tuple[bytes, int], _Serving] = {}
+        self.serving: dict[tuple[bytes, int], Serving] = {}
         self.served = 0
         self.made_ms = 0.0
 
@@ -318,27 +318,32 @@ class Worker(Asker):
                 super().hear(said)
             known = self.serving.get((said.job, said.attempt))
             if known is None:
-                serving = self.serving[said.job, said.attempt] = _Serving(said)
+                serving = self.serving[said.job, said.attempt] = Serving(said)
                 self.stage.after(self.town.world.accept, lambda: self.take(serving))
         elif isinstance(said, Withdrawn):
             self._withdrawn(said)
         else:
             super().hear(said)
 
-    def take(self, serving: _Serving) -> None:
+    def take(self, serving: Serving) -> None:
         """Accept a lease, be opened, begin."""
         if serving.is_over:
             return
         self.report(serving, "accepted")
         self.stage.after(self.town.world.open, lambda: self._opened(serving))
 
-    def report(self, serving: _Serving, state: str) -> None:
+    def decline(self, serving: Serving) -> None:
+        """Do not take a lease."""
+        self._end(serving)
+        self.report(serving, "declined")
+
+    def report(self, serving: Serving, state: str) -> None:
         """Say how far it is."""
         lease = serving.lease
         progress = Progress(job=lease.job, attempt=lease.attempt, state=state, reason="")  # type: ignore[arg-type]
         self.link.say(Report(leases=(progress,)))
 
-    def _opened(self, serving: _Serving) -> None:
+    def _opened(self, serving: Serving) -> None:
         if serving.is_over:
             return
         self.report(serving, "opened")
@@ -355,12 +360,12 @@ class Worker(Asker):
         """Whether what it delivers is not what was asked for."""
         return False
 
-    def finish(self, serving: _Serving) -> None:
+    def finish(self, serving: Serving) -> None:
         """Deliver all of it."""
         work = serving.lease.public.work
         self._deliver(serving, work.steps if isinstance(work, ImageWork) else work.max_tokens, partial=False)
 
-    def _deliver(self, serving: _Serving, used: int, *, partial: bool) -> None:
+    def _deliver(self, serving: Serving, used: int, *, partial: bool) -> None:
         lease = serving.lease
         receipt = Receipt(
             job=lease.job,
@@ -395,11 +400,11 @@ class Worker(Asker):
         most = work.steps if isinstance(work, ImageWork) else work.max_tokens
         self._deliver(serving, int(most * self._stop(serving)), partial=True)
 
-    def _stop(self, serving: _Serving) -> float:
+    def _stop(self, serving: Serving) -> float:
         if serving.machine is None or serving.task is None:
             return 0.0
         return serving.machine.drop(serving.task)
 
-    def _end(self, serving: _Serving) -> None:
+    def _end(self, serving: Serving) -> None:
         serving.is_over = True
         self.serving.pop((serving.lease.job, serving.lease.attempt), None)

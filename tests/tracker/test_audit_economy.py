@@ -308,6 +308,7 @@ async def test_a_tracker_that_mints_more_for_one_than_its_share_is_found_out(tmp
         assert within.earned == 12_000, "no more than a share of the day"
         assert audit(path).ok, told(audit(path))
         monkeypatch.setattr(postings, "room", lambda daily, share, used: daily)
+        monkeypatch.setattr(postings, "owner_room", lambda daily, *rest: daily)
         await history.serve(by, ANN)
         monkeypatch.undo()
 

@@ -190,7 +190,8 @@ CREATE TABLE mint_days (
     minted    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- The same for each one that it is shared among: `owner ACCOUNT` of workers, `asker ORIGIN` of requests. Rows of days
+-- The same for each one that it is shared among: `owner ACCOUNT` of workers, `asker ORIGIN` of requests;
+-- and under `paid ACCOUNT` what people with kudos paid an owner, which widens its share. Rows of days
 -- long past, of which nothing is under way any more, are dropped: the ledger holds what they were counted from.
 CREATE TABLE mint_shares (
     day       INTEGER NOT NULL,

@@ -105,6 +105,7 @@ def _pay(
     if minted > had:  # the attempt had ended, and what was set aside for it had gone back
         minted = min(minted, tables.mint.left(connection, rules.mint, attempt.issued, between))
     tables.mint.count(connection, day_of(attempt.issued), minted, between)
+    tables.mint.pay(connection, day_of(attempt.issued), payment.paid, attempt.owner)
     waits = _withheld(connection, tables, job, attempt, payment.paid + minted, now)
     moved = postings.settle(attempt.owner, paid=payment.paid, minted=minted, burned=payment.tax, withheld=waits)
     evidence = new_evidence(now, attempt.rules, job.handle, attempt.attempt, proofs, received=received)
