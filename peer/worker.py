@@ -226,15 +226,16 @@ class Worker:
     async def reconciled(self, theirs: Sequence[Held]) -> None:
         """Show what a restore has cut, and catch up; then announce, or register first."""
         assert self.connection.delegation is not None  # noqa: S101 (shown before the welcome)
-        await self._showing.begin(self.connection, open_document(self.connection.delegation, Serving))
-        self._carry_out(self._jobs.reconciled(theirs))
         self._check_owner(self.connection.account)
-        if self.connection.account:
-            await self._announce()
-        elif self._owner:
+        if self._owner and not self.connection.account:
+            # Nothing is shown either: it would be paid to an account that is opened for this key alone.
             raise CannotJoin(
                 NotRegistered("this key acts for no account here (any more): ask its owner for a delegation")
             )
+        await self._showing.begin(self.connection, open_document(self.connection.delegation, Serving))
+        self._carry_out(self._jobs.reconciled(theirs))
+        if self.connection.account:
+            await self._announce()
         elif not self._lost_account:
             await self.connection.say(Register())
 
