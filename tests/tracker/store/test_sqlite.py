@@ -473,6 +473,16 @@ async def test_a_different_request_is_kept_as_proof(clerk, path):
     assert read(path, "SELECT first, raw FROM equivocations") == [(signed(request).digest, signed(other).raw)]
 
 
+async def test_who_contradicts_itself_again_and_again_fills_no_disk(clerk, path):
+    request = clerk.request()
+    await clerk.ask(request=request)
+    others = [but(request, public=a_public_part(n=number)) for number in (2, 3, 4)]
+    for other in others:
+        with pytest.raises(Equivocation):
+            await clerk.ask(request=other)
+    assert read(path, "SELECT raw FROM equivocations") == [(signed(others[0]).raw,)]
+
+
 async def test_what_is_refused_is_not_kept(clerk, path):
     leased = await clerk.lease(await clerk.ask_one())
     before = read(path, "SELECT count(*) FROM documents")

@@ -113,10 +113,11 @@ CREATE TABLE documents (
     UNIQUE (identity, kind, signer)
 ) STRICT;
 
--- Proof that a key signed two different things under one identity.
+-- Proof that a key signed two different things under one identity: of a document the first that contradicts it, so
+-- that nobody fills the disk by contradicting itself.
 CREATE TABLE equivocations (
     digest  BLOB PRIMARY KEY,
-    first   BLOB NOT NULL,                  -- digest of the document that was taken
+    first   BLOB NOT NULL UNIQUE,           -- digest of the document that was taken
     taken   INTEGER NOT NULL,
     raw     BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
