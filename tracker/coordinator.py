@@ -388,8 +388,7 @@ class Coordinator:
         if not acting.account:
             return 0, 0
         state = await self.store.account(acting.account, now)
-        grants = await self.store.granted(acting.account, now) if acting.grant is not None else ()
-        used = sum(grant.used for grant in grants if acting.grant is not None and grant.digest == acting.grant.digest)
+        used = await self.store.used(acting.grant.digest) if acting.grant is not None else 0
         return available(acting, state.balance, used), state.free_now
 
     async def cancel(self, conversation: Conversation, envelope: Envelope, said: Cancel) -> None:

@@ -1,9 +1,9 @@
 """Accounts at the coordinator, where several sessions of one person say things at the same moment."""
 
 from protocol.documents import Lease
-from protocol.messages import Account, Refused, Register
+from protocol.messages import Account, AskQuote, Quote, Refused, Register
 from protocol.rules import AccountsSection, Rules
-from tests.support.builders import a_delegation_to, a_leaving, a_nonce, a_rotation
+from tests.support.builders import a_delegation_to, a_leaving, a_nonce, a_public_part, a_rotation
 from tests.support.peers import Desk
 
 
@@ -53,3 +53,14 @@ async def test_a_worker_whose_delegation_changes_is_told_and_serves_again_by_the
     assert (await machine.hear(Account)).number == owner.account
     await machine.announce()
     assert (await machine.hear(Lease)).worker == machine.key.public
+
+
+async def test_a_delegate_is_quoted_what_its_delegation_leaves_it(desk):
+    owner = await desk.rich(1)
+    machine = await desk.peer(2)
+    await owner.present(a_delegation_to(machine.key, ask=True, kudos=1_000, nonce=a_nonce(1)))
+    await machine.hear(Account)
+    for left in (1_000, 0):
+        await machine.say(AskQuote(public=a_public_part()))
+        assert (await machine.hear(Quote)).held == left
+        await machine.ask()

@@ -282,6 +282,10 @@ class Store(ABC):
         """An account ends; the keys that were or acted for it. Raises `JobsUnderWay`."""
 
     @abstractmethod
+    async def used(self, delegation: bytes) -> int:
+        """Thousandths that are held or spent through a delegation."""
+
+    @abstractmethod
     async def granted(self, number: int, now: int) -> Sequence[Granted]:
         """The delegations of an account that stand, the oldest first."""
 

@@ -221,7 +221,8 @@ class PeopleContract:
         first = await clerk.ask_one(requester=DELEGATE, payer=owner)
         second = await clerk.ask_one(requester=DELEGATE, payer=owner)
         assert (first.held, second.held) == (COST, 1_000)
-        assert [granted.used for granted in await store.granted(owner, clerk.now)] == [COST + 1_000]
+        [granted] = await store.granted(owner, clerk.now)
+        assert granted.used == await store.used(granted.digest) == COST + 1_000
         await clerk.cancel(first)
         assert [granted.used for granted in await store.granted(owner, clerk.now)] == [1_000]
         leased = await clerk.lease(second)

@@ -183,6 +183,10 @@ class SqliteStore(Store):
         """See `Store`."""
         return await self._step(lambda c: acts.leave(c, self._tables, envelope, said, now), now)
 
+    async def used(self, delegation: bytes) -> int:
+        """See `Store`."""
+        return await self._step(lambda c: self._tables.people.used(c, delegation))
+
     async def granted(self, number: int, now: int) -> Sequence[Granted]:
         """See `Store`."""
         return await self._step(lambda c: self._tables.people.granted(c, number, now))
