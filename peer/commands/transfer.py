@@ -14,8 +14,8 @@ from peer.commands.common import Settings, print_json, run, show_kudos, with_hor
 def transfer(settings: Settings, to: str, kudos: str) -> None:
     """Give KUDOS of your own to ACCOUNT: its number, or its name with the number, as in Ada#123.
 
-    The horde's rules say whether, how much and from when on; `potluck status` and its page show them. A transfer has
-    neither memo nor price, and nobody can take it back.
+    The horde's rules (`transfers` at its address /rules) say whether, how much and from when on, and so does a refusal.
+    A transfer has neither memo nor price, and nobody can take it back.
     """
 
     async def work() -> None:
