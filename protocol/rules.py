@@ -147,7 +147,7 @@ class MintSection(Section, frozen=True, kw_only=True):
     owners: Positive = 2
     owner_share: Permille = 400
     asker_share: Permille = 250
-    owner_base: Natural = 2_000_000
+    owner_base: Natural = 1_000_000
     owner_matched: Natural = 1_000
 
 

@@ -13,6 +13,7 @@ from protocol.documents import Delegation, Lease
 from protocol.messages import Offer
 from protocol.work import ImageWork, PublicPart
 from tests.simulate.stage import BEGIN, DAY, HOUR, LATENCY, MINUTE, SECOND
+from tests.simulate.crowd import award_to
 from tests.simulate.town import OFFERS, Asker, Job, Machine, Person, Serving, Town, Worker
 from tests.simulate.world import MIX
 
@@ -75,7 +76,7 @@ class FarmWorker(Worker):
         super().__init__(town, farm.machines[0], group="rival", offers=offers, ahead=0 if hides else None)
         self.hides = hides
         self._farm = farm
-        self._pretended = Machine(town.stage, farm.speed)
+        self.pretended = Machine(town.stage, farm.speed)
 
     def is_own(self, lease: Lease) -> bool:
         """Whether the farm has asked for this itself."""
@@ -83,7 +84,15 @@ class FarmWorker(Worker):
 
     def choose(self, lease: Lease) -> Machine:
         """See `Worker`."""
-        return self._pretended if self.is_own(lease) else self.machine
+        return self.pretended if self.is_own(lease) else self._farm.choose(self)
+
+    def is_rubbish(self, lease: Lease) -> bool:
+        """See `Worker`."""
+        return self._farm.is_rubbish(lease)
+
+    def part(self, lease: Lease, done: float) -> float:
+        """See `Worker`."""
+        return self._farm.part(done) if self.is_own(lease) else done
 
     def take(self, serving: Serving) -> None:
         """See `Worker`."""
@@ -123,11 +132,12 @@ class FarmAsker(Asker):
         if job.worker not in self._farm.workers:
             self._farm.paused_until = self.stage.now + PAUSE
             self.cancel(job)
-        elif not job.free:
+        elif not job.free and not job.paid:
             self._farm.dry(job)
             self.cancel(job)
         else:
             self._farm.faked += 1
+            self._farm.begun(self, job)
 
     def over(self, job: Job) -> None:
         """See `Asker`."""
@@ -174,6 +184,21 @@ class Farm(Attack):
         owner = Person(self.town)
         owner.register()
         return owner
+
+    def begun(self, asker: FarmAsker, job: Job) -> None:
+        """One of its workers has what it asked for."""
+
+    def part(self, part: float) -> float:
+        """What it says was done of its own job when that is cancelled."""
+        return part
+
+    def choose(self, worker: FarmWorker) -> Machine:
+        """Where the work of others is made."""
+        return worker.machine
+
+    def is_rubbish(self, lease: Lease) -> bool:
+        """Whether it delivers what was not asked for."""
+        return False
 
     def refuses(self, worker: FarmWorker, lease: Lease) -> bool:
         """Whether a worker declines a lease."""
@@ -300,11 +325,44 @@ class Twins(Farm):
     identities = 5
 
 
+class Circle(Twins):
+    """And these accounts pay each other, with what they have earned, for work that they fake."""
+
+    def new_owner(self) -> Person:
+        """See `Farm`."""
+        owner = FarmAsker(self.town, self, "farm block")
+        owner.register()
+        return owner
+
+    def _look(self) -> None:
+        owner = self.town.chance.choice(self.owners)
+        idle = [worker for worker in self.workers.values() if not worker.serving and worker.hides]
+        if isinstance(owner, FarmAsker) and owner.under_way < 2 and idle:
+            idle[0].announce(idle[0].offers)
+            self.under_way += 1
+            for job in owner.ask(MIX[6][1]):
+                self.job_keys.add(job.key.public)
+            self.stage.after(SECOND, partial(idle[0].announce, ()))
+        super()._look()
+
+
 class TwinModels(ModelFarm):
     """Several accounts of one person that serve a model which nobody else has."""
 
     pretended = 20
     identities = 5
+
+
+class CancellingFarm(SplitFarm):
+    """Cancels what it asked of itself as soon as it has it, and is paid for the part that it says was done."""
+
+    def begun(self, asker: FarmAsker, job: Job) -> None:
+        """See `Farm`."""
+        self.stage.after(2 * SECOND, lambda: asker.cancel(job))
+
+    def part(self, part: float) -> float:
+        """See `Farm`."""
+        return 0.95
 
 
 class PickyFarm(HoppingFarm):
@@ -313,6 +371,144 @@ class PickyFarm(HoppingFarm):
     def refuses(self, worker: FarmWorker, lease: Lease) -> bool:
         """See `Farm`."""
         return not worker.is_own(lease) and (lease.paid == 0 or len(self.machines[0]) > 1)
+
+
+class Renewing(Farm):
+    """Comes back as a new owner every two hours, delivers rubbish to everybody, and uses its machine for nothing."""
+
+    pretended = 3
+    hides = False
+
+    def come(self) -> None:
+        """See `Attack`."""
+        super().come()
+        self.stage.after(2 * HOUR, self._renew)
+
+    def wants(self) -> bool:
+        """See `Farm`."""
+        return False
+
+    def _renew(self) -> None:
+        for worker in self.workers.values():
+            worker.announce(())
+        if self.stage.now < self.until:
+            self.owners.append(self.new_owner())
+            for _ in range(self.pretended):
+                self.new_worker(self.owners[-1], hides=False)
+            self.stage.after(2 * HOUR, self._renew)
+
+    def choose(self, worker: FarmWorker) -> Machine:
+        """See `Farm`."""
+        return worker.pretended
+
+    def is_rubbish(self, lease: Lease) -> bool:
+        """See `Farm`."""
+        return True
+
+    async def kudos(self) -> tuple[float, float]:
+        """What is withheld of accounts that it has left is lost to it."""
+        spendable, _ = await super().kudos()
+        last = await self.stage.store.account(self.owners[-1].account, self.stage.now)
+        return spendable, last.withheld / 1000
+
+
+class Flood(Attack):
+    """Wants all for itself: so many jobs are open at any time. block: of whom has no account; kudos: that it has."""
+
+    machines_there = 0
+    block = ""
+    kudos_there = 0
+    open_jobs = 120
+
+    def come(self) -> None:
+        """See `Attack`."""
+        self.refused = self.asked = 0
+        self.served: list[Job] = []
+        self._account = Asker(self.town, "rival")
+        if not self.block:
+            self._account.register()
+            if self.kudos_there:
+                self.stage.after(SECOND, lambda: give(self._account, self.kudos_there))
+        self.stage.after(MINUTE, self._look)
+
+    def _look(self) -> None:
+        if self.stage.now >= self.until:
+            return
+        jobs = [job for job in self.served if not job.done and not job.how]
+        self.served = jobs
+        for _ in range(self.open_jobs - len(jobs)):
+            self.asked += 1
+            public = MIX[1][1]
+            if self.block:
+                self.served += Asker(self.town, "rival", self.block).ask(public, once=True)
+            else:
+                self.served += self._account.ask(public)
+        self.stage.after(30 * SECOND, self._look)
+
+    def gpu_seconds(self, now: int) -> float:
+        """It has none."""
+        return 1.0
+
+
+class BlockFlood(Flood):
+    """Floods from one address block, without an account."""
+
+    block = "flood block"
+
+
+class AccountFlood(Flood):
+    """Floods from an account without kudos."""
+
+
+class RichFlood(Flood):
+    """Floods from an account with more kudos than anybody else."""
+
+    kudos_there = 1_000_000
+    open_jobs = 400
+
+
+class Thief(Attack):
+    """Asks, and cancels when nearly all of the result is here."""
+
+    machines_there = 0
+
+    def come(self) -> None:
+        """See `Attack`."""
+        self._asker = Asker(self.town, "rival")
+        self._asker.register()
+        self.stage.after(SECOND, lambda: give(self._asker, 100_000))
+        self.jobs: list[Job] = []
+        self.stage.after(MINUTE, self._ask)
+
+    def _ask(self) -> None:
+        if self.stage.now < self.until:
+            [job] = self._asker.ask(MIX[5][1])
+            self.jobs.append(job)
+            self.stage.after(5 * MINUTE, self._ask)
+            self.stage.after(10 * SECOND, lambda: self._watch(job))
+
+    def _watch(self, job: Job) -> None:
+        if job.how or job.done:
+            return
+        left = self.town.progress(job)
+        if left >= 0.9:
+            self._asker.cancel(job)
+        else:
+            self.stage.after(2 * SECOND, lambda: self._watch(job))
+
+    def gpu_seconds(self, now: int) -> float:
+        """It has none."""
+        return 1.0
+
+    def notes(self) -> dict[str, float]:
+        """How much of what it took it has paid for."""
+        cancelled = [job for job in self.jobs if job.how == "cancelled"]
+        return {"rival_cancelled": len(cancelled)}
+
+
+def give(asker: Asker, kudos: int) -> None:
+    """The operator's award to somebody who has registered."""
+    award_to(asker, kudos * 1_000)
 
 
 ATTACKS: dict[str, Callable[[Town], Attack]] = {
@@ -325,6 +521,13 @@ ATTACKS: dict[str, Callable[[Town], Attack]] = {
     "hops": HoppingFarm,
     "midnight": MidnightFarm,
     "picky": PickyFarm,
+    "cancels": CancellingFarm,
+    "renews": Renewing,
+    "circle": Circle,
+    "block-flood": BlockFlood,
+    "account-flood": AccountFlood,
+    "rich-flood": RichFlood,
+    "takes": Thief,
     "twins": Twins,
     "twin-models": TwinModels,
 }

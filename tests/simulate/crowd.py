@@ -33,11 +33,14 @@ class Crowd:
 
     def come(self) -> None:
         """Owners stand their machines, and the first request is on its way."""
-        for speed in self.town.world.speeds:
+        world = self.town.world
+        for speed in (*world.speeds, *[1.0] * world.givers):
             worker = Worker(self.town, Machine(self.town.stage, speed))
             worker.register()
             worker.stand()
             self.workers.append(worker)
+        for worker in self.workers[: len(world.speeds)]:
+            self.town.stage.after(SECOND, partial(award_to, worker, world.savings * 1_000))
         self._next()
 
     def _next(self) -> None:
@@ -68,7 +71,7 @@ class Crowd:
         Asker(self.town, "anonymous", block).ask(public, once=True)  # type: ignore[arg-type]
 
     def _contributors(self, public: msgspec.Struct) -> None:
-        self.town.chance.choice(self.workers).ask(public)  # type: ignore[arg-type]
+        self.town.chance.choice(self.workers[: len(self.town.world.speeds)]).ask(public)  # type: ignore[arg-type]
 
     def _casual(self, public: msgspec.Struct) -> None:
         number = self.town.chance.randrange(self.town.world.casual)
@@ -92,21 +95,23 @@ class Crowd:
                 asker.link.present(Profile(version=1, name=f"Service {number}", service=True))
             if gift:
                 amount = 1 + self.town.chance.randrange(2_000 * max(1, self.town.world.gift))
-                self.town.stage.after(2 * LATENCY, partial(self._give, asker, amount))
+                self.town.stage.after(2 * LATENCY, partial(award_to, asker, amount))
         return asker
 
-    def _give(self, asker: Asker, amount: int) -> None:
-        """The operator's award to somebody who has registered."""
-        stage = self.town.stage
-        award = Award(
-            nonce=self.town.chance.randbytes(16),
-            valid_until=stage.now + HOUR // 2,
-            account=asker.account,
-            amount=amount,
-            reason="welcome",
-        )
-        envelope = sign(award, stage.serving, stage.root.public)
-        stage.work(stage.store.award(envelope, award, stage.now))
+
+def award_to(asker: Asker, amount: int) -> None:
+    """The operator's award to somebody who has registered. amount: thousandths."""
+    stage = asker.stage
+    asker.town.awarded += amount
+    award = Award(
+        nonce=asker.town.chance.randbytes(16),
+        valid_until=stage.now + HOUR // 2,
+        account=asker.account,
+        amount=amount,
+        reason="welcome",
+    )
+    envelope = sign(award, stage.serving, stage.root.public)
+    stage.work(stage.store.award(envelope, award, stage.now))
 
 
 def waits(jobs: list[Job]) -> list[float]:

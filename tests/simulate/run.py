@@ -52,7 +52,7 @@ async def _play(
     async with stage.open():
         town = Town(stage, world)
         rival = attack(town) if attack else None
-        capacity = sum(world.speeds) + (sum(machine.speed for machine in rival.machines) if rival else 0.0)
+        capacity = world.capacity + (sum(machine.speed for machine in rival.machines) if rival else 0.0)
         crowd = Crowd(town, capacity)
         crowd.come()
         if rival is not None:
@@ -75,9 +75,9 @@ async def _measure(town: Town, crowd: Crowd, rival: Attack | None, capacity: flo
     stage = town.stage
     seconds = (stage.now - BEGIN) / 1000
     honest: list[float] = []
-    for worker in crowd.workers:
+    for worker in crowd.workers[len(town.world.speeds) :]:
         state = await stage.store.account(worker.account, stage.now)
-        honest.append(state.earned / 1000 / (seconds * worker.machine.speed))
+        honest.append(state.earned / 1000 / seconds)
     stage.writer.commit()
     balances = _balances(stage.path)
     offered = sum(town.world.seconds(job.public) for job in town.jobs if job.group in GROUPS)
@@ -86,7 +86,8 @@ async def _measure(town: Town, crowd: Crowd, rival: Attack | None, capacity: flo
         "capacity": round(capacity, 3),
         "load": round(offered / seconds / capacity, 4),
         "busy": round(sum(w.machine.busy_ms / 1000 for w in crowd.workers) / seconds / len(crowd.workers), 4),
-        "minted": -balances.get(MINT, 0) / 1000,
+        "awarded": town.awarded / 1000,
+        "minted": (-balances.get(MINT, 0) - town.awarded) / 1000,
         "burned": balances.get(BURN, 0) / 1000,
         "honest": sum(honest) / len(honest),
         "honest_least": min(honest),

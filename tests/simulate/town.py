@@ -79,8 +79,17 @@ class Town:
         self.chance = random.Random(f"{stage.seed} town")
         self.jobs: list[Job] = []
         self.by_handle: dict[bytes, Job] = {}
+        self.made: dict[bytes, Serving] = {}
         self.open: dict[bytes, Asker] = {}
+        self.awarded = 0  # thousandths, by the operator
         self._labels = count()
+
+    def progress(self, job: Job) -> float:
+        """What part of a job is made, as who reads its stream can see."""
+        serving = self.made.get(job.handle)
+        if serving is None or serving.task is None or not serving.task.begun:
+            return 0.0
+        return min(1.0, (self.stage.now - serving.task.begun) / (serving.task.seconds * SECOND))
 
     def new_key(self) -> SigningKey:
         """A key that nobody has."""
@@ -350,6 +359,7 @@ class Worker(Asker):
         world, chance = self.town.world, self.town.chance
         seconds = world.seconds(serving.lease.public) * chance.lognormvariate(-(world.noise**2) / 2, world.noise)
         serving.machine = self.choose(serving.lease)
+        self.town.made[serving.lease.job] = serving
         serving.task = serving.machine.begin(seconds, lambda: self.finish(serving))
 
     def choose(self, lease: Lease) -> Machine:
@@ -398,7 +408,12 @@ class Worker(Asker):
             return
         work = serving.lease.public.work
         most = work.steps if isinstance(work, ImageWork) else work.max_tokens
-        self._deliver(serving, int(most * self._stop(serving)), partial=True)
+        done = self.part(serving.lease, self._stop(serving))
+        self._deliver(serving, int(most * done), partial=True)
+
+    def part(self, lease: Lease, done: float) -> float:
+        """What it says was done of a job that is not wanted any more."""
+        return done
 
     def _stop(self, serving: Serving) -> float:
         if serving.machine is None or serving.task is None:
@@ -407,4 +422,5 @@ class Worker(Asker):
 
     def _end(self, serving: Serving) -> None:
         serving.is_over = True
+        self.town.made.pop(serving.lease.job, None)
         self.serving.pop((serving.lease.job, serving.lease.attempt), None)

@@ -41,8 +41,10 @@ class World:
     load: work offered, of what all machines can do; the wanted figures speak of 0.9.
     swing: how much more than on average is asked for at the busiest hour, and less at the quietest. Small, since
     machines of volunteers follow the day as their requests do, and load is what is asked for over what there is.
-    speeds: of the honest owners' machines, one each; 1 works a kudo's worth in `seconds_a_kudo`. Home GPUs of three
-    generations differ by about as much.
+    speeds: of the machines of owners who ask as well, one each; 1 works a kudo's worth in `seconds_a_kudo`. Home GPUs
+    of three generations differ by about as much.
+    givers: owners who ask for nothing, with machines of speed 1, as the attacker's is: what it gets is held against
+    what they get.
     seconds_a_kudo: chosen so that a job takes a minute on average at speed 1. Prices are taken to be right: a second of
     a machine is worth the same whatever it works on. Where they are not, who picks what is dear gains that much.
     noise: spread (sigma of the logarithm) of what a job takes about that.
@@ -50,6 +52,7 @@ class World:
     shares: of the work offered, in thousandths, by group.
     casual, heavy, services, blocks: how many accounts, and address blocks of anonymous people, there are.
     gift: kudos that a casual account has in the beginning, on average; so that some of their jobs are paid.
+    savings: kudos that each owner who asks has in the beginning: they have been here for weeks.
     ahead: leases that a worker takes while it works, as `potluck worker` does.
     accept, open: milliseconds from lease to acceptance, and to the opening of the stream.
     checks: how often, of a thousand, a requester sees that a result is rubbish and denies it.
@@ -58,7 +61,8 @@ class World:
     days: float = 7.0
     load: float = 0.9
     swing: float = 0.1
-    speeds: tuple[float, ...] = (0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.1, 1.2, 1.3, 1.4)
+    speeds: tuple[float, ...] = (0.6, 0.8, 0.9, 1.2, 1.5)
+    givers: int = 5
     seconds_a_kudo: float = 5.1
     noise: float = 0.2
     batches: tuple[int, ...] = (1, 1, 1, 1, 1, 1, 2, 3)
@@ -76,6 +80,7 @@ class World:
     services: int = 3
     blocks: int = 400
     gift: int = 20
+    savings: int = 20_000
     ahead: int = 1
     accept: int = 200
     open: int = 300
@@ -85,6 +90,11 @@ class World:
         """What a machine of speed 1 takes for one of these, on average."""
         model = public.models[0]
         return price(_USUAL, public.work, model) / 1000 * self.seconds_a_kudo
+
+    @property
+    def capacity(self) -> float:
+        """The speeds of all honest machines together."""
+        return sum(self.speeds) + self.givers
 
     @property
     def mean_seconds(self) -> float:
