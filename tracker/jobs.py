@@ -272,12 +272,12 @@ class Jobs:
     def _match_opened(self, handles: list[bytes]) -> None:
         """Look for idle workers for jobs that were kept back and are not any more. Where there is none for one, there
         is none for those like it."""
-        in_vain: set[Name] = set()
+        in_vain: set[tuple[Name, frozenset[bytes]]] = set()
         for handle in handles:
             waiting = self.queue.get(handle)
             if waiting is None:
                 continue
-            alike = name_of(waiting)
+            alike = name_of(waiting), waiting.excluded
             if alike not in in_vain and not self._match(waiting):
                 in_vain.add(alike)
 

@@ -1,14 +1,18 @@
 """Limits on jobs that run at once, and quotes: the coordinator over the real store, with scripted peers."""
 
+from dataclasses import replace
+
 import pytest
 
 from protocol import prices
 from protocol.documents import Lease
 from protocol.messages import AskQuote, AskWhy, Position, Private, Queued, Quote, Refused, Why
 from protocol.rules import LimitsSection, Rules
-from tests.support.builders import IMAGE_MODEL, a_profile, a_public_part, an_image_work, but
+from tests.support.builders import IMAGE_MODEL, a_key, a_profile, a_public_part, an_image_work, but
 from tests.support.database import tables
 from tests.support.peers import Desk, FakeClock, states
+from tests.tracker.test_matching import waiting
+from tracker.matching import Waiting
 
 PRICE = prices.price(Rules(), a_public_part().work, IMAGE_MODEL)
 TAX = prices.tax(Rules())
@@ -113,6 +117,19 @@ async def test_why_a_job_is_kept_back_is_told_to_who_asks(desk):
     assert (await requester.hear(Why)).reasons == (("running_limit", 1),)
     await worker.say(AskWhy())
     assert (await worker.hear(Why)).reasons == (("running_limit", 1),)
+
+
+async def test_what_one_worker_must_not_have_again_another_is_asked_for(desk, monkeypatch):
+    jobs = desk.coordinator._jobs
+    first, second = a_key(1).public, a_key(2).public
+    excluded = [frozenset({first}), frozenset({second}), frozenset({first}), frozenset(), frozenset()]
+    waits = [replace(waiting(number, excluded=had), carried=True) for number, had in enumerate(excluded)]
+    for job in waits:
+        jobs.queue.add(job, present=True)
+    looked_at: list[Waiting] = []
+    monkeypatch.setattr(jobs, "_match", looked_at.append)
+    jobs._match_opened([job.handle for job in waits])
+    assert looked_at == [waits[0], waits[1], waits[3]], "and not for what is like those in vain"
 
 
 def told(requester, jobs):
