@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from protocol.documents import DOCUMENTS
 from protocol.envelope import Envelope, parse
@@ -15,6 +16,8 @@ from tests.protocol.test_fields import OF_MONEY
 from tests.support.fields import FILE, reasons
 from tests.support.horde import Horde
 from tests.support.tap import tapped
+
+pytestmark = pytest.mark.ci_slow
 
 KNOWN = set(reasons(FILE.read_text("utf-8")))
 #: The last part of each path: what lies within other fields is known by that alone.
