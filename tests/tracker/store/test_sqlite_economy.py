@@ -57,6 +57,12 @@ class TestSqliteEconomy(EconomyContract):
         await store.tidy(begin)
         assert rows("mint_shares") == 2, "also when the clock goes back"
 
+    async def test_a_share_of_which_nothing_came_leaves_nothing(self, clerk, rows):
+        leased = await clerk.lease(await clerk.ask_one())
+        assert rows("mint_shares") > 0
+        await clerk.deny(leased)
+        assert rows("mint_shares") == 0
+
     async def test_who_gives_day_after_day_leaves_nothing_but_evidence(self, clerk, rows):
         await clerk.earn(REQUESTER, 3)
         taker = await clerk.account(ANYBODY)

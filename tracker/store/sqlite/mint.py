@@ -115,7 +115,12 @@ class Mint:
         connection.executemany(
             "INSERT INTO mint_shares (day, whose, reserved, minted) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (day, whose) DO UPDATE SET reserved = excluded.reserved, minted = excluded.minted",
-            [row for row in changed if row[1]],
+            [row for row in changed if row[1] and (row[2] or row[3])],
+        )
+        # A share of which nothing came is none: nobody could tell whose such a row was.
+        connection.executemany(
+            "DELETE FROM mint_shares WHERE day = ? AND whose = ?",
+            [row[:2] for row in changed if row[1] and not (row[2] or row[3])],
         )
         self._changed.clear()
 
