@@ -102,6 +102,7 @@ CHANGES = {
     "a key that was registered before its account was opened": "UPDATE keys SET since = since - 1 WHERE begun = x''",
     "an account that was opened earlier": "UPDATE accounts SET since = since - 1 WHERE account >= 100",
     "an account without a key": "DELETE FROM keys WHERE until = 0 AND begun = x''",
+    "nothing under way": "UPDATE accounts SET under_way = 0 WHERE under_way > 0",
     "spent through a delegation": "UPDATE delegations SET used = used + 1 WHERE used > 0",
     "another delegate": "UPDATE delegations SET delegate = zeroblob(32) WHERE until = 0",
     "a delegation of another account": "UPDATE delegations SET account = account + 1 WHERE until = 0",

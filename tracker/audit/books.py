@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field, fields
 
-from protocol.postings import BURN, MINT, WITHHELD, Postings
+from protocol.postings import ANONYMOUS, BURN, MINT, WITHHELD, Postings
 from tracker.audit.report import Findings
 from tracker.ledger import DAY_MS
 
@@ -127,6 +127,21 @@ def compare_accounts(connection: sqlite3.Connection, books: Books, findings: Fin
     withheld = sum(account.withheld for account in books.accounts.values())
     findings.expect("the balance of what is withheld", books.of(WITHHELD).balance, withheld)
     return len(seen)
+
+
+def compare_under_way(connection: sqlite3.Connection, findings: Findings) -> None:
+    """What each account has to see to the end before it can leave, against the jobs that have not ended."""
+    rows = connection.execute(
+        "SELECT account, count(*) FROM ("
+        " SELECT r.payer AS account FROM jobs j JOIN requests r ON r.request = j.request"
+        " WHERE j.state IN ('waiting', 'leased', 'delivered') AND r.payer <> ?"
+        " UNION ALL SELECT a.owner FROM jobs j JOIN attempts a ON a.job = j.job"
+        " WHERE j.state IN ('waiting', 'leased', 'delivered')) GROUP BY account",
+        (ANONYMOUS,),
+    )
+    wanted = dict(rows.fetchall())
+    for account, found in connection.execute("SELECT account, under_way FROM accounts"):
+        findings.expect(f"account {account}: stored under_way", found, wanted.get(account, 0))
 
 
 def compare_mint(connection: sqlite3.Connection, books: Books, findings: Findings) -> None:

@@ -35,6 +35,7 @@ CREATE TABLE accounts (
     jobs_done      INTEGER NOT NULL DEFAULT 0,
     jobs_received  INTEGER NOT NULL DEFAULT 0,
     jobs_free      INTEGER NOT NULL DEFAULT 0,  -- those of jobs_received of which others carried a part
+    under_way      INTEGER NOT NULL DEFAULT 0,  -- of jobs that have not ended: those it pays for, and its attempts
     withheld       INTEGER NOT NULL DEFAULT 0,  -- earned, and not its own until it is trusted
     trusted        INTEGER NOT NULL DEFAULT 0,  -- since when; 0: not yet
     fault          INTEGER NOT NULL DEFAULT 0,  -- when one of its attempts was refunded last

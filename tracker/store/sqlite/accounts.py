@@ -12,7 +12,7 @@ import sqlite3
 import msgspec
 
 from protocol.errors import UnknownJob
-from protocol.postings import Postings
+from protocol.postings import ANONYMOUS, Postings
 from protocol.rules import Rules
 from tracker import earning
 from tracker.earning import Record
@@ -25,12 +25,12 @@ MOST = 4096
 
 _READ = (
     "SELECT balance, held, earned, spent, taken_free, free_now, free_at, jobs_done, jobs_received, jobs_free, withheld,"
-    " trusted, fault, since, given, given_day, given_today FROM accounts WHERE account = ?"
+    " trusted, fault, since, given, given_day, given_today, under_way FROM accounts WHERE account = ?"
 )
 _WRITE = (
     "UPDATE accounts SET balance = ?, held = ?, earned = ?, spent = ?, taken_free = ?, free_now = ?, free_at = ?,"
     " jobs_done = ?, jobs_received = ?, jobs_free = ?, withheld = ?, trusted = ?, fault = ?, since = ?, given = ?,"
-    " given_day = ?, given_today = ? WHERE account = ?"
+    " given_day = ?, given_today = ?, under_way = ? WHERE account = ?"
 )
 
 
@@ -54,6 +54,7 @@ class _Row(msgspec.Struct):
     given: int = 0
     given_day: int = 0
     given_today: int = 0
+    under_way: int = 0
 
 
 class Accounts:
@@ -133,6 +134,20 @@ class Accounts:
         """So much more of what it earned waits until it is trusted (below zero: less)."""
         if amount:
             self._change(connection, number).withheld += amount
+
+    def begin(self, connection: sqlite3.Connection, number: int) -> None:
+        """One thing more that the account has to see to the end. Nobody asks that of people without one."""
+        if number != ANONYMOUS:
+            self._change(connection, number).under_way += 1
+
+    def end(self, connection: sqlite3.Connection, number: int) -> None:
+        """One thing less."""
+        if number != ANONYMOUS:
+            self._change(connection, number).under_way -= 1
+
+    def under_way(self, connection: sqlite3.Connection, number: int) -> int:
+        """How many jobs that have not ended it pays for, and attempts of such jobs its workers had."""
+        return self._row(connection, number).under_way
 
     def balance(self, connection: sqlite3.Connection, number: int) -> int:
         """What it can spend."""

@@ -187,11 +187,10 @@ def leave(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, sa
     if _is_known(connection, envelope, said, now):
         return []
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
-    under_way = _jobs_under_way(connection, number)
-    if under_way:
+    if tables.accounts.under_way(connection, number):
         raise JobsUnderWay(
-            f"{under_way} jobs that account {number} asked for or serves are under way: stop its workers, cancel what"
-            " waits, and leave when the rest has been settled"
+            f"jobs that account {number} asked for or serves are under way: stop its workers, cancel what waits, and"
+            " leave when the rest has been settled"
         )
     papers.take(connection, envelope, said.nonce)
     _burn(connection, tables, envelope, number, now)
@@ -214,21 +213,6 @@ def _burn(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, nu
     evidence = new_evidence(now, tables.versions.newest(connection), proofs=(envelope.digest,))
     tables.ledger.append(connection, "leave", postings.leave(number, balance, withheld), evidence)
     accounts.withhold(connection, number, -withheld)
-
-
-def _jobs_under_way(connection: sqlite3.Connection, number: int) -> int:
-    """Jobs that an account pays for, or of which its workers had an attempt, that have not ended."""
-    [asked] = connection.execute(
-        "SELECT count(*) FROM jobs j JOIN requests r ON r.request = j.request"
-        " WHERE j.state IN ('waiting', 'leased', 'delivered') AND r.payer = ?",
-        (number,),
-    ).fetchone()
-    [served] = connection.execute(
-        "SELECT count(DISTINCT j.job) FROM jobs j JOIN attempts a ON a.job = j.job"
-        " WHERE j.state IN ('waiting', 'leased', 'delivered') AND a.owner = ?",
-        (number,),
-    ).fetchone()
-    return int(asked) + int(served)
 
 
 def page(connection: sqlite3.Connection, tables: Tables, number: int, now: int) -> Page | None:
