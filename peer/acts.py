@@ -43,8 +43,7 @@ async def show(
 ) -> Account:
     """Change how our account is shown; what is not given stays. The account."""
     found = await own_account(horde)
-    name = found.name if name is None else name
-    if not name:
+    if name is None and not (name := found.name):
         raise BadRequest("this account has no name yet: choose one first, with `potluck account name NAME`")
     try:
         profile = Profile(

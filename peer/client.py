@@ -281,6 +281,11 @@ class Client:
         """Sign a document about an account, with `key` in place of our own if one is given, and hand it over; returns
         when it is durable. Raises `Refused`."""
         envelope = sign(document, key or self.key, self.link.root)
+        await self.hand_over(envelope)
+        return envelope
+
+    async def hand_over(self, envelope: Envelope) -> None:
+        """Hand over a document that is signed already; returns when it is durable. Raises `Refused`."""
         while True:
             await self._until_ready()
             answer = self._presenting.begin(envelope.digest)
@@ -291,7 +296,7 @@ class Client:
             finally:
                 self._presenting.end(envelope.digest)
             if answer.done() and answer.result():
-                return envelope
+                return
 
     async def quote(
         self, work: ImageWork | TextWork, *, models: Sequence[str] = (), n: int = 1, max_price: float = 0

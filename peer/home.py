@@ -4,6 +4,7 @@
 key             the private key, which is the account (PEM, mode 0600)
 hordes.json     the links joined, by name, and which of them is meant when none is named
 rules/          the rules last seen of each horde, signed, and the version of its delegation
+transfers/      for each horde a transfer that it has not answered yet, so that it can be sent again
 results/        what proves a result, by the SHA-256 of its content (`peer.evidence`)
 worker/         what the worker keeps; one program at a time uses it
 ```
@@ -153,6 +154,10 @@ class Home:
         """Remember the version of a delegation; a lower one is refused from now on."""
         if version > self.delegation(root):
             write_file(self._delegation_file(root), str(version).encode())
+
+    def unanswered_transfer(self, root: bytes) -> Path:
+        """Where a transfer is kept until this horde has answered it."""
+        return self.folder / "transfers" / show_key(root)
 
     def _delegation_file(self, root: bytes) -> Path:
         return self.folder / "rules" / f"{show_key(root)}.delegation"

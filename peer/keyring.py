@@ -14,10 +14,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from peer.events import Refused
 from peer.home import Home, HomeError, write_file
 from protocol.documents import PSEUDONYM_BYTES
 from protocol.keys import SigningKey, show_key
@@ -25,6 +28,7 @@ from protocol.keys import SigningKey, show_key
 #: Letters of a key in the name of the file that keeps it.
 LETTERS = 8
 USERS_KEY_BYTES = 32
+DELEGATE = "delegate.json"
 
 
 def read_key(path: Path) -> SigningKey:
@@ -49,6 +53,17 @@ def write_key(path: Path, key: SigningKey) -> None:
         raise HomeError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+@contextmanager
+def kept_key(path: Path, key: SigningKey) -> Iterator[None]:
+    """Keep a key in a new file before anybody counts on it. If the horde refuses that, the file goes again."""
+    write_key(path, key)
+    try:
+        yield
+    except Refused:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def next_key(home: Home) -> SigningKey:
     """The key of the rotation that is under way; a fresh one, kept before anything is said of it, if none is."""
     path = _next_file(home)
@@ -65,27 +80,34 @@ def take_next(home: Home) -> Path:
 
 
 def set_aside(home: Home) -> Path:
-    """Keep the peer's key under another name, so that another one can take its place; where it is."""
+    """Keep the peer's key under another name too, so that another one can take its place; where it is. At no moment is
+    the folder without a key: whoever looked then would make a new one."""
     key = read_key(home.key_file)
     path = home.key_file.with_name(f"key.{show_key(key.public)[:LETTERS]}")
-    if path.exists():  # the same key, set aside before
-        home.key_file.unlink()
-    else:
-        home.key_file.rename(path)
+    if not path.exists():
+        write_key(path, key)
+    elif read_key(path).public != key.public:
+        raise HomeError(f"{path}: holds another key than its name says: move it away")
     return path
 
 
 def adopt(home: Home, key: SigningKey, *, force: bool = False) -> Path | None:
     """Make a key the peer's own. One that is in place is set aside if `force` says so, and where is returned; else
     `HomeError`."""
-    aside = None
-    if home.key_file.exists():
-        if read_key(home.key_file).public == key.public:
-            return None
-        if not force:
-            raise HomeError(f"{home.key_file}: this peer has a key: set it aside with --force, or use another --home")
-        aside = set_aside(home)
-    write_key(home.key_file, key)
+    if not home.key_file.exists():
+        write_key(home.key_file, key)
+        return None
+    if read_key(home.key_file).public == key.public:
+        return None
+    if not force:
+        raise HomeError(f"{home.key_file}: this peer has a key: set it aside with --force, or use another --home")
+    if _next_file(home).exists():
+        raise HomeError(f"{_next_file(home)}: a rotation is under way: finish it first, with `potluck account rotate`")
+    from protocol.keyfiles import key_pem
+
+    aside = set_aside(home)
+    (home.folder / DELEGATE).unlink(missing_ok=True)  # it told of the key that goes
+    write_file(home.key_file, key_pem(key))
     return aside
 
 
@@ -122,11 +144,11 @@ def delegated_account(home: Home, root: bytes) -> int:
 def mark_delegate(home: Home, root: bytes, account: int) -> None:
     """From now on this peer works for that account in that horde, and never opens one of its own there."""
     marks = {**_delegated(home), show_key(root): account}
-    write_file(home.folder / "delegate.json", msgspec.json.format(msgspec.json.encode(marks), indent=2) + b"\n")
+    write_file(home.folder / DELEGATE, msgspec.json.format(msgspec.json.encode(marks), indent=2) + b"\n")
 
 
 def _delegated(home: Home) -> dict[str, int]:
-    path = home.folder / "delegate.json"
+    path = home.folder / DELEGATE
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
     except FileNotFoundError:

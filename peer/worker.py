@@ -116,7 +116,7 @@ class _Run:
 
 class Worker:
     """One worker of one horde. folder: its own; one program at a time uses it. engines: opened and closed by `run`.
-    registers: whether its key becomes an account where it has none; a delegate's does not."""
+    owner: of a delegate, the account for which alone it works; 0 for a key that becomes an account of its own."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Worker:
         delegation_seen: int = 0,
         backoff: Backoff = BACKOFF,
         on_news: Callable[[News], None] = lambda news: None,
-        registers: bool = True,
+        owner: int = 0,
     ) -> None:
         self.connection = Connection(
             link,
@@ -168,7 +168,7 @@ class Worker:
         self._approaches: Approaches | None = None
         self._relaying: Relaying | None = None
         self._group: asyncio.TaskGroup | None = None
-        self._registers = registers
+        self._owner = owner
         self._lost_account = False
         self._is_announced = False
         self._is_ending = False
@@ -275,14 +275,16 @@ class Worker:
     async def reconciled(self, theirs: Sequence[Held]) -> None:
         """Show what a restore has cut, and catch up; then announce, or register first."""
         assert self.connection.delegation is not None  # noqa: S101 (shown before the welcome)
+        self._check_owner(self.connection.account)
+        if self._owner and not self.connection.account:
+            # Nothing is shown either: it would be paid to an account that is opened for this key alone.
+            raise CannotJoin(
+                NotRegistered("this key acts for no account here (any more): ask its owner for a delegation")
+            )
         await self._showing.begin(self.connection, open_document(self.connection.delegation, Serving))
         self._carry_out(self._jobs.reconciled(theirs))
         if self.connection.account:
             await self._announce()
-        elif not self._registers:
-            raise CannotJoin(
-                NotRegistered("this key acts for no account here (any more): ask its owner for a delegation")
-            )
         elif not self._lost_account:
             await self.connection.say(Register())
 
@@ -301,7 +303,8 @@ class Worker:
             case Account(number=0):
                 self._is_announced, self._lost_account = False, True
                 self._tell_news(News("account", "none any more: nothing new comes until this key acts for one again"))
-            case Account(number=number, notice=notice) if not self._is_announced:
+            case Account(number=number, notice=notice):  # also if what it may do for that account has changed
+                self._check_owner(number)
                 self._lost_account = False
                 self._tell_news(News("account", f"{number}. {notice}"))
                 await self._announce()
@@ -314,6 +317,16 @@ class Worker:
                 self._carry_out(self._jobs.refused(message))
             case _:
                 pass
+
+    def _check_owner(self, account: int) -> None:
+        """Work for nobody but who was agreed to: a key that lost its account could be delegated to by a stranger."""
+        if account and self._owner and account != self._owner:
+            raise CannotJoin(
+                NotRegistered(
+                    f"this key acts for account {account} here now, and was to work for account {self._owner}: if that"
+                    " is meant, say so with `potluck delegate use`"
+                )
+            )
 
     async def received_document(self, envelope: Envelope) -> None:
         """Leases come, settlements end them."""

@@ -36,10 +36,14 @@ def create_key(path: Path) -> SigningKey:
 
 def save_key(path: Path, key: SigningKey) -> None:
     """Keep `key` in `path`; raises `FileExistsError` rather than replace one."""
-    pem = Ed25519PrivateKey.from_private_bytes(key.seed).private_bytes(
+    write_secret(path, key_pem(key))
+
+
+def key_pem(key: SigningKey) -> bytes:
+    """The content of a key file."""
+    return Ed25519PrivateKey.from_private_bytes(key.seed).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    write_secret(path, pem)
 
 
 def load_key(path: Path) -> SigningKey:

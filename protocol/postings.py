@@ -14,6 +14,8 @@ BURN = 2
 HELD = 3
 ANONYMOUS = 4
 WITHHELD = 5
+#: Accounts that are nobody's.
+SYSTEM = (MINT, BURN, HELD, ANONYMOUS, WITHHELD)
 FIRST_PERSON = 100
 
 Postings = tuple[tuple[int, int], ...]
@@ -98,6 +100,12 @@ def mint_rate(steps: tuple[tuple[int, int], ...], daily: int, used: int) -> int:
 def room(daily: int, share: int, used: int) -> int:
     """What one owner, or one asker, may still get of the day's budget: `share` permille of it in all."""
     return max(0, daily * share // 1000 - used)
+
+
+def owner_room(daily: int, share: int, base: int, matched: int, paid: int, used: int) -> int:
+    """What one owner may still get of the day's budget: `base` and `matched` permille of what it was paid that day, and
+    never more than `share` permille of the budget."""
+    return max(0, min(daily * share // 1000, base + paid * matched // 1000) - used)
 
 
 def minted(steps: tuple[tuple[int, int], ...], daily: int, used: int, free: int, within: int | None = None) -> int:

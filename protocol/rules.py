@@ -74,6 +74,7 @@ class LimitsSection(Section, frozen=True, kw_only=True):
     open_jobs: jobs of one account that are not ended; anonymous_open_jobs: of one address block without account.
     without_kudos_running: jobs of one account with too little kudos that workers make at once; what is above waits.
     anonymous_running: the same of one address block without account.
+    user_open_jobs, user_running: both for one user of a service, within what the service has as any account.
     connections: of one address at once, before and after hello.
     """
 
@@ -91,6 +92,8 @@ class LimitsSection(Section, frozen=True, kw_only=True):
     anonymous_open_jobs: Positive = 50
     without_kudos_running: Positive = 8
     anonymous_running: Positive = 4
+    user_open_jobs: Positive = 100
+    user_running: Positive = 4
     connections: Positive = 256
 
 
@@ -135,7 +138,8 @@ class MintSection(Section, frozen=True, kw_only=True):
     the rate holds, permille of a free part that is minted); past the last one nothing is minted. owners: nothing is
     minted for a job that workers of fewer different owners could have served. owner_share, asker_share: permille of
     the day's budget that one owner can get, and that can be minted for one asker (account, or address block of people
-    without one).
+    without one). owner_base: thousandths that one owner can get in a day in any case; owner_matched: permille of what
+    people with kudos paid it that day which it can get besides.
     """
 
     daily: Natural = 100_000_000
@@ -143,6 +147,8 @@ class MintSection(Section, frozen=True, kw_only=True):
     owners: Positive = 2
     owner_share: Permille = 400
     asker_share: Permille = 250
+    owner_base: Natural = 1_000_000
+    owner_matched: Natural = 1_000
 
 
 class EarningSection(Section, frozen=True, kw_only=True):

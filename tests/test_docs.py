@@ -213,7 +213,16 @@ def refusals_in(text: str) -> list[str]:
     return [name for title in REFUSAL_SECTIONS for name in named(parts[title], "code")]
 
 
-REFUSAL_SECTIONS = ("Form", "Who says it", "The conversation", "Documents", "Requests", "Accounts", "The direct stream", "Paths")
+REFUSAL_SECTIONS = (
+    "Form",
+    "Who says it",
+    "The conversation",
+    "Documents",
+    "Requests",
+    "Accounts",
+    "The direct stream",
+    "Paths",
+)
 
 
 def test_every_refusal_code_is_in_the_standard_once_and_no_other() -> None:
@@ -371,6 +380,68 @@ def test_every_reason_against_a_pair_is_documented() -> None:
     page = (DOCS / "protocol.md").read_text("utf-8")
 
     assert [reason for reason in Reason if f"`{reason}`" not in page] == []
+
+
+# Promises and their tests
+
+TESTS = Path(__file__).parent
+#: Topics whose tests are not over sockets, with where they are. Years of a horde's life are told by a virtual clock.
+ELSEWHERE = {"Simulation": "simulate"}
+
+
+def known_tests(folder: Path) -> set[str]:
+    return {name for path in folder.rglob("*.py") for name in re.findall(r"def (test_\w+)\(", path.read_text("utf-8"))}
+
+
+def promises(text: str) -> Iterator[tuple[str, str, str]]:
+    """Topic, promise, and the cell that names its tests."""
+    for topic, part in sections(text).items():
+        for head, rows in tables(part):
+            assert head == ["promise", "tests"]
+            for promise, cell in rows:
+                yield topic, promise, cell
+
+
+def without_tests(text: str) -> list[str]:
+    """Promises that name a test that does not exist, or none where their topic's tests have to be."""
+    found = []
+    for topic, promise, cell in promises(text):
+        here, _, in_memory = cell.partition("in memory")
+        wanted = known_tests(TESTS / ELSEWHERE.get(topic, "together"))
+        named_here, named_all = (set(re.findall(r"`(test_\w+)`", part)) for part in (here, cell))
+        if named_here - wanted or named_all - known_tests(TESTS) or not (named_here or in_memory):
+            found.append(promise)
+    return found
+
+
+def test_every_promise_names_tests_that_exist_over_real_sockets() -> None:
+    text = (DOCS / "tests.md").read_text("utf-8")
+
+    assert without_tests(text) == []
+    kept = {topic for topic, _, cell in promises(text) if re.search(r"`test_\w+`", cell.partition("in memory")[0])}
+    assert kept >= {
+        "Accounts",
+        "Delegations",
+        "Prices and tax",
+        "Earning",
+        "Free for all",
+        "Transfers",
+        "No door for money",
+    }
+
+
+def test_a_promise_without_a_test_is_found() -> None:
+    rows = {
+        "one": "`test_that_pigs_fly`",
+        "two": "",
+        "three": "in memory `test_that_pigs_fly`",
+        "four": "`test_every_rule_is_documented`",
+        "five": "in memory `test_every_rule_is_documented`",
+        "six": "`test_leaving_on_the_command_line_asks_first`; in memory `test_every_rule_is_documented`",
+    }
+    text = "\n".join(f"| {promise} | {cell} |" for promise, cell in rows.items())
+
+    assert without_tests(f"## Accounts\n\n| promise | tests |\n|---|---|\n{text}\n") == ["one", "two", "three", "four"]
 
 
 # Pages

@@ -23,11 +23,11 @@ def written(*beginnings: str) -> set[str]:
     return {path for path in reasons(FILE.read_text("utf-8")) if path.startswith(beginnings)}
 
 
-def test_issue_4_point_8_every_option_of_every_command_has_its_reason_and_no_other_stands_there() -> None:
+def test_no_door_for_money_every_option_of_every_command_has_its_reason_and_no_other_stands_there() -> None:
     assert fields_of_commands(dict(programs())) ^ written("potluck") == set()
 
 
-def test_issue_4_point_8_every_setting_of_the_trackers_process_has_its_reason() -> None:
+def test_no_door_for_money_every_setting_of_the_trackers_process_has_its_reason() -> None:
     assert {f"setting.server.{name}" for name in msgspec.structs.asdict(ServerSection())} == written("setting.")
 
 

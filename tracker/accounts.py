@@ -67,13 +67,13 @@ def check_ask(acting: Acting, public: PublicPart) -> None:
     if not terms.ask:
         raise NotAllowed(
             f"the delegation by which this key acts for account {acting.account} lets it work and not ask"
-            f"{_until(terms)}: {_lift('with `ask`')}, or ask without an account"
+            f"{until(terms)}: {_lift('with `ask`')}, or ask without an account"
         )
     for name, found, most in _bounds(public, terms):
         if most and found > most:
             raise NotAllowed(
                 f"{name} {found}: the delegation by which this key acts for account {acting.account} allows at most"
-                f" {most}{_until(terms)}; {_lift('with a higher bound')}"
+                f" {most}{until(terms)}; {_lift('with a higher bound')}"
             )
     if terms.models and not public.models:
         raise NotAllowed(f"no model is named: {_models(acting.account, terms)}")
@@ -96,7 +96,7 @@ def _bounds(public: PublicPart, terms: Delegation) -> Iterator[tuple[str, int, i
 def _models(account: int, terms: Delegation) -> str:
     return (
         f"the delegation by which this key acts for account {account} allows only {', '.join(terms.models)}"
-        f"{_until(terms)}; {_lift('with more models')}"
+        f"{until(terms)}; {_lift('with more models')}"
     )
 
 
@@ -104,7 +104,8 @@ def _lift(how: str) -> str:
     return f"its owner can make one {how}"
 
 
-def _until(terms: Delegation) -> str:
+def until(terms: Delegation) -> str:
+    """When a delegation ends, as part of a sentence; nothing if it does not."""
     if not terms.expires:
         return ""
     try:
@@ -118,7 +119,7 @@ def check_work(acting: Acting) -> None:
     if acting.grant is not None and not acting.grant.terms.work:
         raise NotAllowed(
             f"the delegation by which this key acts for account {acting.account} lets it ask and not work"
-            f"{_until(acting.grant.terms)}: {_lift('with `work`')}"
+            f"{until(acting.grant.terms)}: {_lift('with `work`')}"
         )
 
 

@@ -61,7 +61,8 @@ from tracker.forwarded import IPAddress
 from tracker.jobs import Jobs, ended
 from tracker.leases import LiveLease
 from tracker.lifecycle import Stage, State
-from tracker.limits import affordable, check_limits
+from tracker.limits import affordable, check_limits, check_user_limit
+from tracker.lines import party
 from tracker.presence import Presence
 from tracker.pricing import price
 from tracker.quotes import cost
@@ -167,7 +168,7 @@ class Coordinator:
             await self._seal(now)
         if now - self._vested >= VEST_MS:
             self._vested = now
-            await self._vest(now)
+            await self._vest()
         if now - self._positioned >= POSITIONS_MS:
             self._positioned = now
             self._jobs.tell_positions()
@@ -188,12 +189,13 @@ class Coordinator:
         except StoreError as error:
             log.error("no checkpoint: %s", error)  # noqa: TRY400
 
-    async def _vest(self, now: int) -> None:
-        """Trust may come with time alone."""
+    async def _vest(self) -> None:
+        """Trust may come with time alone, and what limits were counted by goes with it."""
         try:
-            vested = await self.store.vest_all(now)
+            vested = await self.store.vest_all(self.clock())  # rules may have changed since the tick began
+            await self.store.tidy(self.clock())
         except StoreError as error:
-            log.error("nothing is vested: %s", error)  # noqa: TRY400
+            log.error("nothing is vested or tidied: %s", error)  # noqa: TRY400
         else:
             if vested:
                 log.info("what was withheld of %d owners has vested", vested)
@@ -334,6 +336,9 @@ class Coordinator:
         origin = self._origin(conversation, now)
         check_ask(conversation.acting, request.public)
         check_limits(request.public, rules.rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
+        if request.user:
+            open_jobs = self._jobs.open_jobs[party(origin, request.user)]
+            check_user_limit(request.public, rules.rules, open_jobs)
         models = affordable(request.public, rules.rules, self._jobs.pool.models(kind_of(request.public.work)))
         draw = self._jobs.draw(request, payer, origin, now)
         try:
@@ -397,8 +402,7 @@ class Coordinator:
         if not acting.account:
             return 0, 0
         state = await self.store.account(acting.account, now)
-        grants = await self.store.granted(acting.account, now) if acting.grant is not None else ()
-        used = sum(grant.used for grant in grants if acting.grant is not None and grant.digest == acting.grant.digest)
+        used = await self.store.used(acting.grant.digest) if acting.grant is not None else 0
         return available(acting, state.balance, used), state.free_now
 
     async def cancel(self, conversation: Conversation, envelope: Envelope, said: Cancel) -> None:

@@ -37,8 +37,9 @@ NOTHING_MISSING = Missing()
 
 
 def missing(record: Record, rules: EarningSection, now: int) -> Missing:
-    """What this owner still needs to be trusted; nothing once it has been. Days are of 24 hours, begun ones count."""
-    if record.trusted:
+    """What this owner still needs to be trusted; nothing once it has been, nor where nothing is withheld of anybody.
+    Days are of 24 hours, begun ones count."""
+    if record.trusted or not rules.withheld:
         return NOTHING_MISSING
     days = _days_until(record.since + rules.trust_days * DAY_MS, now)
     fault_days = _days_until(record.fault + rules.fault_days * DAY_MS, now) if record.fault else 0
@@ -48,6 +49,12 @@ def missing(record: Record, rules: EarningSection, now: int) -> Missing:
 def is_trusted(record: Record, rules: EarningSection, now: int) -> bool:
     """Whether all that this owner earns is its own at once."""
     return not missing(record, rules, now)
+
+
+def gains_trust(record: Record, rules: EarningSection, now: int) -> bool:
+    """Whether it is trusted from now on, whatever the rules will be; where probation is switched off, nobody gains
+    that."""
+    return bool(rules.withheld) and not record.trusted and is_trusted(record, rules, now)
 
 
 def counts_as_fault(fault: int, rules: EarningSection, now: int) -> bool:

@@ -60,12 +60,11 @@ class Forecast:
         return max(apart, expected([(own, 1.0), *scene.rivals], scene.running, scene.workers))
 
     def _in_turn(self, job: Waiting, scene: _Scene) -> int:
-        """What a job that its origin's bound keeps back has to wait for that alone; 0 for all others."""
-        lines, anonymous = self._queue.lines, job.constraints.anonymous
-        if not job.carried or lines.room(job.origin, anonymous=anonymous) > 0:
+        """What a job that a bound of its origin or user keeps back has to wait for that alone; 0 for all others."""
+        if not job.carried:
             return 0
         a_job = units(job.work) * (scene.pace or 0)
-        return in_turn(lines.before(job), lines.bound(anonymous=anonymous), a_job)
+        return max((in_turn(place, at_once, a_job) for place, at_once in self._queue.lines.turns(job)), default=0)
 
     def _look(self, job: Waiting, now: int) -> _Scene:
         crews = self._pool.crews(job.constraints)

@@ -27,6 +27,7 @@ from tracker.leases import Leases, LiveLease
 from tracker.ledger import day_of
 from tracker.lifecycle import Attempt, Event, Job, Stage, State
 from tracker.limits import affordable
+from tracker.lines import Name, name_of, party
 from tracker.matching import Constraints, Queue, Terms, Waiting, Worker, constraints_of
 from tracker.pool import Pool
 from tracker.presence import Listener, Presence
@@ -67,6 +68,7 @@ class Draw:
     pairs: list[Drawn | None]
     origin: str
     room: int
+    user: bytes = b""
 
     @property
     def choices(self) -> list[Choice | None]:
@@ -153,20 +155,20 @@ class Jobs:
         """
         public, lines = request.public, self.queue.lines
         anonymous = payer == ANONYMOUS
-        self.open_jobs[origin] += public.n
+        self._begun(origin, request.user, public.n)
         constraints = self._constraints(public, self.rules.version, anonymous=anonymous)
         probe = Waiting.unborn(public, constraints, origin, now)
         owners = self._owners(probe, now)
-        room = max(0, lines.room(origin, anonymous=anonymous))
-        is_carried = anonymous or (not room and lines.is_waiting(origin))  # surely, or as good as that
+        room = max(0, lines.room(origin, anonymous=anonymous, user=request.user))
+        is_carried = anonymous or (not room and lines.is_waiting(origin, request.user))  # surely, or as good as that
         pairs: list[Drawn | None] = []
         for number in range(public.n):
             pair = None if is_carried and number >= room else self.pool.draw(probe, self.terms(now), self._chance)
             if pair is not None:
                 self.pool.promise(pair[0])
             pairs.append(pair and Drawn(*pair, owners))
-        draw = Draw(pairs, origin, room)
-        lines.reserve(origin, len(draw.workers), anonymous=anonymous)
+        draw = Draw(pairs, origin, room, request.user)
+        lines.reserve(origin, len(draw.workers), anonymous=anonymous, user=request.user)
         return draw
 
     def _owners(self, waiting: Waiting, now: int) -> int:
@@ -182,7 +184,7 @@ class Jobs:
             self.pool.promise_over(worker)
         for leased in admitted.leases.values():
             self._runs(leased.job, leased.attempt)
-        opened = self.queue.lines.unreserve(draw.origin, len(draw.workers))
+        opened = self.queue.lines.unreserve(draw.origin, len(draw.workers), draw.user)
         for leased in admitted.leases.values():
             self._push(leased)
         for number, job in enumerate(admitted.jobs):
@@ -196,8 +198,8 @@ class Jobs:
 
     def not_admitted(self, draw: Draw) -> None:
         """Nothing came of a request that workers were drawn for: others may have waited for them meanwhile."""
-        self._ended(draw.origin, len(draw.pairs))
-        opened = self.queue.lines.unreserve(draw.origin, len(draw.workers))
+        self._ended(draw.origin, draw.user, len(draw.pairs))
+        opened = self.queue.lines.unreserve(draw.origin, len(draw.workers), draw.user)
         for worker in draw.workers:
             self.pool.promise_over(worker)
         for worker in draw.workers:
@@ -207,12 +209,21 @@ class Jobs:
     def _runs(self, job: Job, attempt: Attempt) -> None:
         """A job is leased: if others carry it, it counts for its origin's bound. Who serves himself carries himself."""
         if job.carried and attempt.owner != job.payer:
-            self.queue.lines.started(job.handle, job.origin, anonymous=job.anonymous)
+            self.queue.lines.started(job.handle, job.origin, anonymous=job.anonymous, user=job.user)
 
-    def _ended(self, origin: str, jobs: int) -> None:
-        self.open_jobs[origin] -= jobs
-        if not self.open_jobs[origin]:
-            del self.open_jobs[origin]
+    def _runs_no_more(self, job: Job | Waiting) -> list[bytes]:
+        """The jobs that may be leased again by that."""
+        return self.queue.lines.ended(job.handle, job.origin, job.user)
+
+    def _begun(self, origin: str, user: bytes, jobs: int) -> None:
+        for name in {origin, party(origin, user)}:
+            self.open_jobs[name] += jobs
+
+    def _ended(self, origin: str, user: bytes, jobs: int) -> None:
+        for name in {origin, party(origin, user)}:
+            self.open_jobs[name] -= jobs
+            if not self.open_jobs[name]:
+                del self.open_jobs[name]
 
     def follow_request(self, request: bytes) -> None:
         """A requester is there again: its waiting jobs can be matched."""
@@ -261,12 +272,12 @@ class Jobs:
     def _match_opened(self, handles: list[bytes]) -> None:
         """Look for idle workers for jobs that were kept back and are not any more. Where there is none for one, there
         is none for those like it."""
-        in_vain: set[tuple[Constraints, bool]] = set()
+        in_vain: set[tuple[Name, frozenset[bytes]]] = set()
         for handle in handles:
             waiting = self.queue.get(handle)
             if waiting is None:
                 continue
-            alike = waiting.constraints, bool(waiting.excluded)
+            alike = name_of(waiting), waiting.excluded
             if alike not in in_vain and not self._match(waiting):
                 in_vain.add(alike)
 
@@ -305,7 +316,7 @@ class Jobs:
                 self.pool.remove(worker.key)
             finally:
                 self.pool.promise_over(worker)
-                opened = [] if leased is not None else self.queue.lines.ended(waiting.handle, waiting.origin)
+                opened = [] if leased is not None else self._runs_no_more(waiting)
                 if not decided:
                     self.queue.add(waiting, present=self._presence.is_followed(waiting.request))
                     self._expire(waiting.handle, waiting.attempt, waiting.request)  # its time may have passed meanwhile
@@ -424,7 +435,7 @@ class Jobs:
             self.queue.remove(job.handle, job.request)
         if before.state is State.LEASED and newest is not None:
             self._follow_lease(happened, newest)
-        opened = self.queue.lines.ended(job.handle, job.origin) if job.state is not State.LEASED else []
+        opened = self._runs_no_more(job) if job.state is not State.LEASED else []
         if job.state is State.SETTLED and attempt is not None:
             self._measure(happened, attempt, now)
         if newest is not None and happened.outcome.withdraw:
@@ -497,7 +508,7 @@ class Jobs:
         self._positions.pop(job.handle, None)
         self.predictions.ended(job.handle, unserved=job.state is State.EXPIRED)
         self._timers.forget(job.handle)
-        self._ended(job.origin, 1)
+        self._ended(job.origin, job.user, 1)
         self.counts[job.state.value] += 1
 
     def _leave_request(self, request: bytes) -> None:
@@ -535,7 +546,7 @@ class Jobs:
         job, attempt = standing.job, standing.attempt
         times = self.rules.rules.times
         grace = times.restart_grace * 1000
-        self.open_jobs[job.origin] += 1
+        self._begun(job.origin, job.user, 1)
         self._live[job.request] += 1
         if job.state is State.WAITING:
             self.queue.add(self._waiting(job), present=False)

@@ -48,7 +48,8 @@ class Job:
     """One result that somebody asked for.
 
     carried: the kudos behind it did not cover its price when it was admitted, so that others carry part of it.
-    delegation: digest of the one by which its requester asked for the payer, if it did.
+    delegation: digest of the one by which its requester asked for the payer, if it did. user: a service's pseudonym of
+    its user.
     """
 
     handle: bytes
@@ -75,6 +76,7 @@ class Job:
     reason: str = ""
     carried: bool = False
     delegation: bytes = b""
+    user: bytes = b""
 
     @property
     def work(self) -> Work:

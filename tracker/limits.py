@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from protocol.errors import NotOffered, OverLimit, OverMaxPrice
 from protocol.rules import Rules
-from protocol.work import ImageWork, PublicPart
+from protocol.work import ImageWork, PublicPart, Work
 from tracker.pricing import price
 
 
@@ -36,6 +36,17 @@ def check_limits(public: PublicPart, rules: Rules, *, anonymous: bool, open_jobs
         )
 
 
+def check_user_limit(public: PublicPart, rules: Rules, open_jobs: int) -> None:
+    """Refuse what is more than one user of a service may have under way. open_jobs: of that user."""
+    most = rules.limits.user_open_jobs
+    if open_jobs + public.n > most:
+        raise OverLimit(
+            f"{open_jobs} jobs of this user of the service are under way and {public.n} more are asked for: at most"
+            f" {most} at once by the rule limits.user_open_jobs; {_until(open_jobs + public.n - most, open_jobs)};"
+            " the service's other users can ask"
+        )
+
+
 def _measures(public: PublicPart) -> dict[str, int]:
     work = public.work
     if isinstance(work, ImageWork):
@@ -60,14 +71,29 @@ def _until(over: int, open_jobs: int) -> str:
 
 def affordable(public: PublicPart, rules: Rules, served: Sequence[str]) -> tuple[str, ...]:
     """Those models whose price the request bears: of the ones it names, else of the ones that are served. Empty if it
-    names none and none is served. Raises `OverMaxPrice` if all cost more, `NotOffered` for an unpriced extra."""
+    names none and none is served. Raises `OverMaxPrice` if all cost more, `NotOffered` if none has a price."""
     models = public.models or tuple(served)
-    costs = {model: price(rules, public.work, model) for model in models or ("",)}
-    bearable = tuple(model for model in models if not public.max_price or costs[model] <= public.max_price)
-    if not bearable and (models or (public.max_price and costs[""] > public.max_price)):
-        least, most = _kudos(min(costs.values())), _kudos(public.max_price)
-        raise OverMaxPrice(f"the least that this costs here is {least} kudos, max_price is {most}")
+    costs = _costs(public.work, rules, models or ("",))
+    most = public.max_price
+    bearable = tuple(model for model in models if model in costs and (not most or costs[model] <= most))
+    if not bearable and (models or (most and costs[""] > most)):
+        least = _kudos(min(costs.values()))
+        raise OverMaxPrice(f"the least that this costs here is {least} kudos, max_price is {_kudos(most)}")
     return bearable
+
+
+def _costs(work: Work, rules: Rules, models: Sequence[str]) -> dict[str, int]:
+    """The price by each of these models that has one; raises `NotOffered` if none has."""
+    costs: dict[str, int] = {}
+    refusal: NotOffered | None = None
+    for model in models:
+        try:
+            costs[model] = price(rules, work, model)
+        except NotOffered as refused:
+            refusal = refused
+    if not costs and refusal is not None:
+        raise refusal
+    return costs
 
 
 def _kudos(thousandths: int) -> str:

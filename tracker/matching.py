@@ -101,7 +101,8 @@ def measures(work: Work) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A waiting job as the queue sees it. payer: the account that asked. carried: others carry part of its price."""
+    """A waiting job as the queue sees it. payer: the account that asked. carried: others carry part of its price. user:
+    a service's pseudonym of its user, for whom it asks."""
 
     handle: bytes
     attempt: int
@@ -116,6 +117,7 @@ class Waiting:
     held: int
     payer: int = 0
     carried: bool = False
+    user: bytes = b""
 
     @classmethod
     def of(cls, job: Job, constraints: Constraints) -> Waiting:
@@ -134,6 +136,7 @@ class Waiting:
             held=job.held,
             payer=job.payer,
             carried=job.carried,
+            user=job.user,
         )
 
     @classmethod
@@ -197,12 +200,17 @@ class Worker:
 
     def fitting(self, constraints: Constraints) -> tuple[Offer, ...] | Reason:
         """What `fitting_offers` finds, once for each announce."""
-        found = self.judged.get(constraints)
-        if found is None:
-            if len(self.judged) >= JUDGED:
-                self.judged.clear()
-            found = self.judged[constraints] = fitting_offers(constraints, self.announce)
-        return found
+        return judge(self.judged, constraints, self.announce)
+
+
+def judge(judged: Judged, constraints: Constraints, announce: Announce) -> tuple[Offer, ...] | Reason:
+    """What `fitting_offers` finds; kept in `judged`."""
+    found = judged.get(constraints)
+    if found is None:
+        if len(judged) >= JUDGED:
+            judged.clear()
+        found = judged[constraints] = fitting_offers(constraints, announce)
+    return found
 
 
 def fitting_offers(constraints: Constraints, announce: Announce) -> tuple[Offer, ...] | Reason:
@@ -501,7 +509,7 @@ class Queue:
         """A lease of this swarm went to this job's origin, which goes to the end of the line, whatever else it asked
         for. own: the worker is the requester's own, so that nobody carries the job."""
         if job.carried and not own:
-            self.lines.started(job.handle, job.origin, anonymous=job.constraints.anonymous)
+            self.lines.started(job.handle, job.origin, anonymous=job.constraints.anonymous, user=job.user)
         self._leases[model] += 1
         if job.handle in self._jobs:
             self._served[job.constraints.kind][job.origin] = now
@@ -530,9 +538,9 @@ class Queue:
             yield from self._by_model.get(name, {})
 
     def heads(self, count: int) -> Iterator[Waiting]:
-        """The first jobs of each bucket."""
+        """The first jobs of each bucket, and of those in it that others carry, be they kept back or not."""
         for bucket in list(self._buckets.values()):
-            for _, handle in list(bucket.by_rank.islice(0, count)):
+            for _, handle in dict.fromkeys((*bucket.by_rank.islice(0, count), *bucket.carried.islice(0, count))):
                 yield self._jobs[handle]
 
     def reasons_for(self, worker: Worker, terms: Terms) -> Counter[Reason]:

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from protocol.messages import Announce, Offer
 from protocol.work import Kind
-from tracker.matching import Constraints, Judged, Reason, Terms, Waiting, Worker, fitting_offers, why_not, why_not_terms
+from tracker.matching import Constraints, Judged, Reason, Terms, Waiting, Worker, judge, why_not, why_not_terms
 
 #: How many owners of a crew, workers of an owner, or busy workers are looked at for one job.
 DRAW = 64
@@ -70,9 +70,13 @@ class Crew:
         self.owned: Counter[int] = Counter()  # how many members each owner has
 
     def fitting(self, constraints: Constraints) -> tuple[Offer, ...] | Reason:
-        """What `fitting_offers` finds; kept for the crew's workers (`Worker.fitting`) and taken from there."""
-        found = self.judged.get(constraints)
-        return fitting_offers(constraints, self.announce) if found is None else found
+        """What `fitting_offers` finds, once for the crew and all its workers (`Worker.fitting`)."""
+        return judge(self.judged, constraints, self.announce)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether any of its workers takes another lease."""
+        return bool(self.owners or self.spare)
 
     def leave(self, worker: Worker) -> None:
         self.spare.pop(worker.key, None)
@@ -194,17 +198,19 @@ class Pool:
     def draw(self, job: Waiting, terms: Terms, chance: random.Random) -> tuple[Worker, Offer] | None:
         """A worker for this job: an idle one by draw (first the owner, weighted by what it has settled, then the
         worker), else a busy one that takes leases ahead and has the fewest."""
-        crews = list(self._fitting(job, terms))
+        crews = list(self._fitting(job, terms, with_room=True))
         return self._draw_idle(job, crews, chance) or self._least_busy(job, crews)
 
-    def _fitting(self, job: Waiting, terms: Terms) -> Iterator[tuple[Crew, Offer]]:
+    def _fitting(self, job: Waiting, terms: Terms, *, with_room: bool = False) -> Iterator[tuple[Crew, Offer]]:
+        """The crews that can serve the job, of all or of those with room. Many jobs may be looked at in vain one after
+        the other, so that the cheapest question comes first."""
         seen: set[Crew] = set()
         for model in job.constraints.models or ("",):
             for crew in self._by_model.get((job.constraints.kind, model), {}):
-                if crew in seen:
+                if crew in seen or (with_room and not crew.has_room):
                     continue
                 seen.add(crew)
-                offers = fitting_offers(job.constraints, crew.announce)
+                offers = crew.fitting(job.constraints)
                 if isinstance(offers, Reason):
                     continue
                 offer = why_not_terms(job, crew.announce, offers, terms)

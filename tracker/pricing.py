@@ -26,6 +26,9 @@ MAX_PRICE = 10**12
 
 Pricer = Callable[[Rules, Work, str], int | None]
 
+#: What went wrong in which plug-in: it is logged once, since everybody who asks can bring it about.
+_logged: set[tuple[Pricer, str]] = set()
+
 
 class BadPlugin(Exception):
     """The function that the rules name cannot be had; the text says why."""
@@ -61,13 +64,21 @@ def price(rules: Rules, work: Work, model: str) -> int:
 
 
 def _ask(pricer: Pricer, rules: Rules, work: Work, model: str) -> int | None:
-    """What the plug-in says, if it is a price; what goes wrong in it is the operator's to hear of."""
+    """What the plug-in says, if it is a price; what goes wrong in it is the operator's to hear of, the first time."""
     try:
         found = pricer(rules, work, model)
     except Exception:  # somebody else's code must not end what it is asked from
-        log.exception("the price plug-in %r failed for model %r", rules.prices.plugin, model[:120])
+        if _is_news(pricer, "failed"):
+            log.exception("the price plug-in %r failed for model %r", rules.prices.plugin, model[:120])
         return None
     if found is None or (type(found) is int and 0 <= found <= MAX_PRICE):
         return found
-    log.error("the price plug-in %r gave %r: wanted thousandths, 0 to %d", rules.prices.plugin, found, MAX_PRICE)
+    if _is_news(pricer, "no price"):
+        log.error("the price plug-in %r gave %r: wanted thousandths, 0 to %d", rules.prices.plugin, found, MAX_PRICE)
     return None
+
+
+def _is_news(pricer: Pricer, fault: str) -> bool:
+    known = (pricer, fault) in _logged
+    _logged.add((pricer, fault))
+    return not known

@@ -115,11 +115,12 @@ class Registry:
     async def register(self, conversation: Conversation, said: Register) -> None:
         """The peer's key wants to be an account."""
         mode = self._jobs.rules.rules.accounts.registration
-        if not conversation.account and mode == "closed":
-            raise NotRegistered("this horde takes no new accounts; you are served without one")
         conversation.is_registering = True
-        await self._store.register(conversation.key, self._clock(), said.invite if mode == "invited" else None)
+        if mode != "closed":
+            await self._store.register(conversation.key, self._clock(), said.invite if mode == "invited" else None)
         await self._changed([conversation.key], but=conversation)
+        if mode == "closed" and not conversation.account:  # asked of the store: the session may be behind it
+            raise NotRegistered("this horde takes no new accounts; you are served without one")
         await self.tell_account(conversation)
 
     async def take(self, conversation: Conversation, envelope: Envelope, document: Document) -> None:
@@ -156,7 +157,7 @@ class Registry:
             case Leaving():
                 return await store.leave(envelope, document, now)
             case Transfer():
-                await store.transfer(envelope, document, self._jobs.rules, now)
+                await store.transfer(envelope, document, now)
             case Award():
                 if envelope.key != self._serving:
                     raise WrongSigner("an award by another key than the serving key: only the operator makes kudos")
@@ -173,7 +174,7 @@ class Registry:
             conversation.tell(Account(number=0, notice=NOTICE))
             return
         state = await self._store.account(number, now)
-        if state.withheld and not state.missing and await self._store.vest(number, now):
+        if state.withheld and not state.missing and await self._store.vest(number, self._clock()):
             state = await self._store.account(number, now)
         face = await self._store.face(number)
         conversation.tell(

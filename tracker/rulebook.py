@@ -136,6 +136,16 @@ NOTES: dict[str, Note] = {
         "The same for all peers without an account in one address block.",
         "What is above waits and is not refused. Lower keeps one place from taking all idle workers.",
     ),
+    "limits.user_open_jobs": Note(
+        "jobs",
+        "Jobs of one user of a service that are not ended, where the service names its users.",
+        "At the limit, further requests for that user are refused. A service as a whole has what any account has.",
+    ),
+    "limits.user_running": Note(
+        "jobs",
+        "Jobs of one user of a service without enough kudos that workers make at once.",
+        "What is above waits and is not refused. Lower shares what the service has among more of its users.",
+    ),
     "limits.connections": Note(
         "connections",
         "Connections of one address at once (IPv6: of one /64), before and after hello; in a minute it may make twenty"
@@ -211,6 +221,16 @@ NOTES: dict[str, Note] = {
         "permille of the day's budget",
         "What can be minted in a day for one account, or for one address block of people without one.",
         "Lower leaves more for other people's jobs; 1000 switches this off.",
+    ),
+    "mint.owner_base": Note(
+        "thousandths",
+        "What one owner can get of a day's budget in any case, within `owner_share`.",
+        "Lower leaves less to whoever asks itself through throw-away keys; more is minted for those who are paid.",
+    ),
+    "mint.owner_matched": Note(
+        "permille of what it was paid",
+        "What one owner can get besides, of what people with kudos paid it that day.",
+        "Kudos that somebody earned and spends cannot be had by asking oneself; 0 leaves the base alone.",
     ),
     "earning.withheld": Note(
         "permille",

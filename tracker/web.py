@@ -27,15 +27,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from protocol.documents import Checkpoint, open_document, shown_name
 from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, parse
-from protocol.errors import Internal, OutOfTurn, OverLimit, Stopping, TooLarge, UnknownAccount
+from protocol.errors import BadValue, Busy, Internal, OutOfTurn, OverLimit, Stopping, TooLarge, UnknownAccount
 from protocol.links import Link
 from protocol.postings import BURN, MINT
 from tracker.config import Settings
 from tracker.doors import Door, Places, Rounds, block_of, client_of, door_of, household_of
 from tracker.forwarded import Client
-from tracker.ledger import day_of
+from tracker.ledger import day_of, show_kudos
 from tracker.porch import Porch, listen
-from tracker.store.base import Page, StoreError
+from tracker.store.base import Gifts, Page, StoreError
 from tracker.tls import Certificate
 from tracker.ways import Place
 from tracker.web_ways import add_ways
@@ -82,6 +82,9 @@ HURRY_SECONDS = 0.5
 MAX_REASON_BYTES = 120
 #: What a scrape needs of the database is asked for at most so often.
 LEDGER_MS = 1000
+#: Services in one part of their list, and parts that are read for the web within that time: each holds the others up.
+LISTED = 50
+MAX_LISTS = 8
 #: So long the database may take to answer before it counts as broken.
 HEALTH_SECONDS = 5.0
 #: With less room than this on its disk the database is as good as full.
@@ -204,9 +207,13 @@ class Desk:
     url: str = ""
     certificate: Certificate | None = None
     ledger: dict[str, object] = field(default_factory=dict)
+    gifts: Gifts = field(default_factory=Gifts)
     asked: int = 0
-    services: list[dict[str, object]] = field(default_factory=list)
+    services: dict[int, dict[str, object]] = field(default_factory=dict)
     listed: int = -LEDGER_MS
+    lists: int = 0
+    awards: list[dict[str, object]] = field(default_factory=list)
+    honoured: int = -LEDGER_MS
 
     @property
     def link(self) -> Link:
@@ -233,6 +240,7 @@ def make_app(coordinator: Coordinator, settings: Settings, certificate: Certific
             web.get("/rules", _rules),
             web.get(r"/accounts/{number:[0-9]{1,18}}", _account),
             web.get("/services", _services),
+            web.get("/awards", _awards),
             web.get("/healthz", _healthz),
         ]
     )
@@ -428,7 +436,7 @@ async def _ledger(desk: Desk) -> dict[str, object]:
         head = await coordinator.store.ledger_head()
         newest = open_document(parse(head.checkpoint), Checkpoint)
         made, destroyed = [await coordinator.store.account(account, now) for account in (MINT, BURN)]
-        gifts = await coordinator.store.gifts()
+        gifts = desk.gifts = await coordinator.store.gifts()
         desk.ledger = {
             "kudos": {"minted": -made.balance, "burned": destroyed.balance, "unspent": gifts.unspent},
             "carried": {"jobs": gifts.jobs, "kudos": gifts.kudos, "text": carried_text(gifts.jobs)},
@@ -443,6 +451,13 @@ async def _ledger(desk: Desk) -> dict[str, object]:
             },
         }
     return desk.ledger
+
+
+async def _gifts(desk: Desk) -> Gifts:
+    """What was known last, if the database cannot be asked: a page that says how to join is of use without it."""
+    with suppress(StoreError):
+        await _ledger(desk)
+    return desk.gifts
 
 
 def carried_text(jobs: int) -> str:
@@ -475,13 +490,36 @@ async def _account(request: web.Request) -> web.Response:
 
 
 async def _services(request: web.Request) -> web.Response:
-    """What each service gave and took."""
+    """What each service gave and took, in parts, since anybody can be one: those above the number in `after`."""
     desk = request.app[DESK]
+    after = request.query.get("after", "0")
+    if not (after.isdecimal() and len(after) <= 18):
+        return _json({"code": BadValue.code, "text": f"after={after[:40]}: wanted the number of an account"}, 400)
     now = desk.coordinator.clock()
     if not 0 <= now - desk.listed < LEDGER_MS:
-        desk.listed = now
-        desk.services = [_page_of(page) for page in await desk.coordinator.store.services(now)]
-    return _json({"services": desk.services})
+        desk.listed, desk.lists, desk.services = now, 0, {}
+    part = desk.services.get(int(after))
+    if part is None:
+        if desk.lists >= MAX_LISTS:
+            return _json({"code": Busy.code, "text": "too many parts of this list are asked for: try in a second"}, 503)
+        desk.lists += 1
+        pages = await desk.coordinator.store.services(now, int(after), LISTED)
+        following = pages[-1].state.number if len(pages) == LISTED else None
+        part = desk.services[int(after)] = {"services": [_page_of(page) for page in pages], "after": following}
+    return _json(part)
+
+
+async def _awards(request: web.Request) -> web.Response:
+    """The operator's newest awards: each is an act that everybody may know. Of time only the day, as everywhere."""
+    desk = request.app[DESK]
+    now = desk.coordinator.clock()
+    if not 0 <= now - desk.honoured < LEDGER_MS:
+        desk.honoured = now
+        desk.awards = [
+            {"account": one.account, "amount": one.amount, "reason": one.reason, "day": one.day}
+            for one in await desk.coordinator.store.awards()
+        ]
+    return _json({"awards": desk.awards})
 
 
 def _page_of(page: Page) -> dict[str, object]:
@@ -530,14 +568,19 @@ def _want_of_room(database: Path) -> str:
 
 
 async def _page(request: web.Request) -> web.Response:
-    link = request.app[DESK].link
+    desk = request.app[DESK]
+    link = desk.link
     name = html.escape(link.name)
+    gifts = await _gifts(desk)
     text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
         f"<h1>{name}</h1><p>A Potluck horde: people with a GPU to spare serve people who need one, for free."
         f"<p>Join it: <code>potluck join '{html.escape(str(link))}'</code>"
+        f"<p>So far {carried_text(gifts.jobs)}. They have left {show_kudos(gifts.unspent)} kudos unspent, which is"
+        " a gift to whoever has none."
         '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a>,'
-        ' <a href="services">what services give and take</a>, <a href="healthz">its health</a></html>\n'
+        ' <a href="services">what services give and take</a>, <a href="awards">whom its operator thanked</a>,'
+        ' <a href="healthz">its health</a></html>\n'
     )
     response = web.Response(text=text, content_type="text/html")
     response.headers["Content-Security-Policy"] = "default-src 'none'"

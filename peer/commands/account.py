@@ -202,7 +202,12 @@ def import_(settings: Settings, file: Path, force: bool) -> None:
 
 
 @account.command(short_help="Give the account a new key.")
-@click.option("--skip", multiple=True, metavar="NAME", help="A horde that is gone; its account is given up.")
+@click.option(
+    "--skip",
+    multiple=True,
+    metavar="NAME",
+    help="A horde that is gone, or where you act for somebody; may be repeated.",
+)
 @click.option("--insecure", is_flag=True, help="Talk to a tracker on the internet without TLS.")
 @with_home
 def rotate(settings: Settings, skip: tuple[str, ...], insecure: bool) -> None:
@@ -220,6 +225,7 @@ def rotate(settings: Settings, skip: tuple[str, ...], insecure: bool) -> None:
         links = _links(home, skip)
         with home.worker_lock():
             former = home.key()
+            _check_own(home, links)
             _check_settled(home, links)
             following = next_key(home)
             done = {}
@@ -239,6 +245,19 @@ def _links(home: Home, skip: tuple[str, ...]) -> dict[str, Link]:
     for unknown in set(skip) - set(names):
         raise click.UsageError(f"--skip {unknown}: no such horde was joined")
     return {name: home.link(name) for name in names if name not in skip}
+
+
+def _check_own(home: Home, links: dict[str, Link]) -> None:
+    """An account of somebody else has no part in it."""
+    from peer.home import HomeError
+    from peer.keyring import delegated_account
+
+    for name, link in links.items():
+        if account := delegated_account(home, link.root):
+            raise HomeError(
+                f"in {plain(name)} this key acts for account {account} by a delegation, which a new key does not have:"
+                f" leave it out with --skip {plain(name)}, and ask its owner to delegate to the new key"
+            )
 
 
 def _check_settled(home: Home, links: dict[str, Link]) -> None:
@@ -273,14 +292,14 @@ def recovery(settings: Settings, file: Path) -> None:
 
     async def work() -> None:
         from peer.acts import name_recovery, own_account
-        from peer.keyring import write_key
+        from peer.keyring import kept_key
         from protocol.keys import SigningKey, show_key
 
         async with settings.client() as horde:
             found = await own_account(horde)
             key = SigningKey.generate()
-            write_key(file, key)  # before anybody counts on it
-            await name_recovery(horde, key.public)
+            with kept_key(file, key):
+                await name_recovery(horde, key.public)
             own = show_key(horde.key.public)
         fields = {"path": str(file), "recovery": show_key(key.public), "account": found.number, "key": own}
         _say(
@@ -327,7 +346,9 @@ def leave(settings: Settings, yes: bool) -> None:
     The key stays, and can be made a new account.
     """
     if not yes:
-        click.confirm("End this account, and burn what it has?", abort=True)
+        if settings.json:
+            raise click.UsageError("nothing is asked with --json: say --yes if that is meant")
+        click.confirm("End this account, and burn what it has?", abort=True, err=True)
 
     async def work() -> None:
         from peer.acts import leave as end

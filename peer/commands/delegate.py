@@ -12,6 +12,8 @@ from peer.commands.common import Settings, plain, print_json, run, show_kudos, w
 
 if TYPE_CHECKING:
     from peer.acts import Delegate
+    from peer.client import Client
+    from protocol.messages import Account
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 #: What a duration may end with, in seconds.
@@ -49,15 +51,15 @@ def make(settings: Settings, key: str | None, key_file: Path | None, **bounds: A
 
     async def work() -> None:
         from peer.acts import delegate
-        from peer.keyring import write_key
+        from peer.keyring import kept_key
         from protocol.keys import SigningKey, parse_key
 
         terms = _terms(**bounds)
         async with settings.client() as horde:
             if key_file is not None:
                 fresh = SigningKey.generate()
-                write_key(key_file, fresh)  # before anybody counts on it
-                made = await delegate(horde, fresh.public, **terms)
+                with kept_key(key_file, fresh):
+                    made = await delegate(horde, fresh.public, **terms)
             else:
                 made = await delegate(horde, parse_key(key or ""), **terms)
         if settings.json:
@@ -142,27 +144,44 @@ def use(settings: Settings, file: Path | None, force: bool) -> None:
     was told that. A worker here then never opens an account of its own."""
 
     async def work() -> None:
-        from peer.commands.common import Failure
-        from peer.commands.exits import Exit
+        from peer.client import Client
         from peer.keyring import adopt, mark_delegate, read_key
 
-        home = settings.home
+        home, link = settings.home, settings.link()
+        key = read_key(file) if file is not None else home.key()
+        async with Client(link, key, insecure=settings.insecure) as horde:
+            found = await horde.account()
+            await _check_delegate(horde, found)
         if file is not None:
             with home.worker_lock():
-                adopt(home, read_key(file), force=force)
-        async with settings.client() as horde:
-            found = await horde.account()
-            root = horde.link.root
-        if not found.number:
-            text = "this key acts for no account here: ask its owner for a delegation, or whether it was taken back"
-            raise Failure("not_registered", text, Exit.REFUSED)
-        mark_delegate(home, root, found.number)
+                adopt(home, key, force=force)
+        mark_delegate(home, link.root, found.number)
         if settings.json:
             print_json({"account": found.number, "name": found.name})
         else:
             click.echo(f"this peer acts for account {plain(found.name)}#{found.number}")
 
     run(settings, work)
+
+
+async def _check_delegate(horde: Client, found: Account) -> None:
+    """Refuse a key that acts for nobody, and one whose account it is: of that alone delegations can be asked for."""
+    from peer.commands.common import Failure
+    from peer.commands.exits import Exit
+    from peer.events import Refused
+    from protocol.errors import NotAllowed
+
+    if not found.number:
+        text = "this key acts for no account here: ask its owner for a delegation, or whether it was taken back"
+        raise Failure("not_registered", text, Exit.REFUSED)
+    try:
+        await horde.delegations()
+    except Refused as refused:
+        if refused.code == NotAllowed.code:
+            return
+        raise
+    text = f"account {found.number} is this key's own: there is nothing to agree to"
+    raise Failure("usage", text, Exit.USAGE)
 
 
 def delegate_fields(one: Delegate) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def scrape_lines(scraped: dict[str, Any], indent: str = "", inside: str = "") ->
 
 def _for_people(name: str, value: object, inside: str) -> str:
     """A value that a tracker gives in thousandths of a kudo or in milliseconds, with its unit."""
-    if type(value) is int and inside in ("kudos", "mint"):
+    if type(value) is int and (name == "kudos" or inside in ("kudos", "mint")):
         return f"{show_kudos(value)} kudos"
     if type(value) is int and name == "time":
         with suppress(ValueError, OverflowError, OSError):  # no time that a calendar has

@@ -141,7 +141,7 @@ def _serve(
             rules=home.rules(link.root),
             delegation_seen=home.delegation(link.root),
             on_news=heard,
-            registers=not delegated_account(home, link.root),
+            owner=delegated_account(home, link.root),
         )
         running = asyncio.create_task(served.run())
         when_told_to_end(asyncio.get_running_loop(), running.cancel, stdin_too=until_stdin_closes)

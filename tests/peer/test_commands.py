@@ -221,11 +221,17 @@ def test_a_summary_of_commands_is_not_cut_off() -> None:
 
 
 def test_what_a_tracker_says_of_itself_has_units() -> None:
-    scraped = {"workers": 2, "mint": {"daily": 1_500}, "ledger": {"checkpoint": {"size": 1, "time": 86_400_000}}}
+    scraped = {
+        "workers": 2,
+        "mint": {"daily": 1_500},
+        "carried": {"jobs": 3_000, "kudos": 7_738},
+        "ledger": {"checkpoint": {"size": 1, "time": 86_400_000}},
+    }
 
-    workers, _, daily, _, _, size, time = [" ".join(line.split()) for line in scrape_lines(scraped)]
+    workers, _, daily, _, jobs, carried, _, _, size, time = [" ".join(line.split()) for line in scrape_lines(scraped)]
 
     assert (workers, daily, size) == ("workers 2", "daily 1.5 kudos", "size 1")
+    assert (jobs, carried) == ("jobs 3000", "kudos 7.738 kudos")
     assert time.startswith("time 1970-01-0")
 
 

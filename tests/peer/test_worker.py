@@ -24,6 +24,7 @@ from protocol.documents import Lease, PeerRecord, Receipt, sign
 from protocol.envelope import Envelope
 from protocol.frames import Chunk, Failed, Final, Frame, FrameReader, OpenBody, Preview, Progressed, Start, Text
 from protocol.messages import (
+    Account,
     Announce,
     Held,
     Offer,
@@ -166,6 +167,7 @@ class Scene:
         self.told = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
         self.announced: Announce | None = None
+        self.owner = 0
         self._options = options
 
     @property
@@ -195,6 +197,7 @@ class Scene:
             settings=settings,
             backoff=Backoff(0, 0),
             on_news=self._hear_news,
+            owner=self.owner,
         )
         self.task = asyncio.create_task(worker.run())
         await self.returned()
@@ -285,6 +288,36 @@ async def test_a_horde_that_takes_no_new_accounts_ends_the_worker_with_its_words
         await scene.tracker.says(Refused(code="not_registered", text="members only"))
         with pytest.raises(CannotJoin, match="members only"):
             await starting
+
+
+async def test_it_announces_again_when_what_it_may_do_for_its_account_has_changed(tmp_path: Path) -> None:
+    async with Scene(tmp_path).play() as scene:
+        await scene.tracker.says(Refused(code="not_allowed", text="lets it ask and not work"))
+        await scene.tracker.says(Account(number=7))
+        await scene.returned()
+        assert scene.announced is not None
+
+
+@pytest.mark.parametrize("account", [0, 8])
+async def test_a_delegate_works_for_nobody_but_whom_it_was_told(tmp_path: Path, account: int) -> None:
+    scene = Scene(tmp_path)
+    scene.owner, scene.tracker.account, scene.tracker.registers = 7, account, False
+    async with scene.tracker.serving(), scene.reader.session:
+        with pytest.raises(CannotJoin, match="acts for"):
+            await scene.start()
+    assert scene.tracker.heard == []
+
+
+async def test_a_delegate_stops_when_it_acts_for_somebody_else(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.owner, scene.tracker.registers = 7, False
+    async with scene.tracker.serving(), scene.reader.session:
+        await scene.start()
+        await scene.tracker.says(Account(number=0))
+        await scene.tracker.says(Account(number=8))
+        assert scene.task is not None
+        with pytest.raises(CannotJoin, match="delegate use"):
+            await scene.task
 
 
 async def test_a_picture_from_lease_to_settlement(tmp_path: Path) -> None:

@@ -30,11 +30,11 @@ def doors(paths: set[str]) -> list[str]:
     return sorted(path for path in paths if OF_MONEY.search(path.rpartition(".")[2].rpartition(" ")[2].strip("-")))
 
 
-def test_issue_4_point_8_every_field_of_the_protocol_and_the_rules_has_its_reason_and_no_other_stands_there() -> None:
+def test_no_door_for_money_every_field_of_the_protocol_and_the_rules_has_its_reason_and_no_other_stands_there() -> None:
     assert fields_of_protocol() ^ of_protocol(TEXT) == set()
 
 
-def test_issue_4_point_8_no_field_sounds_of_money() -> None:
+def test_no_door_for_money_no_field_sounds_of_money() -> None:
     assert doors(set(reasons(TEXT))) == []
 
 

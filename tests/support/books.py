@@ -24,6 +24,7 @@ def check_books(path: Path) -> None:
         _check_jobs(connection)
         _check_mint(connection)
         _check_withheld(connection)
+        _check_under_way(connection)
 
 
 def _check_ledger(connection: sqlite3.Connection) -> None:
@@ -70,6 +71,19 @@ def _check_holds(connection: sqlite3.Connection) -> None:
     assert ended == (0,), "an ended job holds nothing"
 
 
+def _check_under_way(connection: sqlite3.Connection) -> None:
+    wanted = Counter(
+        account
+        for (account,) in connection.execute(
+            "SELECT r.payer FROM jobs j JOIN requests r ON r.request = j.request"
+            f" WHERE j.state IN {LIVE} AND r.payer <> {ANONYMOUS} UNION ALL"
+            f" SELECT a.owner FROM jobs j JOIN attempts a ON a.job = j.job WHERE j.state IN {LIVE}"
+        )
+    )
+    found = Counter(dict(connection.execute("SELECT account, under_way FROM accounts WHERE under_way <> 0")))
+    assert found == wanted, "what an account has under way is its jobs, and its workers' attempts, that have not ended"
+
+
 def _check_jobs(connection: sqlite3.Connection) -> None:
     for job, state, attempt, settled in connection.execute("SELECT job, state, attempt, settled FROM jobs"):
         attempts = connection.execute(
@@ -100,7 +114,8 @@ def _check_mint(connection: sqlite3.Connection) -> None:
     for what in ("owner", "asker"):
         shares = connection.execute(
             "SELECT d.day, d.reserved - coalesce(sum(s.reserved), 0), d.minted - coalesce(sum(s.minted), 0)"
-            " FROM mint_days d LEFT JOIN mint_shares s ON s.day = d.day AND s.whose LIKE ? || ' %' GROUP BY d.day",
+            " FROM mint_days d LEFT JOIN mint_shares s ON s.day = d.day AND s.whose LIKE ? || ' %'"
+            " WHERE d.day >= (SELECT shares_from FROM horde) GROUP BY d.day",
             (what,),
         )
         for day, reserved_too, minted_too in shares:

@@ -108,18 +108,19 @@ class Clerk:
         *,
         requester: SigningKey = REQUESTER,
         payer: int = ANONYMOUS,
-        origin: str = ORIGIN,
+        origin: str = "",
         choices: Sequence[Choice | None] = (),
         models: Sequence[str] = (),
         request: Request | None = None,
     ) -> Admitted:
-        """Send a request in, a fresh one if none is given."""
+        """Send a request in, a fresh one if none is given. origin: the account's, or one address block of all others,
+        unless it is given."""
         request = request or self.request(public)
         admitted = await self.store.admit(
             signed(request, requester),
             request,
             payer=payer,
-            origin=origin,
+            origin=origin or (ORIGIN if payer == ANONYMOUS else str(payer)),
             choices=choices or [None] * request.public.n,
             models=models or request.public.models,
             rules=self.rules,

@@ -176,7 +176,7 @@ class History:
         """An account gives kudos to another."""
         self._number += 1
         said = a_transfer(to, amount, nonce=a_nonce(9_000 + self._number), valid_until=self.now + MINUTE)
-        await self.store.transfer(signed(said, by), said, self.rules, self.tick())
+        await self.store.transfer(signed(said, by), said, self.tick())
         return said
 
     async def award(self, account: int, amount: int, by: SigningKey = SERVING) -> Award:

@@ -271,6 +271,7 @@ async def test_leaving_on_the_command_line_asks_first(horde: Horde) -> None:
     home = str(horde.join("dan").folder)
     await horde.run("peer", "account", "--register", "--home", home)
     await horde.run("peer", "account", "leave", "--home", home, code=1, stdin=b"n\n")
+    await horde.run("peer", "account", "leave", "--json", "--home", home, code=2)  # scripts are asked nothing
     assert "has left" in await horde.run("peer", "account", "leave", "--yes", "--home", home)
 
 

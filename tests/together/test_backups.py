@@ -15,6 +15,7 @@ from typing import Any
 
 from peer.client import Client
 from peer.events import Received, Restarted, Settled, TextPiece
+from protocol.keys import show_key
 from protocol.messages import Account
 from tests.support.following import Following, followed
 from tests.support.horde import PATIENCE_S, POLL_S, Horde
@@ -211,6 +212,34 @@ async def test_what_nobody_shows_is_a_gap_that_audit_prints(tmp_path: Path) -> N
         await horde.worker("gone", "--dry-run", "image:model=gone")
         await until_audit(horde, recovered=2, missing=0, lacking=0)
         assert "no gap is known of" in await horde.run("tracker", "audit", str(horde.tracker_folder))
+
+
+async def test_a_delegate_of_whom_the_copy_does_not_know_waits_for_its_owner(tmp_path: Path) -> None:
+    """It shows what it was paid for when it acts for that account again; else it would be paid to one of its own."""
+    async with Horde.open(tmp_path) as horde:
+        owner, machine = str(horde.join("owner").folder), horde.join("machine")
+        await horde.run("peer", "account", "--register", "--home", owner)
+        copy = await backup(horde, "copy.db")
+        delegate = ("peer", "delegate", "make", show_key(machine.key().public), "--work", "--home", owner)
+        await horde.run(*delegate)
+        await horde.run("peer", "delegate", "use", "--home", str(machine.folder))
+        worker = await horde.worker("machine", "--dry-run", "image")
+        async with horde.client() as nobody:
+            await picture(nobody)
+        before = await standing(horde, "owner")
+        assert before.earned
+        assert horde.tracker is not None
+        await horde.tracker.kill()
+        await restore(horde, copy)
+        await horde.serve()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await worker.process.wait() == 4
+        horde.processes.remove(worker)
+
+        await horde.run(*delegate)
+        await horde.worker("machine", "--dry-run", "image")
+        await until_audit(horde, recovered=1, missing=0)
+        assert amounts(await standing(horde, "owner")) == amounts(before)
 
 
 async def test_a_job_under_way_that_the_copy_does_not_know_begins_anew(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ import pytest_asyncio
 
 from protocol import codec
 from protocol.digests import private_digest
-from protocol.documents import Receipt, Request, Settlement, sign
-from protocol.keys import SigningKey, show_key
+from protocol.documents import Lease, Receipt, Request, Settlement, sign
+from protocol.keys import SigningKey, parse_key, show_key
 from protocol.links import Link
 from protocol.messages import Account, Announce, AskDelegations, Delegations, Private, Queued, Refused
 from protocol.work import PublicPart, TextPrivate, TextWork
+from tests.support.builders import but
 from tests.support.horde import Horde
 from tests.support.people import (
     HALF_AN_HOUR,
@@ -213,10 +214,6 @@ async def test_a_delegation_is_limited_by_kudos_and_beyond_them_jobs_are_free(li
 async def test_a_delegation_ends_when_it_expires(link: Link) -> None:
     async with RawPeer.open(link) as owner, RawPeer.open(link) as machine:
         number = (await owner.register()).number
-        await machine.register()  # nothing is in its way but its own account
-        assert (await refused(owner, a_delegation(machine.key.public))).code == "not_allowed"
-        await present(machine, a_leaving())
-        await machine.expect(Account)
         await present(owner, a_delegation(machine.key.public, expires=now_ms() + 1_500))
         assert (await machine.expect(Account)).number == number
         await machine.serve_as("until it ends")
@@ -311,6 +308,8 @@ async def test_a_key_with_an_account_and_anothers_delegate_cannot_be_delegates(l
         await present(owner, a_delegation(machine.key.public))
         assert (await refused(other, a_delegation(machine.key.public))).code == "not_allowed"
         assert (await refused(owner, a_delegation(bytes(32)))).code == "bad_key"
+        await present(other, a_leaving())  # and then it is nobody's to take, whoever knows it as a worker's
+        assert (await refused(owner, a_delegation(other.key.public))).code == "not_allowed"
 
 
 # As people do it
@@ -326,6 +325,15 @@ async def test_shared_keys_to_hand_out_and_a_key_per_machine(horde: Horde, link:
             *("--label", "friends", "--json", "--home", owner),
         )
     )
+    await horde.run("peer", "delegate", "use", "--home", owner, code=2)  # its own account
+    stranger, nobody = horde.join("stranger"), tmp_path / "nobody.key"
+    own = stranger.key()
+    await horde.run("peer", "account", "export", str(nobody), "--home", str(horde.join("nobody").folder))
+    await horde.run("peer", "delegate", "use", str(nobody), "--force", "--home", str(stranger.folder), code=4)
+    assert stranger.key() == own, "a key that acts for nobody takes no other's place"
+    past = ("--ask", "--expires", "2020-01-01", "--home", owner)
+    await horde.run("peer", "delegate", "make", "--key-file", str(tmp_path / "past.key"), *past, code=4)
+    assert not (tmp_path / "past.key").exists()
     friend = str(tmp_path / "friend")
     await horde.run("peer", "join", str(link), "--offline", "--home", friend)
     assert str(number) in await horde.run("peer", "delegate", "use", str(file), "--home", friend)
@@ -333,6 +341,8 @@ async def test_shared_keys_to_hand_out_and_a_key_per_machine(horde: Horde, link:
     shown = show_key(machine.key().public)
     await horde.run("peer", "delegate", "make", shown, "--work", "--label", "attic", "--home", owner)
     await horde.run("peer", "delegate", "use", "--home", str(machine.folder))
+    await horde.run("peer", "account", "rotate", "--home", str(machine.folder), code=2)
+    assert machine.key().public == parse_key(shown), "it is not its account's key, so nothing has changed"
     worker = await horde.worker("attic", "--dry-run", "image")
     said = await worker.line(lambda line: line.get("event") == "joined")
     assert f"account {number}" in said["text"]
@@ -382,6 +392,38 @@ async def test_a_service_names_its_users_and_the_pseudonym_is_keyed_per_service(
     worker = await horde.worker("wim", "--dry-run", "image")
     await horde.run(*picture, "--user", "alice", "--home", home)
     assert await worker.stop() == 0
+
+
+async def test_limits_work_per_user_of_a_service_so_that_one_of_them_does_not_take_all(tmp_path: Path) -> None:
+    alice, bob = secrets.token_bytes(16), secrets.token_bytes(16)
+    rules = "times.accept = 120\ntimes.open = 120\nlimits.without_kudos_running = 3\nlimits.user_running = 2\n"
+    async with Horde.open(tmp_path, rules + "limits.user_open_jobs = 5\n") as horde:
+        link = horde.link
+        assert link is not None
+        async with RawPeer.open(link) as service, RawPeer.open(link) as worker:
+            await service.register()
+            await present(service, a_profile("Pictures for all", service=True))
+            await worker.serve("for users", ahead=50)
+
+            async def leased(user: bytes, n: int) -> dict[bytes, Lease]:
+                """What of these jobs runs when the tracker has nothing left to do: it answers in order."""
+                public, private = a_picture("for users")
+                queued = await ask(service, but(public, n=n), private, user=user)
+                assert isinstance(queued, Queued)
+                await account(service)
+                await account(worker)
+                found = (envelope.open(Lease) for envelope in worker.heard if envelope.kind == "lease")
+                return {lease.job: lease for lease in found if lease.job in queued.jobs}
+
+            hers = await leased(alice, 5)
+            assert len(hers) == 2, "by the rule limits.user_running"
+            public, private = a_picture("for users")
+            beyond = await ask(service, public, private, user=alice)
+            assert isinstance(beyond, Refused)
+            assert beyond.code == "over_limit"
+            assert "limits.user_open_jobs; wait until 1 of them has ended" in beyond.text
+            assert len(await leased(bob, 2)) == 1, "the service as a whole has as much as any account"
+        assert (await horde.audit())["ok"]
 
 
 async def test_what_each_service_gave_and_took_is_public(horde: Horde, link: Link) -> None:

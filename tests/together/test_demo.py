@@ -6,6 +6,7 @@ import hashlib
 import json
 import signal
 import sys
+import tomllib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -88,6 +89,12 @@ async def test_the_pictures_were_free_and_the_text_was_paid_from_what_they_earne
         "pictures": balances["between"]["pictures"] - text["paid"] - text["burned"],
         "texts": text["paid"],
     }
+
+
+async def test_the_demo_has_rules_of_its_own_and_says_so(demo: Demo) -> None:
+    assert any("Its rules are the demo's own" in line.get("text", "") for line in demo.lines)
+    rules = tomllib.loads((demo.folder / "tracker" / "horde.toml").read_text("utf-8"))
+    assert (rules["mint"]["owners"], rules["earning"]["withheld"]) == (1, 0)
 
 
 async def test_the_books_pass_in_the_demo_and_afterwards(demo: Demo) -> None:

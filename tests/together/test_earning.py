@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from peer.client import Client
@@ -22,6 +23,7 @@ from protocol.prices import price
 from protocol.work import ImageWork
 from tests.support.builders import an_award
 from tests.support.horde import PATIENCE_S, POLL_S, Horde
+from tests.support.people import get
 from tests.support.price_plugin import install
 from tests.support.raw_peer import RawPeer, a_picture, now_ms
 
@@ -112,7 +114,12 @@ async def test_earning_is_by_serving_and_by_awards_of_the_operator_each_a_signed
         assert report["minted"] == earned + 7_500
         with closing(sqlite3.connect(horde.tracker_folder / "horde.db")) as connection:
             [(raw,)] = connection.execute("SELECT raw FROM documents WHERE kind = 'award'").fetchall()
-        assert open_document(parse(raw), Award).reason == "for the pictures of the summer fair"
+        body = open_document(parse(raw), Award)
+        assert body.reason == "for the pictures of the summer fair"
+        status, page = await get(horde, "/awards")
+        [shown] = page["awards"]
+        assert (status, shown.pop("day") > 20_000) == (200, True)
+        assert shown == {"account": number, "amount": 7_500, "reason": body.reason}
 
 
 async def heard_refused(peer: RawPeer) -> Refused:
@@ -230,6 +237,12 @@ async def test_gifts_are_shown_contributors_carried_so_many_jobs_of_people_witho
             "text": "contributors carried 2 jobs of people without kudos",
         }
         assert found["kudos"]["unspent"] == earned
+        assert horde.door is not None
+        url = horde.door.url.replace("ws", "http", 1)
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/") as answer:
+            text = await answer.text()
+        assert "contributors carried 2 jobs of people without kudos" in text
+        assert f"left {earned / 1000:g} kudos unspent" in text
 
 
 async def until_carried(horde: Horde, jobs: int) -> dict[str, Any]:

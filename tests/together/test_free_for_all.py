@@ -1,6 +1,6 @@
 """Free for all: limits for anonymous people and for accounts without kudos, what they say, places, waits and quotes.
 
-Real processes and sockets; each test is named by the words of the issue that it shows to be so.
+Real processes and sockets; each test is named by the promise that it shows to be kept (docs/tests.md).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from protocol.documents import Lease
 from protocol.keys import SigningKey
 from protocol.messages import AskQuote, AskWhy, Position, Quote, Refused, Why
-from protocol.work import PublicPart
+from protocol.work import PublicPart, TextWork
 from tests.support.builders import but
 from tests.support.database import job_states, tables
 from tests.support.horde import Horde, until
@@ -71,7 +71,7 @@ def states(horde: Horde) -> list[str]:
     return sorted(job_states(horde.tracker_folder).values())
 
 
-async def test_anonymous_people_have_limits_on_size_steps_and_jobs_at_once_also_per_address_block(
+async def test_anonymous_people_have_limits_on_size_steps_tokens_and_jobs_at_once_also_per_address_block(
     tmp_path: Path,
 ) -> None:
     rules = PROXY + "limits.anonymous_running = 2\nlimits.anonymous_open_jobs = 6\n"
@@ -88,6 +88,8 @@ async def test_anonymous_people_have_limits_on_size_steps_and_jobs_at_once_also_
             assert (await refused(one, pictures(side=2048))).code == "over_limit"
             assert (await refused(one, pictures(steps=51))).code == "over_limit"
             assert (await refused(one, pictures(n=5))).code == "over_limit"
+            for long in (TextWork(max_tokens=513), TextWork(context_tokens=8_193)):
+                assert (await refused(one, PublicPart(work=long, models=(MODEL,)))).code == "over_limit"
             await ask(one, 3)
             await ask(neighbour, 3)
             await until(lambda: states(horde) == ["leased"] * 2 + ["waiting"] * 4, "two run, the others wait")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from pathlib import Path
 from typing import Any
 
+from peer.client import Client
+from peer.giving import transfer as give
 from protocol.documents import Transfer, sign
+from protocol.envelope import parse
 from protocol.keys import SigningKey
 from protocol.messages import Account, AskAccount, Refused
 from tests.support.builders import a_delegation_to
@@ -60,7 +64,7 @@ async def test_transfers_on_a_thank_you_moves_kudos_once_and_is_never_anonymous(
         async with RawPeer.open(horde.link) as ben, RawPeer.open(horde.link) as nobody:
             number = (await ben.register()).number
             done = await transfer(horde, "ann", f"Ben#{number}", "2.5")
-            assert done == {"to": number, "amount": 2_500, "balance": earned - 2_500}
+            assert done == {"to": number, "amount": 2_500, "balance": earned - 2_500, "again": False}
             assert (await account(ben)).balance == 2_500
 
             # The same document again moves nothing, and is answered as the first time.
@@ -81,6 +85,34 @@ async def test_transfers_on_a_thank_you_moves_kudos_once_and_is_never_anonymous(
         report = await horde.audit()
         assert report["ok"]
         assert report["minted"] == earned
+
+
+async def test_transfers_idempotent_one_that_broke_off_unanswered_is_typed_again_and_moves_kudos_once(
+    tmp_path: Path,
+) -> None:
+    async with Horde.open(tmp_path, 'transfers.mode = "on"') as horde:
+        assert horde.link is not None
+        home = horde.join("ann")
+        earned = await fund(horde.link, home.key())
+        to = await another_account(horde)
+        kept = home.unanswered_transfer(horde.link.root)
+        async with Client(horde.link, home=home) as client:
+            giving = asyncio.create_task(give(client, to, 2_000, kept))
+            while not kept.exists():
+                assert not giving.done(), "it was answered before anybody saw that it was kept"
+                await asyncio.sleep(0)
+            giving.cancel()
+            await asyncio.wait([giving])
+            # The worst case: it arrived all the same, and the answer was lost.
+            await client.hand_over(parse(kept.read_bytes()))
+        once = await transfer(horde, "ann", str(to), "2")
+        assert once == {"to": to, "amount": 2_000, "balance": earned - 2_000, "again": True}
+        assert not kept.exists()
+        another = await transfer(horde, "ann", str(to), "2")
+        assert another == {"to": to, "amount": 2_000, "balance": earned - 4_000, "again": False}
+        await transfer(horde, "ann", "4711", "2", code=4)
+        assert not kept.exists()
+        assert (await horde.audit())["ok"]
 
 
 async def test_transfers_are_the_accounts_own_keys_and_no_delegates(tmp_path: Path) -> None:

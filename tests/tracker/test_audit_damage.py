@@ -27,8 +27,8 @@ from tracker.store.base import StoreError
 
 #: The ledger, what it rests on, and the sums that are kept of it.
 LEDGER_AND_EVIDENCE = (
-    "accounts", "checkpoints", "documents", "entries", "equivocations", "faults", "horde", "mint_days", "mint_shares",
-    "rules", "transfers",
+    "accounts", "awards", "checkpoints", "documents", "entries", "equivocations", "faults", "horde", "mint_days",
+    "mint_shares", "rules",
 )  # fmt: skip
 
 #: Tables of work under way. What of them an entry rests on is compared with it (test_audit, test_recovery).
@@ -42,7 +42,9 @@ NO_EVIDENCE = {
     ("accounts", "free_now"): "free work with half of it forgotten now and then: for the rank alone",
     ("accounts", "free_at"): "the moment of that",
     ("equivocations", "taken"): "when the proof came; it proves at any time",
+    ("horde", "faults_from"): "from when on refunds are kept beside the ledger; accounts.fault is what decides",
     ("horde", "one"): "keeps the table to one row",
+    ("horde", "shares_from"): "from which day on shares are kept beside the entries that they are counted from",
 }
 
 #: So many rows of a table are damaged in each column; of `documents` so many of each kind.

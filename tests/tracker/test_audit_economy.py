@@ -103,9 +103,12 @@ def test_the_history_has_all_of_it(database):
         ("UPDATE accounts SET since = since + 86400000 WHERE account = 100", "the postings: found"),
         ("DELETE FROM faults", "account 101: a fault at"),
         ("INSERT INTO faults VALUES (100, 5, 1)", "account 100: a fault at 5"),
-        ("DELETE FROM transfers WHERE giver = 100", "the row of a transfer: found nothing"),
-        ("UPDATE transfers SET amount = 1", "the row of a transfer"),
-        ("UPDATE transfers SET day = day - 1", "the row of a transfer"),
+        ("UPDATE accounts SET given = 0 WHERE account = 100", "account 100: stored given"),
+        ("UPDATE accounts SET given_today = 1 WHERE account = 100", "account 100: stored given_today"),
+        ("UPDATE accounts SET given_day = given_day - 1 WHERE account = 100", "account 100: stored given_day"),
+        ("DELETE FROM awards", "the row of an award: found nothing"),
+        ("UPDATE awards SET reason = 'for money'", "the row of an award"),
+        ("INSERT INTO awards VALUES (0, 100, 5, 0, 'invented')", "the row of an award"),
         ("UPDATE mint_shares SET minted = minted + 1 WHERE whose = 'owner 100'", "owner 100: stored mint"),
         ("UPDATE mint_shares SET reserved = reserved + 1 WHERE whose LIKE 'asker %'", ": stored mint set aside"),
         ("DELETE FROM mint_shares WHERE whose = 'asker 102'", "asker 102: stored mint"),
@@ -305,6 +308,7 @@ async def test_a_tracker_that_mints_more_for_one_than_its_share_is_found_out(tmp
         assert within.earned == 12_000, "no more than a share of the day"
         assert audit(path).ok, told(audit(path))
         monkeypatch.setattr(postings, "room", lambda daily, share, used: daily)
+        monkeypatch.setattr(postings, "owner_room", lambda daily, *rest: daily)
         await history.serve(by, ANN)
         monkeypatch.undo()
 
@@ -361,3 +365,22 @@ async def test_a_shared_result_is_taxed_less_and_the_audit_knows(tmp_path):
     assert paid[postings.BURN] == 1_000
     assert before.balance - after.balance == paid[BENS] + 1_000
     assert audit(path).ok
+
+
+# New rules
+
+
+async def test_what_is_given_while_new_rules_are_being_stored_goes_by_them_and_is_sound(tmp_path):
+    path, opened = await lived_by(tmp_path, Rules(transfers=TransfersSection(mode="on"), mint=MintSection(owners=1)))
+    async with opened as history:
+        await history.award(ANNS, 50_000)
+        switched_off = but(history.rules.rules, transfers=TransfersSection(mode="off"))
+        stored = asyncio.create_task(history.store.publish_rules(switched_off, history.tick()))
+        given = asyncio.create_task(history.transfer(ANN, BENS, 1_000))
+        await stored
+        with pytest.raises(NotAllowed, match="switched off"):
+            await given
+        await history.store.publish_rules(history.rules.rules, history.tick())
+        await history.transfer(ANN, BENS, 1_000)
+
+    assert audit(path).ok, told(audit(path))

@@ -94,7 +94,15 @@ CHANGES = {
     "a key that went without a document": "UPDATE keys SET ended = x'' WHERE until <> 0",
     "a key that never went": "UPDATE keys SET until = 0, ended = x'' WHERE key IN"
     " (SELECT key FROM keys WHERE until <> 0 AND account NOT IN (SELECT account FROM keys WHERE until = 0))",
+    "a key of before that nobody registered": "INSERT INTO keys (key, account, since, until, ended)"
+    " SELECT zeroblob(32), account, since, until, ended FROM keys WHERE until <> 0 AND begun = x'' LIMIT 1",
+    "a key that went by another rotation": "UPDATE keys SET ended = (SELECT begun FROM keys WHERE until = 0"
+    " AND begun <> x'') WHERE begun = x'' AND until <> 0 AND account IN (SELECT account FROM keys WHERE begun <> x'')",
+    "a key that came before the one before it went": "UPDATE keys SET since = since - 1 WHERE begun <> x''",
+    "a key that was registered before its account was opened": "UPDATE keys SET since = since - 1 WHERE begun = x''",
+    "an account that was opened earlier": "UPDATE accounts SET since = since - 1 WHERE account >= 100",
     "an account without a key": "DELETE FROM keys WHERE until = 0 AND begun = x''",
+    "nothing under way": "UPDATE accounts SET under_way = 0 WHERE under_way > 0",
     "spent through a delegation": "UPDATE delegations SET used = used + 1 WHERE used > 0",
     "another delegate": "UPDATE delegations SET delegate = zeroblob(32) WHERE until = 0",
     "a delegation of another account": "UPDATE delegations SET account = account + 1 WHERE until = 0",

@@ -2,7 +2,9 @@
 
 from protocol.rules import PricesSection, Rules
 from tests.support.builders import a_public_part, but
+from tests.support.database import count
 from tests.support.peers import Desk, delivered
+from tracker.audit import audit
 
 DEARER = Rules(prices=PricesSection(image_base=1_000_000))
 
@@ -43,3 +45,13 @@ async def test_where_a_worker_was_is_known_as_long_as_it_owes_a_result(desk):
     worker, *_ = await delivered(desk)
     worker.hang_up()
     assert worker.key.public in desk.coordinator._presence._records
+
+
+async def test_once_an_hour_what_limits_were_counted_by_is_tidied(desk):
+    _, requester, _, receipt = await delivered(desk)
+    await requester.acknowledge(receipt)
+    await desk.later(1)
+    assert count(desk.path, "mint_shares") > 0
+    await desk.later(9 * 86_400)
+    assert count(desk.path, "mint_shares") == 0
+    assert audit(desk.path).ok

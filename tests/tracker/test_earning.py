@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from protocol.rules import EarningSection
 from tests.support.builders import DAY, HOUR, NOW
-from tracker.earning import Missing, Record, counts_as_fault, is_trusted, missing, withheld
+from tracker.earning import Missing, Record, counts_as_fault, gains_trust, is_trusted, missing, withheld
 
 RULES = EarningSection(withheld=500, trust_jobs=20, trust_days=3, fault_days=7)
 
@@ -46,7 +46,13 @@ def test_a_part_of_the_pay_waits_until_then_rounded_down():
 
 
 def test_a_rule_of_nothing_switches_probation_off():
-    assert withheld(a_record(jobs=0), EarningSection(withheld=0), 1_000, NOW) == 0
+    off = EarningSection(withheld=0)
+    assert withheld(a_record(jobs=0), off, 1_000, NOW) == 0
+    assert missing(a_record(jobs=0, fault=NOW), off, NOW) == Missing(), "nobody is told to wait for anything"
+    assert not gains_trust(a_record(jobs=0), off, NOW), "and who served meanwhile is on it when it is switched on again"
+    assert not gains_trust(a_record(), off, NOW)
+    assert gains_trust(a_record(), RULES, NOW)
+    assert not gains_trust(a_record(jobs=0), RULES, NOW)
 
 
 @given(st.integers(0, 10**12), st.integers(0, 1_000), st.integers(0, 40))

@@ -6,7 +6,7 @@ from protocol.errors import NotOffered, OverLimit, OverMaxPrice
 from protocol.prices import price
 from protocol.rules import AccountsSection, LimitsSection, ModelSection, PricesSection, Rules
 from tests.support.builders import a_public_part, a_text_work, an_image_work, but
-from tracker.limits import affordable, check_limits
+from tracker.limits import affordable, check_limits, check_user_limit
 
 LIMITS = LimitsSection(
     max_pixels=512 * 512,
@@ -21,6 +21,7 @@ LIMITS = LimitsSection(
     anonymous_max_n=2,
     open_jobs=10,
     anonymous_open_jobs=3,
+    user_open_jobs=2,
 )
 RULES = Rules(limits=LIMITS)
 
@@ -51,8 +52,9 @@ def test_the_largest_passes_and_the_next_larger_is_refused(kind, anonymous):
 def test_a_refusal_says_whether_an_account_would_lift_it(kind):
     with pytest.raises(OverLimit, match="or register, which is free: with an account it is"):
         check_limits(the_largest(kind, anonymous=True, more=1), RULES, anonymous=True, open_jobs=0)
-    for registration, says in (("invited", "by an invitation of the operator"), ("closed", "ask for less$")):
-        rules = but(RULES, accounts=AccountsSection(registration=registration))
+    invited, closed = AccountsSection(registration="invited"), AccountsSection(registration="closed")
+    for accounts, says in ((invited, "by an invitation of the operator"), (closed, "ask for less$")):
+        rules = but(RULES, accounts=accounts)
         with pytest.raises(OverLimit, match=says):
             check_limits(the_largest(kind, anonymous=True, more=1), rules, anonymous=True, open_jobs=0)
     with pytest.raises(OverLimit) as caught:
@@ -83,6 +85,14 @@ def test_so_many_jobs_are_under_way_at_once(anonymous, most):
     check_limits(public, RULES, anonymous=anonymous, open_jobs=most - 2)
     with pytest.raises(OverLimit, match=f"{most - 1} jobs of .* are under way and 2 more"):
         check_limits(public, RULES, anonymous=anonymous, open_jobs=most - 1)
+
+
+def test_so_many_jobs_of_one_user_of_a_service_are_under_way_at_once():
+    check_user_limit(a_public_part(n=1), RULES, 1)
+    with pytest.raises(
+        OverLimit, match=r"limits\.user_open_jobs; wait until 1 of them has ended, .*other users can ask$"
+    ):
+        check_user_limit(a_public_part(n=1), RULES, 2)
 
 
 @pytest.mark.parametrize("fields", [{"share": True}, {"flags": ("adult",)}])

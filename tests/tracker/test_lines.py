@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.rules import LimitsSection
-from tests.support.builders import NOW, a_key, a_text_work, an_image_work
+from tests.support.builders import NOW, a_key, a_public_part, a_text_work, an_image_work, but
 from tests.tracker.test_matching import (
     TERMS,
     a_text_offer,
@@ -19,16 +19,19 @@ from tests.tracker.test_matching import (
     served,
     waiting,
 )
-from tracker.lines import SHOWN
+from tracker.lines import LINES, SHOWN
 from tracker.matching import Queue, Reason, Waiting
 
 __all__ = ["looks"]  # a fixture
 
 LIMITS = LimitsSection(without_kudos_running=2, anonymous_running=1)
+#: Four of a service at once, two of one of its users.
+OF_SERVICES = LimitsSection(without_kudos_running=4, user_running=2)
+ALICE, BOB, CAROL = (bytes([number]) * 16 for number in (1, 2, 3))
 
 
 def carried(number, *, origin="poor", rank=None, **fields):
-    """A carried job of an account; `rank` 0 is the best."""
+    """A carried job of an account, of one of its users if `user` says so; `rank` 0 is the best."""
     job = waiting(number, score=-number if rank is None else -rank, origin=origin, admitted=NOW + number, **fields)
     return replace(job, carried=True)
 
@@ -146,6 +149,107 @@ def test_other_rules_hold_at_once():
     assert queue.next_for(a_worker(), TERMS, 0) is None
 
 
+def test_jobs_that_nobody_here_takes_keep_nobody_from_those_that_somebody_does():
+    """Alike as they are: of one size class, or asked for by the same constraints at another price."""
+    too_large = [carried(number, work=an_image_work(1_024, 1_016)) for number in range(2 * SHOWN)]
+    too_cheap = [carried(100 + number, public=but(a_public_part(), max_price=10)) for number in range(2 * SHOWN)]
+    worker = a_worker(an_image_offer(max_pixels=1_000_000))
+    large = [carried(200, work=an_image_work(992, 1_000)), carried(201, rank=9_999)]
+    assert large[0].constraints == too_large[0].constraints
+    assert large[1].constraints == too_cheap[0].constraints
+    assert served(a_queue(*too_large, large[0]), worker) == [large[0]]
+    assert served(a_queue(*too_cheap, large[1]), worker) == [large[1]]
+
+
+def many_kinds(count):
+    return [carried(number, models=("potluck-shapes", f"other {number}")) for number in range(count)]
+
+
+def test_bringing_lines_back_takes_in_a_bounded_number_of_them_and_each_has_its_turn(monkeypatch):
+    jobs = many_kinds(5 * LINES)
+    queue = a_queue(*jobs, limits=LimitsSection(without_kudos_running=1))
+    moved: Counter[bytes] = Counter()
+    real = queue._show
+
+    def note(handle):
+        moved[handle] += 1
+        real(handle)
+
+    monkeypatch.setattr(queue.lines._origins, "_show", note)
+    got = []
+    for _ in jobs:
+        moved.clear()
+        [job] = served(queue, a_worker())
+        got.append(job)
+        queue.lines.ended(job.handle, "poor")
+        assert moved.total() <= LINES + 1
+    assert sorted(job.handle for job in got) == sorted(job.handle for job in jobs)
+    assert set(got[:5]) != set(jobs[:5]), "each line comes to the front in its turn"
+    assert queue.lines.is_empty
+
+
+# Users of a service
+
+
+def of_users(*users, first=0):
+    return [carried(number, origin="service", user=user) for number, user in enumerate(users, first)]
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_of_one_user_of_a_service_so_many_run_and_the_others_jobs_go_before_the_rest(every):
+    flood = of_users(*[ALICE] * 50)
+    others = of_users(BOB, BOB, BOB, CAROL, first=50)
+    queue = a_queue(*flood, *others, limits=OF_SERVICES)
+    assert served(queue, a_worker(), every=every) == [*flood[:2], *others[:2]], "and no more than four of them all"
+    assert queue.lines.keeps_back(flood[2])
+    assert queue.lines.keeps_back(others[3]), "the service has as much room as any account"
+    assert queue.reasons_for(a_worker(), TERMS)[Reason.RUNNING_LIMIT] > 0
+    queue.lines.ended(others[0].handle, "service", BOB)
+    assert served(queue, a_worker(), every=every) == [others[2]]
+    queue.lines.ended(flood[0].handle, "service", ALICE)
+    assert served(queue, a_worker(), every=every, count=1) == [flood[2]]
+
+
+def test_a_user_without_a_pseudonym_is_bounded_by_the_service_alone():
+    named, unnamed = of_users(ALICE, ALICE, ALICE), of_users(*[b""] * 5, first=10)
+    assert served(a_queue(*named, *unnamed, limits=OF_SERVICES), a_worker()) == [*named[:2], *unnamed[:2]]
+
+
+def test_the_same_pseudonym_at_another_service_is_another_user():
+    ours = of_users(ALICE, ALICE, ALICE)
+    theirs = [replace(job, origin="other") for job in of_users(ALICE, ALICE, ALICE, first=10)]
+    assert served(a_queue(*ours, *theirs, limits=OF_SERVICES), a_worker()) == [*ours[:2], *theirs[:2]]
+
+
+def test_room_is_kept_for_what_a_user_is_being_admitted():
+    queue = a_queue(*of_users(ALICE, ALICE), limits=OF_SERVICES)
+    assert queue.lines.room("service", anonymous=False, user=ALICE) == 2
+    queue.lines.reserve("service", 2, anonymous=False, user=ALICE)
+    assert queue.lines.room("service", anonymous=False, user=ALICE) == 0
+    assert queue.lines.room("service", anonymous=False, user=BOB) == 2
+    assert queue.next_for(a_worker(), TERMS, 0) is None
+    assert len(queue.lines.unreserve("service", 2, ALICE)) == 2
+    assert len(served(queue, a_worker())) == 2
+
+
+def test_a_wait_for_ones_turn_counts_the_line_whose_bound_is_met():
+    jobs = of_users(*[ALICE] * 6)
+    queue = a_queue(*jobs, limits=OF_SERVICES)
+    assert list(queue.lines.turns(jobs[0])) == []
+    served(queue, a_worker())
+    assert list(queue.lines.turns(jobs[4])) == [(2, 2)]
+    [probe] = of_users(BOB, first=90)
+    assert list(queue.lines.turns(probe)) == []
+
+
+def test_other_rules_hold_for_users_at_once():
+    jobs = of_users(*[ALICE] * 6)
+    queue = a_queue(*jobs, limits=OF_SERVICES)
+    assert len(served(queue, a_worker())) == 2
+    queue.lines.set_limits(LimitsSection(without_kudos_running=5, user_running=4))
+    assert served(queue, a_worker()) == jobs[2:4]
+
+
 @pytest.mark.parametrize("every", [0, 1])
 def test_jobs_that_are_kept_back_cost_nobody_a_look_however_many_they_are(looks, every):
     costs = []
@@ -172,8 +276,8 @@ def test_bringing_a_line_back_takes_in_a_few_however_long_it_is(many, monkeypatc
 
         return note
 
-    monkeypatch.setattr(queue.lines, "_show", noted(queue._show))
-    monkeypatch.setattr(queue.lines, "_hide", noted(queue._hide))
+    monkeypatch.setattr(queue.lines._origins, "_show", noted(queue._show))
+    monkeypatch.setattr(queue.lines._origins, "_hide", noted(queue._hide))
     queue.lines.ended(first.handle, "poor")
     served(queue, a_worker(), count=1)
     assert len(moved) <= 2 * SHOWN
@@ -182,7 +286,7 @@ def test_bringing_a_line_back_takes_in_a_few_however_long_it_is(many, monkeypatc
 @given(data=st.data())
 def test_whatever_happens_no_more_run_than_may_and_nothing_is_lost(data):
     """Against a plain model: what runs, what waits, and that whoever may run and can be served is found."""
-    limits = LimitsSection(without_kudos_running=2, anonymous_running=1)
+    limits = LimitsSection(without_kudos_running=2, anonymous_running=1, user_running=1)
     queue, worker = Queue(limits), a_worker(an_image_offer(), a_text_offer())
     running: dict[bytes, Waiting] = {}
     wait: dict[bytes, Waiting] = {}
@@ -199,7 +303,8 @@ def test_whatever_happens_no_more_run_than_may_and_nothing_is_lost(data):
                 excluded=frozenset({a_key(1).public} if data.draw(st.booleans()) else ()),
                 admitted=NOW + number,
             )
-            job = replace(job, carried=anonymous or data.draw(st.booleans()))
+            user = b"" if anonymous else data.draw(st.sampled_from([b"", ALICE, BOB]))
+            job = replace(job, carried=anonymous or data.draw(st.booleans()), user=user)
             queue.add(job, present=True)
             wait[job.handle] = job
         elif act == "lease":
@@ -214,7 +319,8 @@ def test_whatever_happens_no_more_run_than_may_and_nothing_is_lost(data):
                 running[job.handle] = wait.pop(job.handle)
         elif act == "end" and running:
             handle = data.draw(st.sampled_from(sorted(running)))
-            queue.lines.ended(handle, running.pop(handle).origin)
+            job = running.pop(handle)
+            queue.lines.ended(handle, job.origin, job.user)
         elif act == "cancel" and wait:
             job = wait.pop(data.draw(st.sampled_from(sorted(wait))))
             assert queue.remove(job.handle, job.request) == job
@@ -226,10 +332,13 @@ def test_whatever_happens_no_more_run_than_may_and_nothing_is_lost(data):
     for job in wait.values():
         queue.remove(job.handle, job.request)
     for handle, job in running.items():
-        queue.lines.ended(handle, job.origin)
-    assert (queue.lines._origins, queue.lines.kept_back, queue._buckets, queue._jobs) == ({}, {}, {}, {})
+        queue.lines.ended(handle, job.origin, job.user)
+    assert queue.lines.is_empty
+    assert (queue._buckets, queue._jobs) == ({}, {})
 
 
 def _room(job, running, limits):
     bound = limits.anonymous_running if job.constraints.anonymous else limits.without_kudos_running
-    return bound - sum(other.carried and other.origin == job.origin for other in running.values())
+    theirs = [other for other in running.values() if other.carried and other.origin == job.origin]
+    room = bound - len(theirs)
+    return min(room, limits.user_running - sum(other.user == job.user for other in theirs)) if job.user else room

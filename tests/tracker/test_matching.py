@@ -574,7 +574,6 @@ def looks(monkeypatch):
 
     counted(matching, "why_not_pair")
     counted(matching, "fitting_offers")
-    counted(pool, "fitting_offers")
     counted(pool, "why_not_terms")
     return counter
 
@@ -641,6 +640,25 @@ def test_a_draw_costs_the_same_with_ten_and_with_two_thousand_workers(looks):
         assert here.draw(waiting(), TERMS, random.Random(1)) is not None
         costs.append(dict(looks))
     assert costs[0] == costs[1]
+
+
+def test_a_draw_looks_at_nobody_who_has_no_room(looks):
+    here = a_pool(*((1_000 + n, 1) for n in range(50)))
+    for number, worker in enumerate(list(here.workers.values())):
+        here.announce(worker.key, worker.owner, an_announce(an_image_offer(max_pixels=10**6 + number)), ())
+        here.took(worker.key, (bytes([number]) * 16, 1))
+    looks.clear()
+    assert here.draw(waiting(), TERMS, random.Random(1)) is None
+    assert looks.total() == 0
+
+
+def test_what_a_crew_says_to_jobs_that_are_alike_is_judged_once(looks):
+    here = a_pool(*((1_000 + n, 1) for n in range(3)))
+    here.draw(waiting(), TERMS, random.Random(1))
+    looks.clear()
+    here.draw(waiting(2), TERMS, random.Random(1))
+    here.owners(waiting(3), TERMS, 10)
+    assert looks["fitting_offers"] == 0
 
 
 def test_prices_of_the_day_decide():

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from protocol import prices
-from protocol.errors import NotOffered
+from protocol.errors import NotOffered, OverMaxPrice
 from protocol.prices import used_price
 from protocol.rules import ModelSection, PricesSection, Rules
 from protocol.work import ImageWork, TextWork
@@ -106,3 +106,30 @@ def test_a_plugin_that_fails_is_logged_and_ends_nothing(made, caplog):
     with caplog.at_level(logging.ERROR), pytest.raises(NotOffered):
         pricing.price(FLAT, PICTURE, "any")
     assert "the price plug-in 'flat' failed" in caplog.text
+
+
+def test_what_fails_for_everybody_who_asks_fills_no_log(made, caplog):
+    def fail(rules, work, model):
+        raise KeyError(model)
+
+    made(fail)
+    with caplog.at_level(logging.ERROR):
+        for number in range(20):
+            with pytest.raises(NotOffered):
+                pricing.price(FLAT, PICTURE, f"made up {number}")
+    assert len(caplog.records) == 1
+    assert "made up 0" in caplog.text
+
+
+def test_a_model_without_a_price_keeps_nobody_from_the_others(made):
+    """Or whoever serves one that the operator has not heard of would close the horde to all who name none."""
+    made(lambda rules, work, model: None if model == "unheard-of" else 5_000)
+    anything = a_public_part(PICTURE, models=())
+    assert affordable(anything, FLAT, ("known", "unheard-of")) == ("known",)
+    assert affordable(but(anything, models=("unheard-of", "known")), FLAT, ()) == ("known",)
+    with pytest.raises(OverMaxPrice, match="the least that this costs here is 5 kudos"):
+        affordable(but(anything, max_price=10), FLAT, ("known", "unheard-of"))
+    with pytest.raises(NotOffered, match="no price"):
+        affordable(anything, FLAT, ("unheard-of",))
+    with pytest.raises(NotOffered, match="no price"):
+        affordable(but(anything, models=("unheard-of",)), FLAT, ("known",))

@@ -1,14 +1,18 @@
 """Limits on jobs that run at once, and quotes: the coordinator over the real store, with scripted peers."""
 
+from dataclasses import replace
+
 import pytest
 
 from protocol import prices
 from protocol.documents import Lease
-from protocol.messages import AskQuote, AskWhy, Position, Quote, Why
+from protocol.messages import AskQuote, AskWhy, Position, Private, Queued, Quote, Refused, Why
 from protocol.rules import LimitsSection, Rules
-from tests.support.builders import IMAGE_MODEL, a_public_part, an_image_work, but
+from tests.support.builders import IMAGE_MODEL, a_key, a_profile, a_public_part, an_image_work, but
 from tests.support.database import tables
 from tests.support.peers import Desk, FakeClock, states
+from tests.tracker.test_matching import waiting
+from tracker.matching import Waiting
 
 PRICE = prices.price(Rules(), a_public_part().work, IMAGE_MODEL)
 TAX = prices.tax(Rules())
@@ -115,6 +119,38 @@ async def test_why_a_job_is_kept_back_is_told_to_who_asks(desk):
     assert (await worker.hear(Why)).reasons == (("running_limit", 1),)
 
 
+async def test_what_one_worker_must_not_have_again_another_is_asked_for(desk, monkeypatch):
+    jobs = desk.coordinator._jobs
+    first, second = a_key(1).public, a_key(2).public
+    excluded = [frozenset({first}), frozenset({second}), frozenset({first}), frozenset(), frozenset()]
+    waits = [replace(waiting(number, excluded=had), carried=True) for number, had in enumerate(excluded)]
+    for job in waits:
+        jobs.queue.add(job, present=True)
+    looked_at: list[Waiting] = []
+    monkeypatch.setattr(jobs, "_match", looked_at.append)
+    jobs._match_opened([job.handle for job in waits])
+    assert looked_at == [waits[0], waits[1], waits[3]], "and not for what is like those in vain"
+
+
+def told(requester, jobs):
+    """The newest position of each of these jobs."""
+    newest = {said.job: said.ahead for said in requester.heard if isinstance(said, Position)}
+    return sorted(newest[job] for job in jobs)
+
+
+async def test_who_is_kept_back_hears_that_the_line_moves(desk):
+    worker, requester = await desk.worker(slots=3), await desk.requester()
+    kept_back = set((await requester.ask(a_public_part(n=4))).jobs)
+    first = await worker.hear(Lease)
+    await desk.later(3)
+    kept_back.remove(first.job)
+    assert told(requester, kept_back) == [0, 1, 2]
+    await finish(worker, requester, first)
+    kept_back.remove((await worker.hear(Lease)).job)
+    await desk.later(3)
+    assert told(requester, kept_back) == [0, 1]
+
+
 async def test_after_a_restart_what_ran_still_counts(path):
     clock = FakeClock()
     async with Desk.open(path, Rules(limits=LIMITS), clock=clock) as desk:
@@ -125,7 +161,7 @@ async def test_after_a_restart_what_ran_still_counts(path):
         for worker in workers:
             worker.forget()
         again = await desk.worker(7)
-        [origin] = desk.coordinator._jobs.queue.lines._origins.values()
+        [origin] = desk.coordinator._jobs.queue.lines._origins.parties.values()
         assert len(origin.running) == 2
         await again.hears_nothing_of(Lease)
 
@@ -148,7 +184,60 @@ async def test_nothing_of_a_bound_is_left_when_all_have_ended(desk):
         await finish(worker, requester, await worker.hear(Lease))
     await desk.quiet()
     assert states(desk) == ["settled"] * 4
-    assert desk.coordinator._jobs.queue.lines._origins == {}
+    assert desk.coordinator._jobs.queue.lines.is_empty
+
+
+# Users of a service
+
+
+ALICE, BOB = bytes(15) + b"A", bytes(15) + b"B"
+
+
+async def a_service(desk):
+    service = await desk.requester(account=True)
+    await service.present(a_profile("Pictures for all", service=True))
+    await desk.quiet()
+    return service
+
+
+async def ask_for(service, user, n=1):
+    return (await service.send_in(service.prepare(a_public_part(n=n), user=user))).jobs
+
+
+@pytest.mark.parametrize("rules", [Rules(limits=LimitsSection(without_kudos_running=3, user_running=2))])
+async def test_of_one_user_of_a_service_so_many_run_and_the_next_one_has_room(path, rules):
+    clock = FakeClock()
+    async with Desk.open(path, rules, clock=clock) as desk:
+        for number in range(1, 6):
+            await desk.worker(number)
+        service = await a_service(desk)
+        await ask_for(service, ALICE, 4)
+        assert sorted(states(desk)) == ["leased"] * 2 + ["waiting"] * 2
+        await ask_for(service, BOB, 2)
+        assert states(desk)[-2:] == ["leased", "waiting"], "no more of the service as a whole than of any account"
+    async with Desk.open(path, clock=clock) as desk:
+        assert {len(known.running) for known in desk.coordinator._jobs.queue.lines._users.parties.values()} == {1, 2}
+        assert sum(desk.coordinator._jobs.open_jobs.values()) == 2 * 6, "by account, and by user"
+
+
+@pytest.mark.parametrize("rules", [Rules(limits=LimitsSection(open_jobs=4, user_open_jobs=2))])
+async def test_so_many_jobs_of_one_user_of_a_service_are_under_way_and_no_other_user_is_refused(desk):
+    service = await a_service(desk)
+    await ask_for(service, ALICE, 2)
+    for user, rule in ((ALICE, "user_open_jobs"), (BOB, "")):
+        asked = service.prepare(user=user)
+        await service.say(Private(private=asked.private))
+        await service.send(asked.envelope)
+        if rule:
+            refused = await service.hear(Refused)
+            assert refused.code == "over_limit"
+            assert f"limits.{rule}; wait until 1 of them has ended" in refused.text
+        else:
+            await service.hear(Queued)
+    await service.cancel()
+    await ask_for(service, b"", 2)
+    [(account, all_of_it), (alice, hers)] = sorted(desk.coordinator._jobs.open_jobs.items())
+    assert (all_of_it, alice, hers) == (4, f"{account} {ALICE.hex()}", 2)
 
 
 # Waits
@@ -217,4 +306,4 @@ async def test_a_quote_stores_and_changes_nothing(desk):
     await desk.quiet()
     assert tables(desk.path) == before
     assert desk.coordinator._jobs.open_jobs == {}
-    assert desk.coordinator._jobs.queue.lines._origins == {}
+    assert desk.coordinator._jobs.queue.lines.is_empty

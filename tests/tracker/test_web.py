@@ -19,7 +19,7 @@ from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, Challe
 from protocol.links import parse_link
 from protocol.messages import Hello, Holding, Refused, Welcome
 from protocol.rules import HordeSection, LimitsSection, Rules, TimesSection, from_json
-from tests.support.builders import ROOT, SERVING, a_delegation, a_key, a_nonce
+from tests.support.builders import HOUR, ROOT, SERVING, a_delegation, a_key, a_nonce, a_profile, an_award, signed
 from tests.support.rules import plain
 from tracker import web
 from tracker.commands.serve import now_ms
@@ -27,7 +27,9 @@ from tracker.config import Settings
 from tracker.conversation import Conversation
 from tracker.coordinator import Coordinator
 from tracker.forwarded import Trust
+from tracker.ledger import day_of
 from tracker.porch import CannotListen
+from tracker.store.base import Gifts, StoreError
 from tracker.store.sqlite import SqliteStore
 from tracker.web import Outlet, make_app, serving
 
@@ -435,6 +437,72 @@ async def test_a_scrape_says_how_it_goes(start):
     assert found["kudos"] == {"minted": 0, "burned": 0, "unspent": 0}
     assert found["carried"]["text"] == "contributors carried 0 jobs of people without kudos"
     assert found["ledger"]["entries"] == found["ledger"]["checkpoint"]["size"] == 0
+
+
+async def test_the_page_says_whom_contributors_carried_and_what_they_left(start):
+    async with start() as tracker:
+        tracker.coordinator.store.gifts = gifts_of(Gifts(unspent=12_345_600, jobs=4_210))
+        answer, text = await tracker.get("/")
+    assert answer.content_type == "text/html"
+    assert "contributors carried 4,210 jobs of people without kudos" in text
+    assert "12,345.6 kudos unspent" in text
+
+
+async def test_the_page_says_how_to_join_also_if_the_database_cannot_be_asked(start):
+    async with start() as tracker:
+        tracker.coordinator.store.gifts = gifts_of(StoreError("no"))
+        answer, text = await tracker.get("/")
+    assert answer.status == 200
+    assert "potluck join" in text
+
+
+def gifts_of(found):
+    async def gifts():
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return gifts
+
+
+async def test_services_are_listed_in_parts_and_no_crowd_of_them_holds_the_tracker_up(start, monkeypatch):
+    monkeypatch.setattr(web, "LISTED", 2)
+    monkeypatch.setattr(web, "MAX_LISTS", 3)
+    async with start() as tracker:
+        store, now = tracker.coordinator.store, tracker.coordinator.clock()
+        monkeypatch.setattr(tracker.coordinator, "clock", lambda: now)
+        numbers = []
+        for key in (a_key(number) for number in range(5)):
+            numbers.append(await store.register(key.public, now))
+            said = a_profile("Ada", service=True)
+            await store.profile(signed(said, key), said, now)
+        found: list[int] = []
+        after = 0
+        for _ in range(2):
+            part = json.loads((await tracker.get(f"/services?after={after}"))[1])
+            found, after = [*found, *(one["account"] for one in part["services"])], part["after"]
+        last = json.loads((await tracker.get(f"/services?after={after}"))[1])
+        assert [*found, *(one["account"] for one in last["services"])] == numbers
+        assert last["after"] is None
+        assert (await tracker.get("/services"))[0].status == 200, "it was read in this second"
+        assert (await tracker.get("/services?after=1"))[0].status == 503
+        for wrong in ("-1", "x", "9" * 19, "²"):
+            assert (await tracker.get(f"/services?after={wrong}"))[0].status == 400
+
+
+async def test_awards_are_for_anybody_to_read(start, monkeypatch):
+    monkeypatch.setattr(web, "LEDGER_MS", 0)
+    async with start() as tracker:
+        answer, text = await tracker.get("/awards")
+        assert json.loads(text) == {"awards": []}
+        store, now = tracker.coordinator.store, tracker.coordinator.clock()
+        number = await store.register(a_key(7).public, now)
+        said = an_award(number, 2_500, valid_until=now + HOUR // 2, reason="for <translations>")
+        await store.award(signed(said), said, now)
+        answer, text = await tracker.get("/awards")
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    [found] = json.loads(text)["awards"]
+    assert found == {"account": number, "amount": 2_500, "reason": "for <translations>", "day": day_of(now)}
 
 
 async def test_the_rules_are_published_as_signed(start):

@@ -11,7 +11,7 @@ from typing import TypeVar
 from protocol.errors import Refusal
 from protocol.keys import show_key
 from protocol.postings import WITHHELD
-from tracker.audit.books import compare_accounts, compare_mint
+from tracker.audit.books import compare_accounts, compare_mint, compare_under_way
 from tracker.audit.database import open_read_only
 from tracker.audit.entries import Walk
 from tracker.audit.head import Head, check_head, compare_head
@@ -30,7 +30,7 @@ from tracker.store.base import StoreError
 from tracker.store.sqlite.reading import stamp_of, was_sound
 
 #: What a damaged file brings about: SQLite notices, or a column holds what no step has put there.
-UNREADABLE = (sqlite3.Error, TypeError, ValueError, OverflowError, Refusal)
+UNREADABLE = (sqlite3.Error, TypeError, ValueError, AttributeError, OverflowError, Refusal)
 
 T = TypeVar("T")
 
@@ -85,6 +85,7 @@ class _Audit:
         jobs = self._attempt("jobs", lambda: check_jobs(connection, horde, walk, findings))
         self._attempt("attempts", lambda: check_attempts(connection, walk.recoveries.papers, findings))
         accounts = self._attempt("accounts", lambda: compare_accounts(connection, seen.books, findings))
+        self._attempt("accounts", lambda: compare_under_way(connection, findings))
         self._attempt("the day's mint", lambda: compare_mint(connection, seen.books, findings))
         gaps = self._attempt("what was cut", lambda: tuple(walk.recoveries.gaps()))
         return Report(

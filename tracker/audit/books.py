@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field, fields
 
-from protocol.postings import BURN, MINT, WITHHELD, Postings
+from protocol.postings import ANONYMOUS, BURN, MINT, WITHHELD, Postings
 from tracker.audit.report import Findings
 from tracker.ledger import DAY_MS
 
@@ -26,6 +26,9 @@ class Sums:
     withheld: int = 0
     trusted: int = 0
     fault: int = 0
+    given: int = 0
+    given_day: int = 0
+    given_today: int = 0
 
 
 COLUMNS = tuple(column.name for column in fields(Sums))
@@ -34,12 +37,14 @@ COLUMNS = tuple(column.name for column in fields(Sums))
 @dataclass
 class Books:
     """All accounts. holds: what is set aside for each job that has not ended. minted: by the day of the lease.
-    shares: the same for each one among whom the day's mint is shared."""
+    shares: the same for each one among whom the day's mint is shared. again: what of both was entered again after a
+    restore; the name of the day as a whole is empty."""
 
     accounts: dict[int, Sums] = field(default_factory=dict)
     holds: dict[bytes, int] = field(default_factory=dict)
     minted: Counter[int] = field(default_factory=Counter)
     shares: Counter[tuple[int, str]] = field(default_factory=Counter)
+    again: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     def of(self, account: int) -> Sums:
         """The sums of an account."""
@@ -64,11 +69,30 @@ class Books:
         else:
             self.holds.pop(job, None)
 
+    def give(self, giver: int, amount: int, day: int) -> None:
+        """An account gave another one so much."""
+        sums = self.of(giver)
+        sums.given += amount
+        sums.given_today = amount + self.given_on(giver, day)
+        sums.given_day = day
+
+    def given_on(self, giver: int, day: int) -> int:
+        """What an account gave on a day that is its last one, or later."""
+        sums = self.of(giver)
+        return sums.given_today if sums.given_day == day else 0
+
     def mint(self, day: int, amount: int, *shares: str) -> None:
         """So much was minted of a day's budget, and of these shares of it."""
         self.minted[day] += amount
         for whose in shares:
             self.shares[day, whose] += amount
+
+    def mint_again(self, day: int, amount: int, *shares: str) -> None:
+        """The same of what a restore had cut: it had its bounds when it was first minted, and takes nothing from what
+        leases have promised since."""
+        self.mint(day, amount, *shares)
+        for whose in ("", *shares):
+            self.again[day, whose] += amount
 
     @property
     def all_minted(self) -> int:
@@ -91,7 +115,7 @@ def compare_accounts(connection: sqlite3.Connection, books: Books, findings: Fin
     seen = set()
     for account, *stored in connection.execute(
         "SELECT account, balance, held, earned, spent, taken_free, jobs_done, jobs_received, jobs_free, withheld,"
-        " trusted, fault FROM accounts"
+        " trusted, fault, given, given_day, given_today FROM accounts"
     ):
         seen.add(account)
         sums = books.accounts.get(account, Sums())
@@ -103,6 +127,21 @@ def compare_accounts(connection: sqlite3.Connection, books: Books, findings: Fin
     withheld = sum(account.withheld for account in books.accounts.values())
     findings.expect("the balance of what is withheld", books.of(WITHHELD).balance, withheld)
     return len(seen)
+
+
+def compare_under_way(connection: sqlite3.Connection, findings: Findings) -> None:
+    """What each account has to see to the end before it can leave, against the jobs that have not ended."""
+    rows = connection.execute(
+        "SELECT account, count(*) FROM ("
+        " SELECT r.payer AS account FROM jobs j JOIN requests r ON r.request = j.request"
+        " WHERE j.state IN ('waiting', 'leased', 'delivered') AND r.payer <> ?"
+        " UNION ALL SELECT a.owner FROM jobs j JOIN attempts a ON a.job = j.job"
+        " WHERE j.state IN ('waiting', 'leased', 'delivered')) GROUP BY account",
+        (ANONYMOUS,),
+    )
+    wanted = dict(rows.fetchall())
+    for account, found in connection.execute("SELECT account, under_way FROM accounts"):
+        findings.expect(f"account {account}: stored under_way", found, wanted.get(account, 0))
 
 
 def compare_mint(connection: sqlite3.Connection, books: Books, findings: Findings) -> None:
@@ -123,7 +162,8 @@ def compare_mint(connection: sqlite3.Connection, books: Books, findings: Finding
 
 
 def _compare_shares(connection: sqlite3.Connection, books: Books, findings: Findings) -> None:
-    """The same for each owner and each asker."""
+    """The same for each owner and each asker, for the days that are still here."""
+    [begin] = connection.execute("SELECT shares_from FROM horde").fetchone()
     reserved = {
         (day, whose): aside
         for day, whose, aside in connection.execute(
@@ -139,6 +179,8 @@ def _compare_shares(connection: sqlite3.Connection, books: Books, findings: Find
         for day, whose, aside, minted in connection.execute("SELECT day, whose, reserved, minted FROM mint_shares")
     }
     for name in sorted(stored.keys() | reserved.keys() | {name for name, minted in books.shares.items() if minted}):
+        if name[0] < begin:
+            continue
         aside, minted = stored.get(name, (0, 0))
         findings.expect(f"day {name[0]}, {name[1]}: stored mint", minted, books.shares[name])
         findings.expect(f"day {name[0]}, {name[1]}: stored mint set aside", aside, reserved.get(name, 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from typing import TypeVar
 
 from protocol import postings
@@ -15,6 +14,7 @@ from tracker.audit.entry import Entry
 from tracker.audit.papers import Paper, Papers, Version, version_at
 from tracker.audit.report import Findings
 from tracker.ledger import day_of
+from tracker.store.base import SHOWN_AWARDS
 from tracker.transfers import Giver, check_transfer
 
 D = TypeVar("D", bound=Document)
@@ -32,9 +32,7 @@ class Giving:
         self._findings = findings
         self._papers = Papers(connection, findings)
         self._seen: set[bytes] = set()
-        self._given: Counter[int] = Counter()
-        self._given_on: Counter[tuple[int, int]] = Counter()
-        self._transfers: dict[int, tuple[int, int, int, int]] = {}
+        self._awards: dict[int, tuple[int, int, int, str]] = {}
 
     def transferred(self, entry: Entry) -> None:
         """An account gave another one kudos: its key has signed that, and the rules of then allow it."""
@@ -56,10 +54,7 @@ class Giving:
                 check_transfer(version.rules.transfers, self._giver(giver, time), body.to, body.amount, time)
             except Refusal as refusal:
                 self._findings.add("a transfer", refusal, "what the rules allow", entry.index)
-        day = day_of(time)
-        self._given[giver] += body.amount
-        self._given_on[giver, day] += body.amount
-        self._transfers[entry.index] = (giver, body.to, body.amount, day)
+        self._books.give(giver, body.amount, day_of(time))
 
     def awarded(self, entry: Entry, serving: bytes) -> None:
         """The operator made kudos for an account: the key that served then has signed that."""
@@ -71,6 +66,7 @@ class Giving:
         self._expect(entry, "the postings of an award", entry.moved, postings.award(body.account, body.amount))
         self._check_account(entry, body.account)
         self._check_time(entry, body.valid_until)
+        self._awards[entry.index] = (body.account, body.amount, day_of(entry.evidence.time), body.reason)
 
     def _document(self, entry: Entry, of: type[D]) -> Paper[D] | None:
         """The one document behind an entry, which is behind no other."""
@@ -114,18 +110,19 @@ class Giving:
             since=row[0] if row else time,
             balance=sums.balance,
             earned=sums.earned - sums.withheld,
-            given=self._given[number],
-            given_today=self._given_on[number, day_of(time)],
+            given=sums.given,
+            given_today=self._books.given_on(number, day_of(time)),
         )
 
     def end(self) -> None:
-        """The last entry was seen: compare the table by which limits are counted, and look for what was left out."""
+        """The last entry was seen: compare what anybody can read of awards, and look for what was left out."""
         kept = {
             entry: tuple(row)
-            for entry, *row in self._connection.execute("SELECT entry, giver, taker, amount, day FROM transfers")
+            for entry, *row in self._connection.execute("SELECT entry, account, amount, day, reason FROM awards")
         }
-        for entry in sorted(kept.keys() | self._transfers.keys()):
-            self._findings.expect("the row of a transfer", kept.get(entry), self._transfers.get(entry), entry)
+        newest = dict(sorted(self._awards.items())[-SHOWN_AWARDS:])
+        for entry in sorted(kept.keys() | newest.keys()):
+            self._findings.expect("the row of an award", kept.get(entry), newest.get(entry), entry)
         for digest, kind in self._connection.execute(
             "SELECT digest, kind FROM papers WHERE kind IN (?, ?)", (Transfer.KIND, Award.KIND)
         ):

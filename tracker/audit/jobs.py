@@ -8,6 +8,7 @@ from collections import Counter
 from protocol import codec
 from protocol.documents import Evidence, Lease, Request, Settlement
 from protocol.errors import Refusal
+from protocol.postings import ANONYMOUS
 from protocol.work import PublicPart
 from tracker.audit.entries import Walk
 from tracker.audit.papers import Horde, Paper, open_kept
@@ -19,8 +20,8 @@ from tracker.store.sqlite.papers import job_identity
 
 def check_requests(connection: sqlite3.Connection, people: People, findings: Findings) -> None:
     """Each request's row says what its document does, has n jobs, and the payer is who its signer acted for."""
-    for request, payer, delegation, raw, jobs, admitted, *kept in connection.execute(
-        "SELECT r.request, r.payer, r.delegation, d.raw,"
+    for request, payer, origin, delegation, raw, jobs, admitted, *kept in connection.execute(
+        "SELECT r.request, r.payer, r.origin, r.delegation, d.raw,"
         " (SELECT count(*) FROM jobs j WHERE j.request = r.request),"
         " (SELECT min(admitted) FROM jobs j WHERE j.request = r.request),"
         " r.signer, r.nonce, r.job_key, r.public, r.private_digest, r.user"
@@ -38,6 +39,8 @@ def check_requests(connection: sqlite3.Connection, people: People, findings: Fin
         for name, found, wanted in zip(names, kept, right, strict=True):
             findings.expect(f"{what}: {name}", found, wanted)
         findings.expect(f"{what}: number of jobs", jobs, said.public.n)
+        if payer != ANONYMOUS:  # of the others only the tracker knows who is whose neighbour
+            findings.expect(f"{what}: whom it counts for", origin, str(payer))
         if admitted is not None:
             people.check_payer(what, Paper(envelope, said), payer, delegation, admitted)
 

@@ -203,7 +203,7 @@ class Payments:
         withheld = 0 if own else self._probation.withheld(owner, pay, rules, time)
         right = postings.settle(owner, paid=owed.paid, minted=minted, burned=owed.tax, withheld=withheld)
         self._expect(entry, "the postings", entry.moved, right)
-        self._check_budget(entry, job, owner, lease, minted)
+        self._check_budget(entry, job, owner, lease, minted, owed.paid)
         self._check_settlement(entry, proofs, owed, minted, withheld, moment)
         self._enter(job, owner, owed, minted)
         if not own:
@@ -216,16 +216,22 @@ class Payments:
         self.by_plugin += 1
         return lease.price
 
-    def _check_budget(self, entry: Entry, job: Job, owner: int, lease: Lease, minted: int) -> None:
+    def _check_budget(self, entry: Entry, job: Job, owner: int, lease: Lease, minted: int, paid: int) -> None:
         """No day mints more than any rules that were in force so far allowed, and nobody gets more of it than that.
         Of askers without an account only the tracker knows who is whose neighbour."""
         day = day_of(lease.issued)
         whose, whom = f"owner {owner}", f"asker {job.origin}"
         self._books.mint(day, minted, whose, whom)
+        self._books.shares[day, f"paid {owner}"] += paid
         known = [one.rules.mint for one in self._versions.values() if one.issued <= entry.evidence.time]
-        bounds = [("", self._books.minted[day], max((mint.daily for mint in known), default=0))]
-        shares = [mint.daily * mint.owner_share // 1000 for mint in known]
-        bounds.append((f" for {whose}", self._books.shares[day, whose], max(shares, default=0)))
+        again = self._books.again
+        bounds = [("", self._books.minted[day] - again[day, ""], max((mint.daily for mint in known), default=0))]
+        earned = self._books.shares[day, f"paid {owner}"]
+        shares = [
+            postings.owner_room(mint.daily, mint.owner_share, mint.owner_base, mint.owner_matched, earned, 0)
+            for mint in known
+        ]
+        bounds.append((f" for {whose}", self._books.shares[day, whose] - again[day, whose], max(shares, default=0)))
         if job.payer != postings.ANONYMOUS:
             shares = [mint.daily * mint.asker_share // 1000 for mint in known]
             bounds.append((f" for {whom}", self._books.shares[day, whom], max(shares, default=0)))

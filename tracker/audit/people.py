@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import TypeVar
 
 from protocol import postings
@@ -28,6 +31,7 @@ from tracker.audit.papers import Paper, Papers, open_kept
 from tracker.audit.report import Findings
 
 D = TypeVar("D", bound=Document)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -173,8 +177,10 @@ class People:
 
     def check_tables(self) -> None:
         """Every row has its document by who may sign it, and every document its row."""
-        for row in self._connection.execute("SELECT account, key, since, until, begun, ended FROM keys").fetchall():
+        rows = self._connection.execute("SELECT account, key, since, until, begun, ended FROM keys").fetchall()
+        for row in rows:
             self._check_key(*row)
+        self._check_chains(rows)
         self._check_one_key_each()
         for delegation in self._connection.execute(
             "SELECT delegation, account, signer, delegate, since, until, ended, used FROM delegations"
@@ -189,6 +195,8 @@ class People:
             paper = self._paper(f"{what}: how it came", begun, Rotation)
             if paper is not None:
                 self._findings.expect(f"{what}: the key of its rotation", paper.body.key, key)
+                if not self._was_key(account, paper.body.former, None):
+                    self._findings.add(f"{what}: whose its rotation was", paper.body.former, f"account {account}")
                 if not self._may_rotate(account, paper.envelope.key, since):
                     self._findings.add(f"{what}: who rotated", paper.envelope.key, "its former or its recovery key")
         if bool(until) != bool(ended):
@@ -205,8 +213,27 @@ class People:
             return True
         return any(
             paper.body.recovery == signer and self._was_key(account, paper.envelope.key, None)
-            for paper in self._all(Recovery)
+            for paper in self._recoveries
         )
+
+    @cached_property
+    def _recoveries(self) -> list[Paper[Recovery]]:
+        return self._all(Recovery)
+
+    def _check_chains(self, rows: list[tuple[int, bytes, int, int, bytes, bytes]]) -> None:
+        """Each account began with one key, when it was opened; each rotation put one key in the place of another."""
+        opened = dict(self._connection.execute("SELECT account, since FROM accounts").fetchall())
+        firsts = sorted((account, since) for account, _, since, _, begun, _ in rows if not begun)
+        wanted = sorted((account, since) for account, since in opened.items() if account >= FIRST_PERSON)
+        for account, since in sorted({*firsts} ^ {*wanted}) or _twice(firsts):
+            self._findings.add(f"account {account}: the key that it began with", since, "one, of when it was opened")
+        came = sorted((begun, account, since) for account, _, since, _, begun, _ in rows if begun)
+        went = sorted(
+            (ended, account, until) for account, _, _, until, _, ended in rows if ended and self._named(ended, Rotation)
+        )
+        for digest, account, time in sorted({*came} ^ {*went}) or _twice(came) or _twice(went):
+            what = f"account {account}: rotation {digest[:8].hex()}…"
+            self._findings.add(what, f"half of one at {time}", "one key that goes and one that comes, at once")
 
     def _check_one_key_each(self) -> None:
         """Each person has one key, or has left."""
@@ -287,13 +314,14 @@ class People:
     def _check_none_left_out(self) -> None:
         """What was taken had its effect."""
         queries = {
-            Delegation.KIND: "SELECT 1 FROM delegations WHERE delegation = ?",
-            Rotation.KIND: "SELECT 1 FROM keys WHERE begun = ?",
-            Leaving.KIND: "SELECT 1 FROM keys WHERE ended = ?",
+            Delegation.KIND: "SELECT delegation FROM delegations",
+            Rotation.KIND: "SELECT begun FROM keys",
+            Leaving.KIND: "SELECT ended FROM keys",
         }
         for kind, query in queries.items():
+            had_effect = {digest for (digest,) in self._connection.execute(query)}
             for (digest,) in self._connection.execute("SELECT digest FROM papers WHERE kind = ?", (kind,)).fetchall():
-                if self._connection.execute(query, (digest,)).fetchone() is None:
+                if digest not in had_effect:
                     self._findings.add(f"{kind} {digest[:8].hex()}…, which was taken", "without effect", "its row")
         for paper in self._all(Revocation):
             row = self._connection.execute(
@@ -336,3 +364,7 @@ class People:
             except Refusal:
                 continue  # a finding of `check_documents`
         return found
+
+
+def _twice(sorted_values: Sequence[T]) -> list[T]:
+    return [one for one, following in pairwise(sorted_values) if one == following]

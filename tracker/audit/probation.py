@@ -37,9 +37,10 @@ class Probation:
         """A job of an owner was paid, and is counted in the books."""
         sums = self._books.of(owner)
         sums.withheld += withheld
-        if not sums.trusted and earning.is_trusted(self._record(owner), rules.earning, entry.evidence.time):
-            sums.trusted = entry.evidence.time
-        if sums.trusted and sums.withheld:
+        record, time = self._record(owner), entry.evidence.time
+        if earning.gains_trust(record, rules.earning, time):
+            sums.trusted = time
+        if sums.withheld and earning.is_trusted(record, rules.earning, time):
             self._due, self._due_rules = owner, entry.evidence.rules
 
     def refunded(self, entry: Entry, owner: int) -> None:
@@ -64,19 +65,23 @@ class Probation:
         self._findings.expect("the account that vests", owner, self._due or owner, entry.index)
         self._findings.expect("the rules of a vest", said.rules, by, entry.index)
         version = self._versions.get(said.rules)
-        lacks = version and earning.missing(self._record(owner), version.rules.earning, said.time)
+        record = self._record(owner)
+        lacks = version and earning.missing(record, version.rules.earning, said.time)
         if lacks:
             found = f"{lacks.jobs} jobs, {max(lacks.days, lacks.fault_days)} days are missing"
             self._findings.add("what is withheld vests", found, "an owner that is trusted", entry.index)
-        sums.trusted = sums.trusted or said.time
+        if version and not lacks and earning.gains_trust(record, version.rules.earning, said.time):
+            sums.trusted = said.time
         sums.withheld = 0
         self._due = 0
 
     def end(self) -> None:
-        """The last entry was seen: compare the table of refunds."""
+        """The last entry was seen: compare the table of refunds, from when on it is kept."""
         self.reach(max(0, self._last()), "the end")
         kept = set(self._connection.execute("SELECT account, time, entry FROM faults"))
-        for account, time, entry in sorted(kept ^ self._faults):
+        [begin] = self._connection.execute("SELECT faults_from FROM horde").fetchone()
+        due = {fault for fault in self._faults if fault[1] > begin or fault in kept}
+        for account, time, entry in sorted(kept ^ due):
             found = "kept" if (account, time, entry) in kept else "nothing"
             self._findings.expect(f"account {account}: a fault at {time}", found, _other(found), entry)
 

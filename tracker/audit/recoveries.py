@@ -104,7 +104,7 @@ class Recoveries:
             sums.jobs_done += 1
 
     def _check_mint(self, entry: Entry, signer: bytes, owner: int, day: int, minted: int) -> None:
-        self._books.mint(day, minted, f"owner {owner}")
+        self._books.mint_again(day, minted, f"owner {owner}")
         self._minted[signer, day] += minted
         most = max((version.rules.mint.daily for version in self._versions.values()), default=0)
         if minted and self._minted[signer, day] > most:

@@ -33,6 +33,9 @@ from tracker.accounts import Acting
 from tracker.earning import NOTHING_MISSING, Missing
 from tracker.lifecycle import Attempt, Event, Job, Outcome
 
+#: So many awards can be read by anybody; older ones are in the ledger alone.
+SHOWN_AWARDS = 100
+
 
 class StoreError(Exception):
     """The database cannot be used as it is; the text says what to do."""
@@ -192,6 +195,16 @@ class Gifts:
 
 
 @dataclass(frozen=True)
+class Awarded:
+    """Kudos that the operator made for an account, on a day, and for what."""
+
+    account: int
+    amount: int
+    day: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class LedgerHead:
     """How large the ledger is, and its newest checkpoint."""
 
@@ -269,6 +282,10 @@ class Store(ABC):
         """An account ends; the keys that were or acted for it. Raises `JobsUnderWay`."""
 
     @abstractmethod
+    async def used(self, delegation: bytes) -> int:
+        """Thousandths that are held or spent through a delegation."""
+
+    @abstractmethod
     async def granted(self, number: int, now: int) -> Sequence[Granted]:
         """The delegations of an account that stand, the oldest first."""
 
@@ -281,8 +298,8 @@ class Store(ABC):
         """An account that anybody may look at; None for all others, be there one or not."""
 
     @abstractmethod
-    async def services(self, now: int) -> Sequence[Page]:
-        """All service accounts, by number."""
+    async def services(self, now: int, after: int, most: int) -> Sequence[Page]:
+        """Service accounts with a number above `after`, the lowest first."""
 
     @abstractmethod
     async def account(self, number: int, now: int) -> AccountState:
@@ -297,8 +314,8 @@ class Store(ABC):
         """The same for everybody; of how many owners."""
 
     @abstractmethod
-    async def transfer(self, envelope: Envelope, said: Transfer, rules: RulesInForce, now: int) -> None:
-        """The account of the signer's key gives kudos away; the same document again moves nothing.
+    async def transfer(self, envelope: Envelope, said: Transfer, now: int) -> None:
+        """The account of the signer's key gives kudos away by the rules in force; the same again moves nothing.
 
         Raises `NotRegistered` (no account's key), `UnknownAccount`, `NoKudos`, `NotAllowed`, `BadValue`.
         """
@@ -306,6 +323,17 @@ class Store(ABC):
     @abstractmethod
     async def award(self, envelope: Envelope, said: Award, now: int) -> None:
         """The operator makes kudos for an account; the same document again makes none. Raises `UnknownAccount`."""
+
+    @abstractmethod
+    async def awards(self) -> Sequence[Awarded]:
+        """The newest `SHOWN_AWARDS` of them, the newest first."""
+
+    @abstractmethod
+    async def tidy(self, now: int) -> None:
+        """Drop what was counted for limits that have passed, and what nothing will ask for again.
+
+        The ledger and its evidence stay whole, and every answer is the same as before.
+        """
 
     @abstractmethod
     async def gifts(self) -> Gifts:

@@ -41,7 +41,8 @@ from tests.support.builders import (
 from tests.support.clerk import Clerk, worker_key
 from tests.tracker.store.contract import Backend
 from tracker.earning import Missing
-from tracker.store.base import Choice, Gifts, Store
+from tracker.ledger import day_of
+from tracker.store.base import SHOWN_AWARDS, Awarded, Choice, Gifts, Store
 
 PUBLIC = a_public_part()
 PRICE = prices.price(Rules(), PUBLIC.work, IMAGE_MODEL)
@@ -189,7 +190,7 @@ class EconomyContract:
 
     async def give(self, clerk, to, amount, number=1, by=REQUESTER, **fields):
         said = but(a_transfer(to, amount, nonce=a_nonce(number), valid_until=clerk.now + HOUR // 2), **fields)
-        await clerk.store.transfer(signed(said, by), said, clerk.rules, clerk.now)
+        await clerk.store.transfer(signed(said, by), said, clerk.now)
         return said
 
     @pytest.mark.parametrize("rules", [OPEN_HANDED])
@@ -199,7 +200,7 @@ class EconomyContract:
         size = (await store.ledger_head()).size
         clerk.now += DAY
         envelope = signed(said, REQUESTER)
-        await asyncio.gather(*(store.transfer(envelope, said, clerk.rules, clerk.now) for _ in range(3)))
+        await asyncio.gather(*(store.transfer(envelope, said, clerk.now) for _ in range(3)))
         assert [await clerk.balance(one) for one in (giver, taker)] == [2 * PRICE, PRICE]
         assert (await store.ledger_head()).size == size
         assert (await store.account(taker, clerk.now)).earned == 0, "a gift is not earned"
@@ -285,6 +286,17 @@ class EconomyContract:
             await self.award(clerk, await clerk.account(ANYBODY), valid_until=clerk.now - 1)
         assert (await store.ledger_head()).size == 0
 
+    async def test_the_newest_awards_can_be_read_and_no_more_are_kept(self, store, clerk):
+        assert await store.awards() == []
+        one, other = await clerk.account(ANYBODY), await clerk.account(REQUESTER)
+        for number in range(SHOWN_AWARDS + 2):
+            account = other if number % 2 else one
+            await self.award(clerk, account, 1_000 + number, number + 1, reason=f"for help {number}")
+        shown = await store.awards()
+        assert len(shown) == SHOWN_AWARDS
+        assert shown[0] == Awarded(other, 1_000 + number, day_of(clerk.now), f"for help {number}")
+        assert shown[-1].reason == "for help 2"
+
     # Gifts
 
     async def test_what_contributors_leave_unspent_is_told_with_what_it_carried(self, store, clerk):
@@ -297,6 +309,13 @@ class EconomyContract:
         paid = await clerk.lease(await clerk.ask_one(requester=ANYBODY, payer=payer))
         await clerk.acknowledge(clerk.receipt(paid))
         assert await store.gifts() == Gifts(unspent=kept + PRICE - HELD_BACK, jobs=3, kudos=3 * PRICE)
+
+    async def test_a_job_that_was_not_stored_after_all_is_told_of_as_no_gift(self, store, clerk):
+        leased = await clerk.lease(await clerk.ask_one())
+        receipt = clerk.receipt(leased)
+        other = clerk.receipt(leased, output=b"another")
+        await asyncio.gather(clerk.acknowledge(receipt), clerk.acknowledge(other), return_exceptions=True)
+        assert (await store.gifts()).jobs == 1
 
     async def test_all_of_it_is_there_when_the_store_is_opened_anew(self, backend, rules):
         backend.create(rules)

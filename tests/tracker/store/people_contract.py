@@ -1,6 +1,7 @@
 """What every store promises of accounts and of the keys that act for them; part of `contract.StoreContract`'s suite."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -56,14 +57,14 @@ COST = prices.price(Rules(), PUBLIC.work, IMAGE_MODEL) + prices.tax(Rules())
 async def take(store: Store, document: Document, key: SigningKey = REQUESTER, now: int = NOW) -> Envelope:
     """Hand a document about an account to the store."""
     envelope = signed(document, key)
-    step = {
+    steps: dict[str, Any] = {
         "profile": store.profile,
         "delegation": store.delegate,
         "revocation": store.revoke,
         "recovery": store.name_recovery,
         "leaving": store.leave,
-    }[document.KIND]
-    await step(envelope, document, now)
+    }
+    await steps[document.KIND](envelope, document, now)
     return envelope
 
 
@@ -124,9 +125,14 @@ class PeopleContract:
         page = await store.page(owner, NOW)
         assert page is not None
         assert (page.face.name, page.state.number) == ("Ada", owner)
-        assert await store.services(NOW) == []
+        assert await store.services(NOW, 0, 9) == []
         await take(store, a_profile("Ada", version=3, service=True))
-        assert [page.state.number for page in await store.services(NOW)] == [owner]
+        assert [page.state.number for page in await store.services(NOW, 0, 9)] == [owner]
+        other = a_key(50)
+        number = await store.register(other.public, NOW)
+        await take(store, a_profile("Bea", service=True), other)
+        for after, most, found in ((0, 9, [owner, number]), (0, 1, [owner]), (owner, 9, [number]), (number, 9, [])):
+            assert [page.state.number for page in await store.services(NOW, after, most)] == found
         assert await store.page(owner, NOW) is not None
 
     # Delegations
@@ -171,6 +177,29 @@ class PeopleContract:
         with pytest.raises(UnknownAccount):
             await take(store, a_revocation(a_digest("none")))
 
+    async def test_a_key_that_was_somebody_elses_is_no_delegate(self, store, owner):
+        """Requesters know a worker's key. Who could make it his delegate would be paid for what it does next."""
+        other, machine, gone = a_key(50), a_key(51), a_key(52)
+        await store.register(other.public, NOW)
+        worked = await take(store, a_delegation_to(machine, work=True))
+        await take(store, a_revocation(worked.digest))
+        await take(store, a_delegation_to(a_key(53), work=True, expires=NOW + 5, nonce=a_nonce(53)))
+        await store.register(gone.public, NOW)
+        await take(store, a_leaving(), gone)
+        await rotate(store, now=NOW + 6)
+        for number, key in enumerate((machine, a_key(53), gone, REQUESTER), 60):
+            with pytest.raises(NotAllowed, match="fresh key"):
+                await take(store, a_delegation_to(key, work=True, nonce=a_nonce(number)), other, NOW + 6)
+            assert await store.acting(key.public, NOW + 6) == NOBODY
+        for number, key in enumerate((machine, REQUESTER), 70):  # to the account itself it may come back
+            await take(store, a_delegation_to(key, work=True, nonce=a_nonce(number)), SUCCESSOR, NOW + 6)
+            assert (await store.acting(key.public, NOW + 6)).account == owner
+
+    async def test_an_end_before_all_time_is_no_end_at_all(self, store, owner):
+        with pytest.raises(NotAllowed, match="later end"):
+            await take(store, a_delegation_to(ask=True, expires=-1))
+        assert await store.acting(DELEGATE.public, NOW) == NOBODY
+
     async def test_a_newer_delegation_replaces_the_one_before_and_counts_anew(self, store, clerk):
         owner = await clerk.earn(REQUESTER, 4)
         await take(store, a_delegation_to(ask=True, kudos=5_000))
@@ -192,7 +221,8 @@ class PeopleContract:
         first = await clerk.ask_one(requester=DELEGATE, payer=owner)
         second = await clerk.ask_one(requester=DELEGATE, payer=owner)
         assert (first.held, second.held) == (COST, 1_000)
-        assert [granted.used for granted in await store.granted(owner, clerk.now)] == [COST + 1_000]
+        [granted] = await store.granted(owner, clerk.now)
+        assert granted.used == await store.used(granted.digest) == COST + 1_000
         await clerk.cancel(first)
         assert [granted.used for granted in await store.granted(owner, clerk.now)] == [1_000]
         leased = await clerk.lease(second)
@@ -278,6 +308,15 @@ class PeopleContract:
     async def test_a_recovery_key_that_is_the_accounts_own_is_refused(self, store, owner):
         with pytest.raises(NotAllowed):
             await take(store, a_recovery(REQUESTER))
+        await take(store, a_recovery())
+        with pytest.raises(NotAllowed, match="recovery key"):
+            await rotate(store, RECOVERY, to=RECOVERY)
+
+    async def test_a_delegate_hears_that_only_the_accounts_own_key_is_rotated(self, store, owner):
+        await take(store, a_delegation_to(ask=True))
+        said = a_rotation(DELEGATE, SUCCESSOR)
+        with pytest.raises(NotAllowed, match=f"acts for account {owner} by a delegation"):
+            await store.rotate(signed(said, DELEGATE), said, sender=SUCCESSOR.public, now=NOW)
 
     async def test_jobs_of_the_former_key_stay_its_own(self, store, clerk):
         owner = await clerk.earn(REQUESTER, 4)

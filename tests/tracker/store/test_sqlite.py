@@ -11,7 +11,7 @@ import pytest
 
 from protocol import codec
 from protocol.documents import Serving
-from protocol.errors import BadSignature, Equivocation
+from protocol.errors import BadSignature, Equivocation, JobsUnderWay
 from protocol.postings import MINT
 from protocol.rules import Rules
 from tests.support.books import check_books
@@ -23,6 +23,7 @@ from tests.support.builders import (
     a_delegation,
     a_digest,
     a_key,
+    a_leaving,
     a_public_part,
     an_acknowledgement,
     but,
@@ -137,6 +138,41 @@ async def test_the_connection_that_writes_syncs_every_commit(store, pragma, want
 async def test_what_was_confirmed_is_in_the_file_for_others_to_read(store, clerk, path):
     job = await clerk.ask_one()
     assert read(path, "SELECT job, state FROM jobs") == [(job.handle, "waiting")]
+
+
+async def test_leaving_costs_the_same_however_many_jobs_of_others_are_under_way(store, clerk):
+    """What is refused stores nothing, so anybody can ask for it again and again."""
+    number = await clerk.account()
+    said = a_leaving()
+    leaving = signed(said)
+
+    taken: list[str] = []
+    costs = []
+    for many in (1, 50):
+        for _ in range(many):
+            await clerk.ask_one()
+        await clerk.ask_one(payer=number)
+        await on_the_writer(store, lambda connection: connection.set_progress_handler(lambda: taken.append("step"), 1))
+        taken.clear()
+        with pytest.raises(JobsUnderWay):
+            await store.leave(leaving, said, clerk.now)
+        costs.append(len(taken))
+        await on_the_writer(store, lambda connection: connection.set_progress_handler(None, 1))
+    assert costs[0] >= costs[1]
+
+
+async def test_what_is_told_of_all_accounts_costs_the_same_however_many_they_are(store, clerk):
+    said: list[str] = []
+    costs = []
+    for many in (1, 50):
+        for number in range(many):
+            await clerk.account(a_key(5_000 + number))
+        await on_the_writer(store, lambda connection: connection.set_progress_handler(lambda: said.append("step"), 1))
+        said.clear()
+        await store.gifts()
+        costs.append(len(said))
+        await on_the_writer(store, lambda connection: connection.set_progress_handler(None, 1))
+    assert costs[0] >= costs[1]
 
 
 async def commits_of_many(store, clerk, monkeypatch, step_seconds):
@@ -457,6 +493,16 @@ async def test_a_different_request_is_kept_as_proof(clerk, path):
     with pytest.raises(Equivocation):
         await clerk.ask(request=other)
     assert read(path, "SELECT first, raw FROM equivocations") == [(signed(request).digest, signed(other).raw)]
+
+
+async def test_who_contradicts_itself_again_and_again_fills_no_disk(clerk, path):
+    request = clerk.request()
+    await clerk.ask(request=request)
+    others = [but(request, public=a_public_part(n=number)) for number in (2, 3, 4)]
+    for other in others:
+        with pytest.raises(Equivocation):
+            await clerk.ask(request=other)
+    assert read(path, "SELECT raw FROM equivocations") == [(signed(others[0]).raw,)]
 
 
 async def test_what_is_refused_is_not_kept(clerk, path):

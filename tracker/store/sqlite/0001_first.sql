@@ -10,7 +10,9 @@ CREATE TABLE horde (
     one         INTEGER PRIMARY KEY CHECK (one = 1),
     root        BLOB NOT NULL,
     delegation  BLOB NOT NULL,              -- the root's `serving` document
-    epoch       INTEGER NOT NULL DEFAULT 0  -- raised by each restore from a backup
+    epoch       INTEGER NOT NULL DEFAULT 0, -- raised by each restore from a backup
+    faults_from INTEGER NOT NULL DEFAULT 0, -- of `faults` all after this moment is here
+    shares_from INTEGER NOT NULL DEFAULT 0  -- of `mint_shares` all from this day on is here
 ) STRICT;
 
 CREATE TABLE rules (
@@ -33,9 +35,13 @@ CREATE TABLE accounts (
     jobs_done      INTEGER NOT NULL DEFAULT 0,
     jobs_received  INTEGER NOT NULL DEFAULT 0,
     jobs_free      INTEGER NOT NULL DEFAULT 0,  -- those of jobs_received of which others carried a part
+    under_way      INTEGER NOT NULL DEFAULT 0,  -- of jobs that have not ended: those it pays for, and its attempts
     withheld       INTEGER NOT NULL DEFAULT 0,  -- earned, and not its own until it is trusted
     trusted        INTEGER NOT NULL DEFAULT 0,  -- since when; 0: not yet
-    fault          INTEGER NOT NULL DEFAULT 0   -- when one of its attempts was refunded last
+    fault          INTEGER NOT NULL DEFAULT 0,  -- when one of its attempts was refunded last
+    given          INTEGER NOT NULL DEFAULT 0,  -- to other accounts, since the beginning
+    given_day      INTEGER NOT NULL DEFAULT 0,  -- the last day on which it gave any
+    given_today    INTEGER NOT NULL DEFAULT 0   -- and how much on that day
 ) STRICT;
 
 -- The one key of each account, and those that it had before.
@@ -108,10 +114,11 @@ CREATE TABLE documents (
     UNIQUE (identity, kind, signer)
 ) STRICT;
 
--- Proof that a key signed two different things under one identity.
+-- Proof that a key signed two different things under one identity: of a document the first that contradicts it, so
+-- that nobody fills the disk by contradicting itself.
 CREATE TABLE equivocations (
     digest  BLOB PRIMARY KEY,
-    first   BLOB NOT NULL,                  -- digest of the document that was taken
+    first   BLOB NOT NULL UNIQUE,           -- digest of the document that was taken
     taken   INTEGER NOT NULL,
     raw     BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -185,7 +192,9 @@ CREATE TABLE mint_days (
     minted    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- The same for each one that it is shared among: `owner ACCOUNT` of workers, `asker ORIGIN` of requests.
+-- The same for each one that it is shared among: `owner ACCOUNT` of workers, `asker ORIGIN` of requests;
+-- and under `paid ACCOUNT` what people with kudos paid an owner, which widens its share. Rows of days
+-- long past, of which nothing is under way any more, are dropped: the ledger holds what they were counted from.
 CREATE TABLE mint_shares (
     day       INTEGER NOT NULL,
     whose     TEXT NOT NULL,
@@ -194,7 +203,7 @@ CREATE TABLE mint_shares (
     PRIMARY KEY (day, whose)
 ) STRICT, WITHOUT ROWID;
 
--- Refunds against an owner's workers, which stand against its trust.
+-- Refunds against an owner's workers, which stand against its trust. They are dropped when they do so no more.
 CREATE TABLE faults (
     account  INTEGER NOT NULL REFERENCES accounts,
     time     INTEGER NOT NULL,
@@ -202,16 +211,14 @@ CREATE TABLE faults (
     PRIMARY KEY (account, time, entry)
 ) STRICT, WITHOUT ROWID;
 
--- Kudos that accounts gave each other: what a giver's limits are counted by.
-CREATE TABLE transfers (
-    entry   INTEGER PRIMARY KEY,
-    giver   INTEGER NOT NULL REFERENCES accounts,
-    taker   INTEGER NOT NULL REFERENCES accounts,
-    amount  INTEGER NOT NULL,
-    day     INTEGER NOT NULL
+-- The newest kudos that the operator made for somebody: what anybody can read. Older ones are in the ledger alone.
+CREATE TABLE awards (
+    entry    INTEGER PRIMARY KEY,
+    account  INTEGER NOT NULL REFERENCES accounts,
+    amount   INTEGER NOT NULL,
+    day      INTEGER NOT NULL,
+    reason   TEXT NOT NULL
 ) STRICT;
-
-CREATE INDEX transfers_by_giver ON transfers (giver, day);
 
 -- The ledger: append-only, leaf by leaf.
 CREATE TABLE entries (

@@ -12,7 +12,7 @@ import sqlite3
 import msgspec
 
 from protocol.errors import UnknownJob
-from protocol.postings import Postings
+from protocol.postings import ANONYMOUS, Postings
 from protocol.rules import Rules
 from tracker import earning
 from tracker.earning import Record
@@ -25,12 +25,12 @@ MOST = 4096
 
 _READ = (
     "SELECT balance, held, earned, spent, taken_free, free_now, free_at, jobs_done, jobs_received, jobs_free, withheld,"
-    " trusted, fault, since FROM accounts WHERE account = ?"
+    " trusted, fault, since, given, given_day, given_today, under_way FROM accounts WHERE account = ?"
 )
 _WRITE = (
     "UPDATE accounts SET balance = ?, held = ?, earned = ?, spent = ?, taken_free = ?, free_now = ?, free_at = ?,"
-    " jobs_done = ?, jobs_received = ?, jobs_free = ?, withheld = ?, trusted = ?, fault = ?, since = ?"
-    " WHERE account = ?"
+    " jobs_done = ?, jobs_received = ?, jobs_free = ?, withheld = ?, trusted = ?, fault = ?, since = ?, given = ?,"
+    " given_day = ?, given_today = ?, under_way = ? WHERE account = ?"
 )
 
 
@@ -51,6 +51,10 @@ class _Row(msgspec.Struct):
     trusted: int = 0
     fault: int = 0
     since: int = 0
+    given: int = 0
+    given_day: int = 0
+    given_today: int = 0
+    under_way: int = 0
 
 
 class Accounts:
@@ -60,6 +64,19 @@ class Accounts:
         self._journal = journal
         self._rows: dict[int, _Row] = {}
         self._changed: set[int] = set()
+        self._carried = {"jobs": 0, "kudos": 0}  # a dict, so that the journal can undo it
+
+    def load(self, connection: sqlite3.Connection) -> None:
+        """Read what is kept in memory of all accounts together."""
+        jobs, kudos = connection.execute(
+            "SELECT coalesce(sum(jobs_free), 0), coalesce(sum(taken_free), 0) FROM accounts"
+        ).fetchone()
+        self._carried = {"jobs": jobs, "kudos": kudos}
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """How many jobs others carried a part of, and how much of them, whoever asked."""
+        return self._carried["jobs"], self._carried["kudos"]
 
     def open(self, connection: sqlite3.Connection, number: int, now: int) -> None:
         """A new account, with nothing in it."""
@@ -118,6 +135,20 @@ class Accounts:
         if amount:
             self._change(connection, number).withheld += amount
 
+    def begin(self, connection: sqlite3.Connection, number: int) -> None:
+        """One thing more that the account has to see to the end. Nobody asks that of people without one."""
+        if number != ANONYMOUS:
+            self._change(connection, number).under_way += 1
+
+    def end(self, connection: sqlite3.Connection, number: int) -> None:
+        """One thing less."""
+        if number != ANONYMOUS:
+            self._change(connection, number).under_way -= 1
+
+    def under_way(self, connection: sqlite3.Connection, number: int) -> int:
+        """How many jobs that have not ended it pays for, and attempts of such jobs its workers had."""
+        return self._row(connection, number).under_way
+
     def balance(self, connection: sqlite3.Connection, number: int) -> int:
         """What it can spend."""
         return self._row(connection, number).balance
@@ -133,6 +164,17 @@ class Accounts:
     def blame(self, connection: sqlite3.Connection, number: int, now: int) -> None:
         """One of its attempts was refunded."""
         self._change(connection, number).fault = now
+
+    def given(self, connection: sqlite3.Connection, number: int, day: int) -> tuple[int, int]:
+        """What it gave to other accounts, since the beginning and on this day."""
+        row = self._row(connection, number)
+        return row.given, row.given_today if row.given_day == day else 0
+
+    def give(self, connection: sqlite3.Connection, number: int, amount: int, day: int) -> None:
+        """It gives so much to another account."""
+        given, today = self.given(connection, number, day)
+        row = self._change(connection, number)
+        row.given, row.given_day, row.given_today = given + amount, day, today + amount
 
     def count_done(self, connection: sqlite3.Connection, owner: int, earned: int) -> None:
         """A worker's account has done a job."""
@@ -161,6 +203,9 @@ class Accounts:
         row.free_at = now
         row.jobs_received += 1
         row.jobs_free += bool(uncovered)
+        if uncovered:
+            self._journal.put(self._carried, "jobs", self._carried["jobs"] + 1)
+            self._journal.put(self._carried, "kudos", self._carried["kudos"] + uncovered)
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Write what has changed."""

@@ -23,7 +23,7 @@ from protocol.errors import (
     WrongSigner,
 )
 from protocol.keys import check_key, show_key
-from tracker.accounts import MAX_DELEGATIONS, check_own, invite_hash
+from tracker.accounts import MAX_DELEGATIONS, check_own, invite_hash, until
 from tracker.store.base import Page
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.ledger import new_evidence
@@ -113,12 +113,13 @@ def delegate(connection: sqlite3.Connection, tables: Tables, envelope: Envelope,
         return
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
     check_key(said.delegate)
-    if 0 < said.expires < now:
-        raise NotAllowed(f"a delegation that expired at {said.expires}, and it is {now}: give it a later end")
+    if said.expires and said.expires < now:
+        raise NotAllowed(f"a delegation{until(said)}, which has passed: give it a later end, or none")
     acting = tables.people.acting(connection, said.delegate, now)
-    if acting.account and (acting.grant is None or acting.account != number):
+    if (acting.account and acting.grant is None) or tables.people.was_of_others(connection, said.delegate, number):
         raise NotAllowed(
-            f"key {show_key(said.delegate)[:8]}… has an account of its own, or acts for another one: make a fresh key"
+            f"key {show_key(said.delegate)[:8]}… has an account of its own, or was somebody else's before: make a fresh"
+            " key"
         )
     if not acting.account and len(tables.people.granted(connection, number, now)) >= MAX_DELEGATIONS:
         raise OverLimit(f"{MAX_DELEGATIONS} delegations of this account stand, and more cannot: revoke some first")
@@ -166,10 +167,13 @@ def rotate(
     number = tables.people.account_that_had(connection, said.former)
     holder = tables.people.key_of(connection, number) if number else b""
     if not holder:
+        check_own(tables.people.acting(connection, said.former, now), "rotation")
         raise NotRegistered(f"key {show_key(said.former)[:8]}… is no account's key here: name the account's last one")
     recovery = tables.people.recovery(connection, number)[2]
     if envelope.key not in (recovery, holder if said.former == holder else b""):
         raise WrongSigner("a rotation is signed by the account's key, or by the recovery key that it named")
+    if said.key == recovery:
+        raise NotAllowed("the recovery key cannot be the account's own, with which it would be lost: make a fresh one")
     if tables.people.acting(connection, said.key, now).account:
         raise NotAllowed("the new key has an account, or acts for one: rotate to a fresh key")
     papers.take(connection, envelope, said.nonce)
@@ -183,11 +187,10 @@ def leave(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, sa
     if _is_known(connection, envelope, said, now):
         return []
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
-    under_way = _jobs_under_way(connection, number)
-    if under_way:
+    if tables.accounts.under_way(connection, number):
         raise JobsUnderWay(
-            f"{under_way} jobs that account {number} asked for or serves are under way: stop its workers, cancel what"
-            " waits, and leave when the rest has been settled"
+            f"jobs that account {number} asked for or serves are under way: stop its workers, cancel what waits, and"
+            " leave when the rest has been settled"
         )
     papers.take(connection, envelope, said.nonce)
     _burn(connection, tables, envelope, number, now)
@@ -212,30 +215,17 @@ def _burn(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, nu
     accounts.withhold(connection, number, -withheld)
 
 
-def _jobs_under_way(connection: sqlite3.Connection, number: int) -> int:
-    """Jobs that an account pays for, or of which its workers had an attempt, that have not ended."""
-    [asked] = connection.execute(
-        "SELECT count(*) FROM jobs j JOIN requests r ON r.request = j.request"
-        " WHERE j.state IN ('waiting', 'leased', 'delivered') AND r.payer = ?",
-        (number,),
-    ).fetchone()
-    [served] = connection.execute(
-        "SELECT count(DISTINCT j.job) FROM jobs j JOIN attempts a ON a.job = j.job"
-        " WHERE j.state IN ('waiting', 'leased', 'delivered') AND a.owner = ?",
-        (number,),
-    ).fetchone()
-    return int(asked) + int(served)
-
-
 def page(connection: sqlite3.Connection, tables: Tables, number: int, now: int) -> Page | None:
     """See `Store.page`."""
     face = tables.people.face(connection, number)
     return _page(connection, tables, number, now) if face.public or face.service else None
 
 
-def services(connection: sqlite3.Connection, tables: Tables, now: int) -> list[Page]:
+def services(connection: sqlite3.Connection, tables: Tables, now: int, after: int, most: int) -> list[Page]:
     """See `Store.services`."""
-    rows = connection.execute("SELECT account FROM profiles WHERE service = 1 ORDER BY account").fetchall()
+    rows = connection.execute(
+        "SELECT account FROM profiles WHERE service = 1 AND account > ? ORDER BY account LIMIT ?", (after, most)
+    ).fetchall()
     return [_page(connection, tables, number, now) for (number,) in rows]
 
 

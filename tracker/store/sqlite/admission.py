@@ -152,7 +152,9 @@ def _new_job(
         changed=now,
         carried=share.free > 0,
         delegation=delegation,
+        user=request.user,
     )
+    tables.accounts.begin(connection, payer)
     if held:
         evidence = new_evidence(now, rules.version, job.handle, 0, (envelope.digest,))
         tables.ledger.append(connection, "hold", postings.hold(payer, held), evidence)
@@ -201,6 +203,7 @@ def lease(
     )
     (tables.live.add_job if is_new else tables.live.write_job)(connection, job)
     tables.live.add_attempt(connection, job.handle, attempt)
+    tables.accounts.begin(connection, choice.owner)
     papers.take(connection, envelope, job_identity(job.handle, job.attempt))
     return Leased(job, attempt, envelope.raw, tables.mint.used(connection, now))
 

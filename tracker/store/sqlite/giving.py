@@ -8,9 +8,9 @@ from protocol import documents, postings
 from protocol.documents import Award, Transfer
 from protocol.envelope import Envelope
 from protocol.errors import UnknownAccount
-from protocol.postings import FIRST_PERSON
+from protocol.postings import SYSTEM
 from tracker.ledger import day_of
-from tracker.store.base import Gifts, RulesInForce
+from tracker.store.base import SHOWN_AWARDS, Awarded, Gifts, RulesInForce
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.acts import owner_of
 from tracker.store.sqlite.ledger import new_evidence
@@ -18,24 +18,19 @@ from tracker.store.sqlite.tables import Tables
 from tracker.transfers import Giver, check_transfer
 
 
-def transfer(
-    connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Transfer, rules: RulesInForce, now: int
-) -> None:
+def transfer(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Transfer, now: int) -> None:
     """See `Store.transfer`."""
     if _is_known(connection, envelope, said.nonce):
         return
     giver = owner_of(connection, tables, envelope.key, envelope.kind, now)
     documents.check_validity(said.valid_until, now)
     _check_account(connection, tables, said.to)
+    rules = tables.versions.get(connection)
     check_transfer(rules.rules.transfers, _giver(connection, tables, giver, rules, now), said.to, said.amount, now)
     papers.take(connection, envelope, said.nonce)
     evidence = new_evidence(now, rules.version, proofs=(envelope.digest,))
-    moved = postings.transfer(giver, said.to, said.amount)
-    entry, _ = tables.ledger.append(connection, "transfer", moved, evidence)
-    connection.execute(
-        "INSERT INTO transfers (entry, giver, taker, amount, day) VALUES (?, ?, ?, ?, ?)",
-        (entry, giver, said.to, said.amount, day_of(now)),
-    )
+    tables.ledger.append(connection, "transfer", postings.transfer(giver, said.to, said.amount), evidence)
+    tables.accounts.give(connection, giver, said.amount, day_of(now))
 
 
 def award(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Award, now: int) -> None:
@@ -46,17 +41,27 @@ def award(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, sa
     _check_account(connection, tables, said.account)
     papers.take(connection, envelope, said.nonce)
     evidence = new_evidence(now, tables.versions.newest(connection), proofs=(envelope.digest,))
-    tables.ledger.append(connection, "award", postings.award(said.account, said.amount), evidence)
-
-
-def gifts(connection: sqlite3.Connection) -> Gifts:
-    """See `Store.gifts`."""
-    [row] = connection.execute(
-        "SELECT coalesce(sum(CASE WHEN account >= ? THEN balance ELSE 0 END), 0), coalesce(sum(jobs_free), 0),"
-        " coalesce(sum(taken_free), 0) FROM accounts",
-        (FIRST_PERSON,),
+    moved = postings.award(said.account, said.amount)
+    entry, _ = tables.ledger.append(connection, "award", moved, evidence)
+    connection.execute(
+        "INSERT INTO awards (entry, account, amount, day, reason) VALUES (?, ?, ?, ?, ?)",
+        (entry, said.account, said.amount, day_of(now), said.reason),
     )
-    return Gifts(*row)
+    connection.execute(
+        "DELETE FROM awards WHERE entry NOT IN (SELECT entry FROM awards ORDER BY entry DESC LIMIT ?)", (SHOWN_AWARDS,)
+    )
+
+
+def awards(connection: sqlite3.Connection) -> list[Awarded]:
+    """See `Store.awards`."""
+    rows = connection.execute("SELECT account, amount, day, reason FROM awards ORDER BY entry DESC")
+    return [Awarded(*row) for row in rows]
+
+
+def gifts(connection: sqlite3.Connection, tables: Tables) -> Gifts:
+    """See `Store.gifts`. All balances sum to zero: what people have is what the others lack."""
+    unspent = -sum(tables.accounts.balance(connection, account) for account in SYSTEM)
+    return Gifts(unspent, *tables.accounts.carried)
 
 
 def _is_known(connection: sqlite3.Connection, envelope: Envelope, nonce: bytes) -> bool:
@@ -74,11 +79,7 @@ def _check_account(connection: sqlite3.Connection, tables: Tables, number: int) 
 
 def _giver(connection: sqlite3.Connection, tables: Tables, number: int, rules: RulesInForce, now: int) -> Giver:
     state = tables.accounts.state_of(connection, number, now, rules.rules)
-    [given, today] = connection.execute(
-        "SELECT coalesce(sum(amount), 0), coalesce(sum(CASE WHEN day = ? THEN amount ELSE 0 END), 0) FROM transfers"
-        " WHERE giver = ?",
-        (day_of(now), number),
-    ).fetchone()
+    given, today = tables.accounts.given(connection, number, day_of(now))
     return Giver(
         number=number,
         since=state.since,

@@ -35,6 +35,11 @@ class Between:
         return (owner,) if self.asker is None else (owner, f"asker {self.asker}")
 
 
+def _paid(owner: int) -> str:
+    """Under this name stands what an owner was paid, which is none of the mint and widens its share."""
+    return f"paid {owner}"
+
+
 class Mint:
     """Budgets by day. What changes is in the database when `write` has been called, at the end of a transaction."""
 
@@ -51,8 +56,11 @@ class Mint:
         """What both of them may still get of that day's budget."""
         day = day_of(now)
         used = [sum(self._find(connection, (day, whose))) for whose in between.shares]
-        shares = (rules.owner_share, rules.asker_share)
-        return min(postings.room(rules.daily, share, spent) for share, spent in zip(shares, used, strict=False))
+        _, paid = self._find(connection, (day, _paid(between.owner)))
+        found = postings.owner_room(
+            rules.daily, rules.owner_share, rules.owner_base, rules.owner_matched, paid, used[0]
+        )
+        return min([found, *(postings.room(rules.daily, rules.asker_share, spent) for spent in used[1:])])
 
     def left(self, connection: sqlite3.Connection, rules: MintSection, now: int, between: Between) -> int:
         """What may still be minted of that day's budget between the two, whatever the rate."""
@@ -71,6 +79,12 @@ class Mint:
             for whose in ("", *between.shares):
                 reserved, minted = self._find(connection, (day, whose))
                 self._put((day, whose), reserved, minted + amount)
+
+    def pay(self, connection: sqlite3.Connection, day: int, amount: int, owner: int) -> None:
+        """People with kudos paid so much for an owner's work of that day."""
+        if amount:
+            reserved, paid = self._find(connection, (day, _paid(owner)))
+            self._put((day, _paid(owner)), reserved, paid + amount)
 
     def _find(self, connection: sqlite3.Connection, name: Name) -> tuple[int, int]:
         found = self._known.get(name)
@@ -101,7 +115,12 @@ class Mint:
         connection.executemany(
             "INSERT INTO mint_shares (day, whose, reserved, minted) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (day, whose) DO UPDATE SET reserved = excluded.reserved, minted = excluded.minted",
-            [row for row in changed if row[1]],
+            [row for row in changed if row[1] and (row[2] or row[3])],
+        )
+        # A share of which nothing came is none: nobody could tell whose such a row was.
+        connection.executemany(
+            "DELETE FROM mint_shares WHERE day = ? AND whose = ?",
+            [row[:2] for row in changed if row[1] and not (row[2] or row[3])],
         )
         self._changed.clear()
 

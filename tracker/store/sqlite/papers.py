@@ -9,11 +9,12 @@ from protocol.errors import Equivocation
 
 
 class Conflict(Equivocation):
-    """Another document stands under this identity; the second is kept as proof by whoever catches this."""
+    """Another document stands under this identity; whoever catches this keeps proof of it."""
 
     def __init__(self, envelope: Envelope, first: bytes) -> None:
         super().__init__(
-            f"a different {envelope.kind} under the same identity was taken before: both are kept as proof"
+            f"a different {envelope.kind} under the same identity was taken before: it is kept as proof, with the first"
+            " that contradicts it"
         )
         self.envelope = envelope
         self.first = first
@@ -82,7 +83,7 @@ def forget(connection: sqlite3.Connection, signer: bytes, kind: str, identity: b
 
 
 def keep_proof(connection: sqlite3.Connection, conflict: Conflict, now: int) -> None:
-    """Keep the second of two documents that contradict each other."""
+    """Keep the second of two documents that contradict each other; a third proves nothing more."""
     envelope = conflict.envelope
     connection.execute(
         "INSERT OR IGNORE INTO equivocations (digest, first, taken, raw) VALUES (?, ?, ?, ?)",

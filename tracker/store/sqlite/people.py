@@ -35,6 +35,7 @@ class People:
         self._acting: dict[bytes, Acting] = {}
         self._faces: dict[int, Face] = {}
         self._used: dict[bytes, int] = {}
+        self._terms: dict[bytes, Delegation] = {}  # what a document of that digest says, whatever becomes of it
         self._changed: set[bytes] = set()
 
     # Keys
@@ -59,6 +60,15 @@ class People:
             "SELECT account FROM keys WHERE key = ? ORDER BY until = 0 DESC, until DESC LIMIT 1", (key,)
         ).fetchone()
         return row[0] if row else 0
+
+    def was_of_others(self, connection: sqlite3.Connection, key: bytes, account: int) -> bool:
+        """Whether the key is, or ever was, the key or a delegate of another account than this."""
+        row = connection.execute(
+            "SELECT 1 FROM keys WHERE key = ?1 AND account <> ?2"
+            " UNION ALL SELECT 1 FROM delegations WHERE delegate = ?1 AND account <> ?2 LIMIT 1",
+            (key, account),
+        ).fetchone()
+        return row is not None
 
     def begin(self, connection: sqlite3.Connection, key: bytes, account: int, now: int, by: bytes = b"") -> None:
         """This is the account's key from now on. by: digest of the rotation."""
@@ -115,12 +125,19 @@ class People:
     def granted(self, connection: sqlite3.Connection, account: int, now: int) -> list[Granted]:
         """The delegations of an account that stand, the oldest first."""
         rows = connection.execute(f"{_GRANTED} AND g.account = ? ORDER BY g.since, g.delegation", (account,)).fetchall()
-        found = [(Grant(digest, _terms(raw)), raw) for _, digest, raw in rows]
+        found = [(Grant(digest, self._terms_of(digest, raw)), raw) for _, digest, raw in rows]
         return [
             Granted(grant.digest, grant.terms, self.used(connection, grant.digest), raw)
             for grant, raw in found
             if not has_expired(grant.terms, now)
         ]
+
+    def _terms_of(self, digest: bytes, raw: bytes) -> Delegation:
+        """Owners ask for all of theirs, and each costs more to decode than to find."""
+        found = self._terms.get(digest)
+        if found is None:
+            found = self._terms[digest] = _terms(raw)
+        return found
 
     def used(self, connection: sqlite3.Connection, delegation: bytes) -> int:
         """Thousandths that are held or spent through a delegation."""
@@ -194,7 +211,7 @@ class People:
 
     def shrink(self) -> None:
         """Keep no more than so many; nothing may wait to be written."""
-        for table in (self._acting, self._faces, self._used):
+        for table in (self._acting, self._faces, self._used, self._terms):
             if len(table) > MOST:
                 table.clear()
 

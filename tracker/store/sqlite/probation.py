@@ -14,10 +14,10 @@ from tracker.store.sqlite.tables import Tables
 def settled(connection: sqlite3.Connection, tables: Tables, owner: int, version: int, now: int) -> None:
     """A job of an owner was paid and counted. version: of the rules by which it was."""
     record = tables.accounts.record(connection, owner)
-    if not record.trusted and earning.is_trusted(record, tables.versions.get(connection, version).rules.earning, now):
+    rules = tables.versions.get(connection, version).rules.earning
+    if earning.gains_trust(record, rules, now):
         tables.accounts.trust(connection, owner, now)
-        record = tables.accounts.record(connection, owner)
-    if record.trusted:
+    if earning.is_trusted(record, rules, now):
         _vest(connection, tables, owner, version, now)
 
 
@@ -29,7 +29,7 @@ def vest(connection: sqlite3.Connection, tables: Tables, owner: int, now: int) -
     record = tables.accounts.record(connection, owner)
     if not earning.is_trusted(record, force.rules.earning, now):
         return 0
-    if not record.trusted:
+    if earning.gains_trust(record, force.rules.earning, now):
         tables.accounts.trust(connection, owner, now)
     return _vest(connection, tables, owner, force.version, now)
 

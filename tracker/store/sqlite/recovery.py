@@ -18,6 +18,7 @@ from tracker.store.sqlite import papers
 from tracker.store.sqlite.ledger import new_evidence
 from tracker.store.sqlite.mint import Between
 from tracker.store.sqlite.papers import job_identity
+from tracker.store.sqlite.settling import end
 from tracker.store.sqlite.tables import Tables
 from tracker.values import replace
 
@@ -165,6 +166,7 @@ class _Step:
         attempt = self._settlement.attempt
         after = replace(job, state=State.SETTLED, reason="", changed=self._now, settled=attempt, held=0)
         self._tables.live.write_job(self._connection, after)
+        end(self._connection, self._tables, after)
         other = newest if was_leased and not same else None
         outcome = Outcome(after, newest if same else None, withdraw="settled" if other else "")
         return Happened(job, outcome, self._shown.settlement[0].raw, job.held, other)

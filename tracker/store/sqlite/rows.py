@@ -23,7 +23,7 @@ MOST = 1024
 _JOB = (
     "SELECT j.job, j.request, j.number, r.public, r.private_digest, r.job_key, r.signer, r.payer, r.origin, j.state,"
     " j.attempt, j.failed, j.held, j.score, j.anonymous, j.admitted, j.changed, j.waited, j.cancelled, j.excluded,"
-    " j.settled, j.reason, j.carried, r.delegation FROM jobs j JOIN requests r ON r.request = j.request"
+    " j.settled, j.reason, j.carried, r.delegation, r.user FROM jobs j JOIN requests r ON r.request = j.request"
 )
 _ATTEMPT = (
     "SELECT attempt, worker, owner, model, lease, stage, issued, deadline, rules, price, paid, free, uncovered, tax,"
@@ -63,6 +63,7 @@ def _to_job(row: tuple[Any, ...]) -> Job:
         reason=row[21],
         carried=bool(row[22]),
         delegation=row[23],
+        user=row[24],
     )
 
 

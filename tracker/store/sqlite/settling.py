@@ -67,6 +67,8 @@ def happen(
         after = replace(after, held=0)
     if after is not job:
         tables.live.write_job(connection, after)
+    if after.state not in lifecycle.LIVE:
+        end(connection, tables, after)
     if ended is not None and ended is not attempt:
         tables.live.write_attempt(connection, job.handle, ended)
     used = tables.mint.used(connection, now) if ended is not None and ended.stage is Stage.ENDED else None
@@ -105,6 +107,7 @@ def _pay(
     if minted > had:  # the attempt had ended, and what was set aside for it had gone back
         minted = min(minted, tables.mint.left(connection, rules.mint, attempt.issued, between))
     tables.mint.count(connection, day_of(attempt.issued), minted, between)
+    tables.mint.pay(connection, day_of(attempt.issued), payment.paid, attempt.owner)
     waits = _withheld(connection, tables, job, attempt, payment.paid + minted, now)
     moved = postings.settle(attempt.owner, paid=payment.paid, minted=minted, burned=payment.tax, withheld=waits)
     evidence = new_evidence(now, attempt.rules, job.handle, attempt.attempt, proofs, received=received)
@@ -174,6 +177,15 @@ def _unreserved(connection: sqlite3.Connection, tables: Tables, job: Job, attemp
     between = Between(attempt.owner, job.origin)
     tables.mint.reserve(connection, day_of(attempt.issued), -attempt.reserved, between)
     return replace(attempt, reserved=0)
+
+
+def end(connection: sqlite3.Connection, tables: Tables, job: Job) -> None:
+    """A job has ended: who paid for it, and whose workers had it, have it under way no more."""
+    tables.accounts.end(connection, job.payer)
+    for number in range(1, job.attempt + 1):
+        attempt = tables.live.attempt(connection, job.handle, number)
+        if attempt is not None:
+            tables.accounts.end(connection, attempt.owner)
 
 
 def settlement_of(connection: sqlite3.Connection, tables: Tables, job: Job) -> bytes:

@@ -28,7 +28,7 @@ from protocol.documents import (
 from protocol.envelope import Envelope, check_delegation, parse
 from protocol.errors import NotAllowed, ReceiptMismatch, UnknownJob, WrongSigner
 from protocol.keys import SigningKey, show_key
-from protocol.postings import ANONYMOUS, BURN, HELD, MINT, WITHHELD
+from protocol.postings import SYSTEM
 from protocol.rules import Rules
 from tracker import lifecycle
 from tracker.accounts import Acting
@@ -36,6 +36,7 @@ from tracker.lifecycle import Event, Job, State
 from tracker.store.base import (
     AccountState,
     Admitted,
+    Awarded,
     Choice,
     Face,
     Gifts,
@@ -51,7 +52,7 @@ from tracker.store.base import (
     Store,
     StoreError,
 )
-from tracker.store.sqlite import accounts, acts, admission, giving, papers, probation, recovery, rows
+from tracker.store.sqlite import accounts, acts, admission, giving, papers, probation, recovery, rows, tidying
 from tracker.store.sqlite.database import connect
 from tracker.store.sqlite.papers import job_identity
 from tracker.store.sqlite.settling import happen, job_and_attempt, job_of, received, settlement_of, take_answer
@@ -80,11 +81,11 @@ class SqliteStore(Store):
             connection.execute(
                 "INSERT INTO horde (one, root, delegation) VALUES (1, ?, ?)", (delegation.key, delegation.raw)
             )
-            system = [(account, now) for account in (MINT, BURN, HELD, ANONYMOUS, WITHHELD)]
+            system = [(account, now) for account in SYSTEM]
             connection.executemany("INSERT INTO accounts (account, since) VALUES (?, ?)", system)
             tables = Tables(key, delegation.key, documents.open_document(delegation, Serving), 0)
             tables.versions.publish(connection, rules, key, delegation.key, now)
-            tables.ledger.load(connection)
+            tables.load(connection)
             tables.ledger.seal(connection, now)
             connection.execute("COMMIT")
         finally:
@@ -182,6 +183,10 @@ class SqliteStore(Store):
         """See `Store`."""
         return await self._step(lambda c: acts.leave(c, self._tables, envelope, said, now), now)
 
+    async def used(self, delegation: bytes) -> int:
+        """See `Store`."""
+        return await self._step(lambda c: self._tables.people.used(c, delegation))
+
     async def granted(self, number: int, now: int) -> Sequence[Granted]:
         """See `Store`."""
         return await self._step(lambda c: self._tables.people.granted(c, number, now))
@@ -194,9 +199,9 @@ class SqliteStore(Store):
         """See `Store`."""
         return await self._step(lambda c: acts.page(c, self._tables, number, now))
 
-    async def services(self, now: int) -> Sequence[Page]:
+    async def services(self, now: int, after: int, most: int) -> Sequence[Page]:
         """See `Store`."""
-        return await self._step(lambda c: acts.services(c, self._tables, now))
+        return await self._step(lambda c: acts.services(c, self._tables, now, after, most))
 
     async def account(self, number: int, now: int) -> AccountState:
         """See `Store`."""
@@ -216,17 +221,25 @@ class SqliteStore(Store):
         """See `Store`."""
         return await self._step(lambda c: probation.vest_all(c, self._tables, now))
 
-    async def transfer(self, envelope: Envelope, said: Transfer, rules: RulesInForce, now: int) -> None:
+    async def transfer(self, envelope: Envelope, said: Transfer, now: int) -> None:
         """See `Store`."""
-        await self._step(lambda c: giving.transfer(c, self._tables, envelope, said, rules, now), now)
+        await self._step(lambda c: giving.transfer(c, self._tables, envelope, said, now), now)
 
     async def award(self, envelope: Envelope, said: Award, now: int) -> None:
         """See `Store`."""
         await self._step(lambda c: giving.award(c, self._tables, envelope, said, now), now)
 
+    async def awards(self) -> Sequence[Awarded]:
+        """See `Store`."""
+        return await self._step(giving.awards)
+
+    async def tidy(self, now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: tidying.tidy(c, self._tables, now))
+
     async def gifts(self) -> Gifts:
         """See `Store`."""
-        return await self._step(giving.gifts)
+        return await self._step(lambda c: giving.gifts(c, self._tables))
 
     # Jobs
 
@@ -445,7 +458,7 @@ def _load(connection: sqlite3.Connection, path: Path, key: SigningKey) -> Tables
     if delegation.serving != key.public:
         raise StoreError(f"{path}: its horde has appointed another serving key than {show_key(key.public)}")
     tables = Tables(key, root, delegation, epoch)
-    tables.ledger.load(connection)
+    tables.load(connection)
     return tables
 
 

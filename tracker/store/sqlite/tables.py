@@ -32,6 +32,11 @@ class Tables:
         #: The key that serves, and those that served before, the last one first.
         self.keys = (key.public, *(former.key for former in reversed(delegation.former)))
 
+    def load(self, connection: sqlite3.Connection) -> None:
+        """Read what is kept in memory from the first step on."""
+        self.ledger.load(connection)
+        self.accounts.load(connection)
+
     def snapshot(self) -> object:
         """See `writer.State`."""
         return self._journal.mark, self.ledger.books
