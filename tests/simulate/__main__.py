@@ -80,7 +80,7 @@ def _play_all(tasks: Sequence[Task], jobs: int) -> int:
 
 def _kept(folder: Path, name: str, seed: int, world: World, rules: str) -> Path:
     """Where a result lies; other days, load or rules lie elsewhere."""
-    import hashlib  # noqa: PLC0415
+    import hashlib
 
     mark = hashlib.sha256(f"{asdict(world)} {rules}".encode()).hexdigest()[:10]
     (folder / "seeds").mkdir(exist_ok=True)

@@ -13,8 +13,8 @@ from functools import partial
 from protocol.documents import Delegation, Lease
 from protocol.messages import Offer
 from protocol.work import ImageWork, PublicPart
-from tests.simulate.stage import BEGIN, DAY, HOUR, LATENCY, MINUTE, SECOND
 from tests.simulate.crowd import award_to
+from tests.simulate.stage import BEGIN, DAY, HOUR, LATENCY, MINUTE, SECOND
 from tests.simulate.town import OFFERS, Asker, Job, Machine, Person, Serving, Town, Worker
 from tests.simulate.world import MIX
 

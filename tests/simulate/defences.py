@@ -37,7 +37,7 @@ Values = dict[str, Any]
 class Case:
     """defence: a rule, or what else it is. attack: by its name. on, off: rules with the defence and without it.
     without: rules by which others are off in both. figure: of `play`; most: what it is at most with the defence, and
-    less than it is without."""
+    less than it is without. is_slow: left out of `make test`."""
 
     defence: str
     attack: str
@@ -48,6 +48,7 @@ class Case:
     without: Values = field(default_factory=dict)
     world: Values = field(default_factory=dict)
     by_seam: bool = False
+    is_slow: bool = False
 
     def figures(self, seed: int, *, is_on: bool) -> dict[str, Any]:
         """The figures of one small world."""
@@ -115,6 +116,7 @@ CASES = (
         {},
         {"mint.daily": ENDLESS, "mint.steps": ((ALL, ALL),)},
         BASE_OFF | SHARES_OFF,
+        is_slow=True,
     ),
     Case("earning.withheld", "renews", "ratio", 0.9, {}, {"earning.withheld": 0}),
     Case("matching.declines", "picky", "ratio", 1.8, {}, {"matching.declines": 10**9}),
@@ -137,6 +139,6 @@ CASES = (
         world={"load": 0.6},
     ),
     Case("limits.anonymous_open_jobs", "block-flood", "rival_open", 60, {}, {"limits.anonymous_open_jobs": 10**6}),
-    Case("matching.every", "rich-flood", "unserved_anonymous", 0.5, {}, {"matching.every": 0}),
+    Case("matching.every", "rich-flood", "unserved_anonymous", 0.5, {}, {"matching.every": 0}, is_slow=True),
     Case("the owner is drawn before the worker", "split", "busy_ratio", 10, {}, {}, world={"load": 0.3}, by_seam=True),
 )

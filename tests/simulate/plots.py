@@ -13,12 +13,12 @@ Results = Mapping[str, Sequence[dict[str, Any]]]
 
 def draw(results: Results, folder: Path) -> list[Path]:
     """Write the plots of all that was played, by attack; where they are."""
-    import matplotlib  # noqa: PLC0415 (half a second, and whoever wants no plots needs none of it)
+    import matplotlib as mpl
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot  # noqa: PLC0415
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(17, 5))
+    figure, axes = plt.subplots(1, 3, figsize=(17, 5))
     played = results.get("none") or next(iter(results.values()))
     _waits(axes[0], played)
     _kudos(axes[1], results)
@@ -26,7 +26,7 @@ def draw(results: Results, folder: Path) -> list[Path]:
     figure.tight_layout()
     path = folder / "simulate.png"
     figure.savefig(path, dpi=100)
-    pyplot.close(figure)
+    plt.close(figure)
     return [path]
 
 

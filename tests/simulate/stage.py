@@ -1,8 +1,8 @@
 """The tracker under virtual time: the real coordinator over the real store, and a heap of what happens when.
 
 Between two moments everything that the first has caused comes to its end: no step waits for a disk, a socket or a
-clock. Three things are left out, none of which the economy can feel: session messages are handed over unsigned (documents
-are signed), commits are not synced and done in line, and checkpoints are rarer.
+clock. Three things are left out, none of which the economy can feel: session messages are handed over unsigned
+(documents are signed), commits are not synced and done in line, and checkpoints are rarer.
 """
 
 from __future__ import annotations

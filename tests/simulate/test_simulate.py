@@ -29,7 +29,13 @@ def test_nobody_without_an_account_waits_thirty_times_as_long_as_others():
     assert found["anonymous_over_median"] < 30
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.defence} against {case.attack}")
+NAMED = [
+    pytest.param(case, id=f"{case.defence} against {case.attack}", marks=[pytest.mark.ci_slow] if case.is_slow else [])
+    for case in CASES
+]
+
+
+@pytest.mark.parametrize("case", NAMED)
 def test_without_a_defence_its_check_fails(case: Case):
     on, off = (case.figures(1, is_on=is_on)[case.figure] for is_on in (True, False))
 
