@@ -113,7 +113,7 @@ class TimesSection(Section, frozen=True, kw_only=True):
     worker_grace: Positive = 10
     image_lease: Positive = 600
     text_lease: Positive = 600
-    waiting: Positive = 1_200
+    waiting: Positive = 7_200
     cancel: Positive = 10
     silence: Positive = 86_400
     restart_grace: Positive = 10
