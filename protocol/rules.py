@@ -113,7 +113,7 @@ class TimesSection(Section, frozen=True, kw_only=True):
     worker_grace: Positive = 10
     image_lease: Positive = 600
     text_lease: Positive = 600
-    waiting: Positive = 1_200
+    waiting: Positive = 7_200
     cancel: Positive = 10
     silence: Positive = 86_400
     restart_grace: Positive = 10
@@ -123,11 +123,13 @@ class MatchingSection(Section, frozen=True, kw_only=True):
     """Who is served next, and how often a job is tried.
 
     failed_attempts: attempts that may fail before the job does. every: each so-many-th lease of a swarm goes to who
-    waited longest; 0 switches that off. half_life_days: in so many days half of the free work taken is forgotten.
+    waited longest; 0 switches that off. declines: leases that the workers of one owner
+    may turn down in an hour; who turns down more gets none until the hour is over. half_life_days: in so many days half of the free work taken is forgotten.
     """
 
     failed_attempts: Positive = 3
     every: Natural = 4
+    declines: Positive = 4
     half_life_days: Positive = 30
 
 

@@ -45,6 +45,7 @@ KEPT = 1024
 MOST_OWNERS = 64
 #: What could not be stored is tried again after so long.
 RETRY_MS = 1000
+HOUR_MS = 3_600_000
 
 
 class Drawn(NamedTuple):
@@ -119,6 +120,8 @@ class Jobs:
         self._timers = Timers()
         self._positions: dict[bytes, int] = {}
         self._away: dict[bytes, object] = {}  # for each worker that left, a mark of the last time
+        self._hour = 0
+        self._declines: Counter[int] = Counter()  # of leases, by owner, in that hour
         self._budget_day = 0
         self._budget_used = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -285,6 +288,8 @@ class Jobs:
         """Give a worker the jobs that it should get now."""
         now = self._clock()
         terms = self.terms(now)
+        if worker.owner in self.pool.resting:
+            return
         while worker.has_room and self.pool.workers.get(worker.key) is worker:
             found = self.queue.next_for(worker, terms, self.rules.rules.matching.every)
             if found is None:
@@ -421,7 +426,29 @@ class Jobs:
 
     async def carry_out(self, handle: bytes, attempt: int, event: Event) -> None:
         now = self._clock()
-        self.follow(await self._store.happen(handle, attempt, event, self.rules.rules, now), now)
+        happened = await self._store.happen(handle, attempt, event, self.rules.rules, now)
+        lost = happened.lost or happened.outcome.attempt
+        if isinstance(event, lifecycle.Declined | lifecycle.NotAccepted) and happened.outcome.changed and lost:
+            self._turned_down(lost.owner, now)
+        self.follow(happened, now)
+
+    def _turned_down(self, owner: int, now: int) -> None:
+        """An owner's worker did not take a lease. Few do so now and then; who does it to choose what it is paid for
+        gets nothing more within this hour."""
+        if now // HOUR_MS != self._hour:
+            self._hour = now // HOUR_MS
+            self._declines.clear()
+        self._declines[owner] += 1
+        if self._declines[owner] > self.rules.rules.matching.declines and owner not in self.pool.resting:
+            self.pool.resting.add(owner)
+            self._timers.at((self._hour + 1) * HOUR_MS, partial(self._rested, owner))
+
+    def _rested(self, owner: int) -> None:
+        """The hour is over."""
+        self.pool.resting.discard(owner)
+        for worker in list(self.pool.workers.values()):
+            if worker.owner == owner:
+                self.feed(worker)
 
     def follow(self, happened: Happened, now: int) -> None:
         """Bring memory in line with what is now durable, then tell everybody whom it concerns."""

@@ -107,6 +107,7 @@ class Pool:
         self._crew_of: dict[bytes, Crew] = {}
         self._by_model: dict[tuple[Kind, str], dict[Crew, None]] = {}
         self._settled: Counter[int] = Counter()
+        self.resting: set[int] = set()  # owners who turned down too much: their workers get nothing meanwhile
 
     # Who is here
 
@@ -222,6 +223,7 @@ class Pool:
     ) -> tuple[Worker, Offer] | None:
         enough = DRAW + len(job.excluded)
         owners = {owner for crew, _ in crews for owner in crew.owners.sample(enough, chance)}
+        owners -= self.resting
         while owners:
             names = sorted(owners)
             owner = chance.choices(names, [1 + self._settled[name] for name in names])[0]
@@ -242,7 +244,7 @@ class Pool:
         for crew, offer in crews:
             looked_at = 0
             for key in crew.spare:
-                if key not in job.excluded:
+                if key not in job.excluded and self.workers[key].owner not in self.resting:
                     fits.append((self.workers[key], offer))
                     looked_at += 1
                     if looked_at == DRAW:

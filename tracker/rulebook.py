@@ -194,6 +194,11 @@ NOTES: dict[str, Note] = {
         "Each so-many-th lease of a swarm goes to who waited longest, whatever the rank.",
         "Lower is kinder to people without kudos; 0 switches it off, and then they can starve.",
     ),
+    "matching.declines": Note(
+        "leases",
+        "So many leases the workers of one owner may turn down in an hour; with more they get none until it is over.",
+        "Lower keeps workers from picking what is paid; higher is kinder to workers with unusual limits.",
+    ),
     "matching.half_life_days": Note(
         "days", "In so many days half of the free work taken is forgotten in the rank.", "Longer remembers longer."
     ),

@@ -1,1 +1,1 @@
-"""`make simulate`: the real tracker core under virtual time, a world of people around it, and whoever wants too much."""
+"""`make simulate`: the real tracker core in virtual time, people around it, and whoever wants too much."""

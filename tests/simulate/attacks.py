@@ -6,14 +6,15 @@ machine of the announced speed would take, since anything faster would show. Wha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
 from protocol.documents import Delegation, Lease
 from protocol.messages import Offer
 from protocol.work import ImageWork, PublicPart
-from tests.simulate.stage import BEGIN, DAY, HOUR, LATENCY, MINUTE, SECOND
 from tests.simulate.crowd import award_to
+from tests.simulate.stage import BEGIN, DAY, HOUR, LATENCY, MINUTE, SECOND
 from tests.simulate.town import OFFERS, Asker, Job, Machine, Person, Serving, Town, Worker
 from tests.simulate.world import MIX
 
@@ -72,9 +73,10 @@ class FarmWorker(Worker):
     """One of the workers that a farm pretends to have. hides: it is seen only while the farm asks for something that
     it is to get; what it gets of others then is declined while the machine works."""
 
-    def __init__(self, town: Town, farm: Farm, offers: tuple[Offer, ...], *, hides: bool) -> None:
+    def __init__(self, town: Town, farm: Farm, boss: Person, offers: tuple[Offer, ...], *, hides: bool) -> None:
         super().__init__(town, farm.machines[0], group="rival", offers=offers, ahead=0 if hides else None)
         self.hides = hides
+        self.boss = boss
         self._farm = farm
         self.pretended = Machine(town.stage, farm.speed)
 
@@ -98,8 +100,9 @@ class FarmWorker(Worker):
         """See `Worker`."""
         if self.hides:
             self.announce(())
-        if self._farm.refuses(self, serving.lease):
+        if self._farm.may_decline() and self._farm.refuses(self, serving.lease):
             self._farm.declined += 1
+            self._farm.declines[self.stage.now // HOUR] += 1
             self.decline(serving)
         else:
             super().take(serving)
@@ -133,7 +136,7 @@ class FarmAsker(Asker):
             self._farm.paused_until = self.stage.now + PAUSE
             self.cancel(job)
         elif not job.free and not job.paid:
-            self._farm.dry(job)
+            self._farm.dry(self._farm.workers[job.worker])
             self.cancel(job)
         else:
             self._farm.faked += 1
@@ -166,6 +169,8 @@ class Farm(Attack):
         self.faked = 0
         self.asked = 0
         self.declined = 0
+        self.declines: Counter[int] = Counter()
+        self.dry_until: dict[Person, int] = {}
         self.paused_until = 0
         self._asker: dict[str, FarmAsker] = {}
 
@@ -206,7 +211,7 @@ class Farm(Attack):
 
     def new_worker(self, owner: Person, *, hides: bool) -> FarmWorker:
         """One more worker of this owner, by a delegation."""
-        worker = FarmWorker(self.town, self, self.offers(), hides=hides)
+        worker = FarmWorker(self.town, self, owner, self.offers(), hides=hides)
         delegation = Delegation(
             nonce=self.town.chance.randbytes(16),
             valid_until=self.stage.now + HOUR // 2,
@@ -222,19 +227,29 @@ class Farm(Attack):
         """What its workers serve."""
         return OFFERS
 
-    def dry(self, job: Job) -> None:
-        """Nothing is minted for such a job now."""
-        self.paused_until = self.stage.now + DRY
+    def dry(self, worker: FarmWorker) -> None:
+        """Nothing is minted now for what this one's owner serves."""
+        self.dry_until[worker.boss] = self.stage.now + DRY
 
     def wants(self) -> bool:
         """Whether it asks now."""
-        return self.stage.now >= self.paused_until
+        return self.stage.now >= self.paused_until and self.may_decline()
+
+    def may_decline(self) -> bool:
+        """Whether turning down one more lease has no consequences."""
+        hour = self.stage.now // HOUR
+        return self.declines[hour] < self.stage.rules.matching.declines
 
     def _look(self) -> None:
         if self.stage.now >= self.until:
             return
         if self.wants():
-            idle = [worker for worker in self.workers.values() if not worker.serving]
+            now = self.stage.now
+            idle = [
+                worker
+                for worker in self.workers.values()
+                if not worker.serving and self.dry_until.get(worker.boss, 0) <= now
+            ]
             for worker in idle[: max(0, min(16, len(idle) - self.under_way))]:
                 if worker.hides:
                     worker.announce(worker.offers)
@@ -282,6 +297,12 @@ class SplitFarm(Farm):
 
     pretended = 100
     blocks = 1_000
+
+
+class OneBlockFarm(SplitFarm):
+    """The same, and all of it from one address block."""
+
+    blocks = 1
 
 
 class Split(Farm):
@@ -374,7 +395,7 @@ class PickyFarm(HoppingFarm):
 
 
 class Renewing(Farm):
-    """Comes back as a new owner every two hours, delivers rubbish to everybody, and uses its machine for nothing."""
+    """Comes back as a new owner every half hour, delivers rubbish to everybody, and uses its machine for nothing."""
 
     pretended = 3
     hides = False
@@ -382,7 +403,7 @@ class Renewing(Farm):
     def come(self) -> None:
         """See `Attack`."""
         super().come()
-        self.stage.after(2 * HOUR, self._renew)
+        self.stage.after(HOUR // 2, self._renew)
 
     def wants(self) -> bool:
         """See `Farm`."""
@@ -395,7 +416,7 @@ class Renewing(Farm):
             self.owners.append(self.new_owner())
             for _ in range(self.pretended):
                 self.new_worker(self.owners[-1], hides=False)
-            self.stage.after(2 * HOUR, self._renew)
+            self.stage.after(HOUR // 2, self._renew)
 
     def choose(self, worker: FarmWorker) -> Machine:
         """See `Farm`."""
@@ -422,7 +443,8 @@ class Flood(Attack):
 
     def come(self) -> None:
         """See `Attack`."""
-        self.refused = self.asked = 0
+        self.asked = self.most_open = 0
+        self._last: list[Job] = []
         self.served: list[Job] = []
         self._account = Asker(self.town, "rival")
         if not self.block:
@@ -436,18 +458,32 @@ class Flood(Attack):
             return
         jobs = [job for job in self.served if not job.done and not job.how]
         self.served = jobs
-        for _ in range(self.open_jobs - len(jobs)):
+        self.most_open = max(self.most_open, len(jobs))
+        refused = [job for job in self._last if job.how and not job.handle]
+        if refused and self.stage.now % (10 * MINUTE) >= 30 * SECOND:
+            self.stage.after(30 * SECOND, self._look)
+            return
+        self._last = []
+        for _ in range(min(40, self.open_jobs - len(jobs))):
             self.asked += 1
             public = MIX[1][1]
             if self.block:
-                self.served += Asker(self.town, "rival", self.block).ask(public, once=True)
+                self._last += Asker(self.town, "rival", self.block).ask(public, once=True)
             else:
-                self.served += self._account.ask(public)
+                self._last += self._account.ask(public)
+        self.served += self._last
         self.stage.after(30 * SECOND, self._look)
 
     def gpu_seconds(self, now: int) -> float:
         """It has none."""
         return 1.0
+
+    def notes(self) -> dict[str, float]:
+        """See `Attack`."""
+        world, seconds = self.town.world, (self.stage.now - BEGIN) / 1000
+        taken = sum(world.seconds(job.public) for job in self.town.jobs if job.group == "rival" and job.done)
+        share = taken / seconds / world.capacity
+        return {"rival_asked": self.asked, "rival_open": self.most_open, "rival_share": share}
 
 
 class BlockFlood(Flood):
@@ -518,6 +554,7 @@ ATTACKS: dict[str, Callable[[Town], Attack]] = {
     "models": ModelFarm,
     "split": Split,
     "split-farm": SplitFarm,
+    "one-block-farm": OneBlockFarm,
     "hops": HoppingFarm,
     "midnight": MidnightFarm,
     "picky": PickyFarm,

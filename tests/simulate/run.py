@@ -101,6 +101,7 @@ async def _measure(town: Town, crowd: Crowd, rival: Attack | None, capacity: flo
         found["rival_withheld"] = withheld / stood
         found["ratio"] = (spendable + withheld) / stood / max(1e-9, found["honest"])
         found |= rival.notes()
+        found["busy_ratio"] = found.get("rival_busy", 0.0) / max(1e-9, found["busy"])
     return found
 
 

@@ -1,8 +1,8 @@
 """The tracker under virtual time: the real coordinator over the real store, and a heap of what happens when.
 
 Between two moments everything that the first has caused comes to its end: no step waits for a disk, a socket or a
-clock. Three things are left out, none of which the economy can feel: session messages are handed over unsigned (documents
-are signed), commits are not synced and done in line, and checkpoints are rarer.
+clock. Three things are left out, none of which the economy can feel: session messages are handed over unsigned
+(documents are signed), commits are not synced, rarer and done in line, and checkpoints and positions are rarer.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ BEGIN = 20_000 * DAY
 #: The tracker's timers are looked at when one is due, and at least so often.
 TICK = 60 * SECOND
 CHECKPOINT = 600 * SECOND
-POSITIONS = 10 * SECOND
+POSITIONS = 60 * SECOND
 #: Steps of the store that share a commit, at most.
-BATCH = 100
+BATCH = 1_000
 #: How long a message is under way, either way.
 LATENCY = 50
 
@@ -178,7 +178,7 @@ class Stage:
         self._order = count()
         self._said: list[tuple[Conversation, Any]] = []
         self._steps: list[Coroutine[Any, Any, None]] = []
-        self._ticked = 0
+        self._ticked = self._committed = 0
 
     def new_key(self, label: object) -> SigningKey:
         """The same key for the same label and seed."""
@@ -235,7 +235,9 @@ class Stage:
             if due < self._heap[0][0]:
                 self.now = max(self.now, due)
                 self._ticked = self.now
-                self.writer.commit()
+                if self.now - self._committed >= CHECKPOINT:  # as often as what reads whole tables runs, or oftener
+                    self._committed = self.now
+                    self.writer.commit()
                 await self.coordinator.tick(self.now)
             else:
                 self.now, _, action = heapq.heappop(self._heap)

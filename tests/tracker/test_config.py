@@ -82,7 +82,7 @@ def test_values_of_all_forms_are_read():
     [
         (
             "[matching]\nevry = 3",
-            "horde.toml:2: matching.evry: unknown key; known are failed_attempts, every, half_life_days",
+            "horde.toml:2: matching.evry: unknown key; known are failed_attempts, every, declines, half_life_days",
         ),
         (
             '[limits]\n\n# a comment\nmax_pixels = "many"',
