@@ -256,7 +256,11 @@ class Race:
         try:
             connection = await self._connected(way, run)
             run.name = await self._ground.connector.connect_over(
-                connection, self._certificate, self._ground.connect_seconds
+                connection,
+                self._certificate,
+                self._ground.connect_seconds,
+                # A relay is for one attempt, and holds a place for as long as we stay.
+                once=way.path is Path.RELAYED,
             )
         except (NoMeeting, NotRelayed) as error:
             effects = self._choice.failed(way, error.reason, str(error), self._clock())
