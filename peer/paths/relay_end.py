@@ -148,6 +148,7 @@ class RelayEnds:
         pump = asyncio.get_running_loop().create_task(self._pump(relay, ours))
         self._pumps.add(pump)
         pump.add_done_callback(self._pumps.discard)
+        pump.add_done_callback(lambda _: ours.close())  # also where it was cancelled before it began
         return theirs
 
     async def _enter(self, ticket: Ticket, key: SigningKey, root: bytes) -> Socket:
