@@ -60,7 +60,7 @@ async def joined(scene: Scene) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
     """The requester's end of a relayed path, by hand and before TLS."""
     scene.approaches.told(Paths(job=ATTEMPT[0], attempt=ATTEMPT[1], tickets=(ticket_of(scene).envelope.raw,)))
     connection = await scene.requesters_ends.join(ticket_of(scene), JOB_KEY, ROOT.public)
-    return await asyncio.open_unix_connection(sock=connection)
+    return await asyncio.open_connection(sock=connection)
 
 
 async def all_over(scene: Scene) -> None:
@@ -151,7 +151,7 @@ async def test_a_relay_that_falls_silent_is_left(silent: str) -> None:
         terms = a_relay_ticket(LEASE, relay=SERVING)
         async with ends:
             with contextlib.suppress(Exception):
-                reader, writer = await asyncio.open_unix_connection(
+                reader, writer = await asyncio.open_connection(
                     sock=await ends.join(Ticket(terms, signed(terms)), JOB_KEY, ROOT.public)
                 )
                 assert silent == "half-open"
