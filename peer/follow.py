@@ -354,9 +354,10 @@ class Follow:
         return [Close(), End(kinds[said.state](reason, text, self._asked.index, said.released))]
 
     def _workers_words(self, reason: str) -> str:
-        """What the worker itself said of this reason, in a sentence; the tracker passes on codes only."""
+        """What the worker itself said of this reason, or what we tried to reach it, in a sentence; the tracker passes on
+        codes only."""
         code, text = self._trouble
-        return text if code == reason else ""
+        return text if reason in (code, "unreachable") else ""
 
     def _settled(self, said: SettlementCame) -> list[Effect]:
         acknowledged = self.state is State.ACKNOWLEDGED

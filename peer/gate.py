@@ -96,7 +96,7 @@ class House:
 
     def open(self) -> None:
         """Begin to accept."""
-        self._spawn(self._accept())
+        _ = self._spawn(self._accept())
 
     async def close(self) -> None:
         """Accept no more, and end the handshakes that are under way."""
@@ -114,7 +114,14 @@ class House:
             connection.close()
             return False
         connection.setblocking(False)
-        self._spawn(self._let_in(connection, household))
+        gate = Gate(self._behind(), lambda: self._places.leave(household), self._stall_seconds)
+
+        def over(_: object) -> None:  # also where the task was cancelled before it began
+            if not gate.is_open:
+                gate.leave()
+                connection.close()
+
+        self._spawn(self._let_in(connection, gate)).add_done_callback(over)
         return True
 
     async def _accept(self) -> None:
@@ -128,9 +135,8 @@ class House:
                 continue
             self.take(connection, household_of(address[0]))
 
-    async def _let_in(self, connection: socket.socket, household: str) -> None:
+    async def _let_in(self, connection: socket.socket, gate: Gate) -> None:
         """The handshake."""
-        gate = Gate(self._behind(), lambda: self._places.leave(household), self._stall_seconds)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: gate,
@@ -141,14 +147,12 @@ class House:
             )
         except (OSError, ssl.SSLError) as error:
             log.debug("a reader did not finish its handshake: %s", error)
-        finally:
-            if not gate.is_open:
-                gate.leave()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 class Gate(asyncio.Protocol):

@@ -202,7 +202,7 @@ class Job:
             await self._handle(StreamEnded(attempt, error.reason, str(error)))
 
     def _guide_to(self, attempt: int) -> Guide:
-        line = self._desk.line
+        line, former = self._desk.line, self._guide
         return Guide(
             (self.handle, attempt),
             self._secrets.job_key,
@@ -212,6 +212,7 @@ class Job:
             now=line.now,
             tracker=self._desk.tracker,
             relays_only=self._desk.relays_only,
+            asked_at=former.asked_at if former is not None and former.attempt[1] == attempt else None,
         )
 
     def _open_bodies(self, opening: follow.Open, worker: Worker) -> tuple[bytes, bytes]:

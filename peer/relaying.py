@@ -21,7 +21,8 @@ from protocol.relay import MAX_MESSAGE_BYTES, Admitted, Limits, Rooms, attend, c
 
 #: Between two signs of life, so that an end that has gone without a word is noticed.
 HEARTBEAT_SECONDS = 15.0
-CLOSING_SECONDS = 1.0
+#: What is on its way to an end when the other one goes has so long to arrive.
+CLOSING_SECONDS = 15.0
 #: How often is told what was carried, if that has changed.
 REPORT_SECONDS = 5.0
 #: How much of a refusal fits into the reason of a closing frame.
@@ -89,7 +90,7 @@ class Relaying:
 
     async def _attend(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(
-            heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_MESSAGE_BYTES, compress=False, timeout=CLOSING_SECONDS
+            heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_MESSAGE_BYTES + 1, compress=False, timeout=CLOSING_SECONDS
         )
         await socket.prepare(request)
         code, reason = WSCloseCode.OK, b""

@@ -433,8 +433,8 @@ class RelayTicket(Document, frozen=True, kw_only=True):
     relay: key of the peer that relays; the serving key where the tracker does it itself. url: `ws://` or `wss://`,
     host, port and perhaps a path; the relay answers at `<url>/relay`. certificate: SHA-256 of the certificate in DER
     that answers there; empty: checked as the tracker's is. requester: the job key. worker: its key. max_bytes: both
-    directions together, however often one comes back with this ticket. max_rate: bytes a second. valid_until: the last
-    moment at which anything is relayed.
+    directions together, however often one comes back with this ticket or another one of the attempt. max_rate: bytes a
+    second. valid_until: the last moment at which anything is relayed.
     """
 
     KIND = "relay_ticket"

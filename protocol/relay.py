@@ -20,6 +20,8 @@ from protocol.errors import BadTicket, NoPath, OutOfTurn, OverTicket, Refusal, R
 from protocol.keys import show_key
 
 Side = Literal["requester", "worker"]
+#: Handle of the job, and number.
+Attempt = tuple[bytes, int]
 T = TypeVar("T")
 
 #: The largest message that a relay reads, and all that it holds of each direction.
@@ -35,17 +37,21 @@ SILENT_MS = 60_000
 LOOK_S = 1.0
 #: After a pause, the bytes of so many milliseconds may pass at once.
 BURST_MS = 250
-#: How often tickets that are over are forgotten.
+#: How often attempts whose tickets are over are forgotten.
 FORGET_MS = 60_000
 
 
 @dataclass(frozen=True)
 class Admitted:
-    """Somebody who may come in. ticket: digest of its envelope; the two that show the same one meet."""
+    """Somebody who may come in. Two of the same attempt meet, whichever of its tickets each shows."""
 
     terms: RelayTicket
-    ticket: bytes
     side: Side
+
+    @property
+    def attempt(self) -> Attempt:
+        """What it comes for. Whoever asks for paths again gets new tickets, and no more of a relay by that."""
+        return self.terms.job, self.terms.attempt
 
 
 def check_entry(raw: bytes, challenge: bytes, *, root: bytes, serving: bytes, relay: bytes, now: int) -> Admitted:
@@ -73,11 +79,11 @@ def check_entry(raw: bytes, challenge: bytes, *, root: bytes, serving: bytes, re
         raise BadTicket("a ticket for one: there is nobody to meet")
     if now > terms.valid_until:
         raise BadTicket(f"a ticket until {terms.valid_until}, and it is {now}: ask for a new one")
-    return Admitted(terms, ticket.digest, "requester" if entry.key == terms.requester else "worker")
+    return Admitted(terms, "requester" if entry.key == terms.requester else "worker")
 
 
 class Meter:
-    """How much of one ticket is used: bytes in all, and how fast they pass; exact, in whole numbers."""
+    """How much one attempt has used: bytes in all, and how fast they pass; exact, in whole numbers."""
 
     def __init__(self, max_bytes: int, max_rate: int) -> None:
         self.carried = 0
@@ -89,7 +95,7 @@ class Meter:
     def take(self, size: int, now: int) -> int:
         """Count so many bytes; the milliseconds to wait before they are passed on. Raises `OverTicket`."""
         if self.carried + size > self._max_bytes:
-            raise OverTicket(f"this ticket is for {self._max_bytes} bytes, and they are used up: ask for a new one")
+            raise OverTicket(f"{self._max_bytes} bytes may pass here for an attempt, and they are used up")
         self.carried += size
         leaked = self._max_rate * max(0, now - self._looked)
         self._looked = max(now, self._looked)
@@ -146,8 +152,8 @@ class Stay:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a relay takes on. streams: tickets at once. of_one: ends of one side from one household. max_rate: bytes a
-    second of one ticket, where that is less than the ticket's; 0 for no bound of its own."""
+    """What a relay takes on. streams: attempts at once. of_one: ends of one side from one household. max_rate: bytes a
+    second of one attempt, where that is less than the ticket's; 0 for no bound of its own."""
 
     streams: int
     of_one: int
@@ -155,7 +161,7 @@ class Limits:
 
 
 class Rooms:
-    """Who is at this relay, waiting or met, and what is left of each ticket.
+    """Who is at this relay, waiting or met, and what is left for each attempt.
 
     carried: bytes that have passed; pairs: how many have met. Neither earns anything: they are a gift.
     """
@@ -164,32 +170,32 @@ class Rooms:
         self.carried = 0
         self.pairs = 0
         self._limits = limits
-        self._here: dict[tuple[bytes, Side], Stay] = {}
-        self._tickets: Counter[bytes] = Counter()
+        self._here: dict[tuple[Attempt, Side], Stay] = {}
+        self._attempts: Counter[Attempt] = Counter()
         self._households: Counter[tuple[str, Side]] = Counter()
-        self._meters: dict[bytes, tuple[Meter, int]] = {}
+        self._meters: dict[Attempt, tuple[Meter, int]] = {}
         self._forgot = 0
 
     @property
     def streams(self) -> int:
-        """Tickets with somebody here."""
-        return len(self._tickets)
+        """Attempts with somebody here."""
+        return len(self._attempts)
 
     def enter(self, admitted: Admitted, end: End, household: str, now: int) -> Stay:
         """Come in; raises `RelayFull`. Who comes again takes the place of its former connection."""
-        name = admitted.ticket, admitted.side
+        name = admitted.attempt, admitted.side
         if (former := self._here.get(name)) is not None:
             self.leave(former)
         limits = self._limits()
-        if admitted.ticket not in self._tickets and len(self._tickets) >= limits.streams:
+        if admitted.attempt not in self._attempts and len(self._attempts) >= limits.streams:
             raise RelayFull(f"this relay has {limits.streams} streams, as many as it takes: try another one, or later")
         if self._households[household, admitted.side] >= limits.of_one:
             raise RelayFull(f"your place has {limits.of_one} streams here, as many as one may have: end one, or wait")
         self._forget(now)
         stay = self._here[name] = Stay(admitted, end, household, came=now, heard=now)
-        self._tickets[admitted.ticket] += 1
+        self._attempts[admitted.attempt] += 1
         self._households[household, admitted.side] += 1
-        other = self._here.get((admitted.ticket, "worker" if admitted.side == "requester" else "requester"))
+        other = self._here.get((admitted.attempt, "worker" if admitted.side == "requester" else "requester"))
         if other is not None:
             self.pairs += 1
             stay.heard = other.heard = now
@@ -199,11 +205,11 @@ class Rooms:
 
     def leave(self, stay: Stay, why: Refusal | None = None) -> None:
         """Go, and with it the one that was met, who hears why. Nothing happens for who has gone already."""
-        name = stay.admitted.ticket, stay.admitted.side
+        name = stay.admitted.attempt, stay.admitted.side
         if self._here.get(name) is not stay:
             return
         del self._here[name]
-        _less(self._tickets, stay.admitted.ticket)
+        _less(self._attempts, stay.admitted.attempt)
         _less(self._households, (stay.household, stay.admitted.side))
         stay.over.set_result(why)
         if stay.met.done():
@@ -215,19 +221,19 @@ class Rooms:
             self.leave(stay, why)
 
     def meter(self, admitted: Admitted) -> Meter:
-        """What counts the bytes of this ticket, from its first use to its end, however often the two come back."""
-        known = self._meters.get(admitted.ticket)
-        if known is None:
-            terms, own = admitted.terms, self._limits().max_rate
-            meter = Meter(terms.max_bytes, min(terms.max_rate, own) if own else terms.max_rate)
-            known = self._meters[admitted.ticket] = meter, terms.valid_until
-        return known[0]
+        """What counts the bytes of this attempt, from its first ticket's use to its last one's end, however often the
+        two come back."""
+        terms, own = admitted.terms, self._limits().max_rate
+        meter, until = self._meters.get(admitted.attempt, (None, 0))
+        meter = meter or Meter(terms.max_bytes, min(terms.max_rate, own) if own else terms.max_rate)
+        self._meters[admitted.attempt] = meter, max(until, terms.valid_until)
+        return meter
 
     def _forget(self, now: int) -> None:
-        """Tickets that are over are refused at the door: nobody needs to know what was left of them."""
+        """Tickets that are over are refused at the door: nobody needs to know what was left for their attempt."""
         if now - self._forgot >= FORGET_MS:
             self._forgot = now
-            self._meters = {ticket: known for ticket, known in self._meters.items() if known[1] >= now}
+            self._meters = {attempt: known for attempt, known in self._meters.items() if known[1] >= now}
 
 
 def _less(counter: Counter[T], name: T) -> None:

@@ -212,8 +212,8 @@ class RelaysSection(Section, frozen=True, kw_only=True):
     """Streams of peers that cannot connect to each other pass through a relay, which cannot read them.
 
     tracker: whether the tracker relays. volunteers: whether peers that offer it do. streams: that the tracker relays at
-    once. of_one: of one address block at once, at the tracker. max_bytes: of one ticket, both directions together.
-    max_rate: bytes a second of one ticket. seconds: how long a ticket serves.
+    once. of_one: of one address block at once, at the tracker. max_bytes: of one attempt, both directions together.
+    max_rate: bytes a second of one attempt. seconds: how long a ticket serves.
     """
 
     tracker: bool = True

@@ -7,6 +7,7 @@ known.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -28,6 +29,8 @@ SHUTDOWN_SECONDS = 3.0
 #: So long nobody is let in when the system has no room for one more connection.
 BREATH_SECONDS = 1.0
 BACKLOG = 1024
+#: What the system says of a connection that ended before it was let in, which is to hold up nobody.
+_GONE = frozenset({errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.EPERM, errno.EHOSTUNREACH})
 
 
 class CannotListen(Exception):
@@ -92,8 +95,9 @@ class Porch:
             try:
                 sock, peername = await loop.sock_accept(listener)
             except OSError as error:
-                log.warning("nobody can be let in at the moment: %s", error.strerror or error)
-                await asyncio.sleep(BREATH_SECONDS)
+                if error.errno not in _GONE:
+                    log.warning("nobody can be let in at the moment: %s", error.strerror or error)
+                    await asyncio.sleep(BREATH_SECONDS)
                 continue
             task = asyncio.create_task(self._greet(sock, source_of(peername)), name="greeting")
             tasks.add(task)

@@ -50,8 +50,10 @@ MINUTE_MS = 60_000
 
 #: Stands for an address that is not known.
 NOWHERE: IPAddress = ipaddress.IPv4Address(0)
-#: Addresses in which another one is hidden that nobody looked at.
-_HIDDEN = [ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")]
+#: Of IPv6, what is given out to be reached from everywhere; whatever is outside leads nobody knows where.
+_GLOBAL = ipaddress.ip_network("2000::/3")
+#: Addresses in which another one is hidden that nobody looked at, relays to such, and examples.
+_HIDDEN = [ipaddress.ip_network(text) for text in ("2001::/32", "2002::/16", "3fff::/20", "192.88.99.0/24")]
 
 
 class Home(Enum):
@@ -98,7 +100,8 @@ def why_not(address: IPAddress, home: Home, *, ours: bool) -> str:
         return f"{address} is loopback"
     if home is Home.PRIVATE:
         return ""
-    if address.is_link_local or not address.is_global or any(address in network for network in _HIDDEN):
+    is_outside = address.version == 6 and address not in _GLOBAL
+    if is_outside or not address.is_global or any(address in network for network in _HIDDEN):
         return f"{address} is not reachable from everywhere"
     return f"{address} is the tracker's own" if ours else ""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from dataclasses import dataclass, field
 
 from protocol import documents
@@ -24,18 +23,19 @@ SOON_MS = 1_000
 
 @dataclass
 class Volunteer:
-    """A peer that relays and was reached. household: of its address. given: when it was named of late."""
+    """A peer that relays and was reached. household: of its address. given: when it was first named of late for each
+    attempt, so that one that asks again and again makes nobody busy."""
 
     key: bytes
     address: str
     household: str
     offer: OfferRelay
-    given: deque[int] = field(default_factory=deque)
+    given: dict[tuple[bytes, int], int] = field(default_factory=dict)
 
     def load(self, now: int) -> float:
         """Which part of its streams is taken, as far as can be told."""
-        while self.given and self.given[0] < now - LOAD_MS:
-            self.given.popleft()
+        while self.given and next(iter(self.given.values())) < now - LOAD_MS:
+            del self.given[next(iter(self.given))]
         return len(self.given) / self.offer.streams
 
 
@@ -73,7 +73,7 @@ class Volunteers:
                 break
             chosen.setdefault(volunteer.household, volunteer)
         for volunteer in chosen.values():
-            volunteer.given.append(now)
+            volunteer.given.setdefault((lease.job, lease.attempt), now)
         return list(chosen.values())
 
 

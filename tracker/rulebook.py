@@ -310,11 +310,11 @@ NOTES: dict[str, Note] = {
     ),
     "relays.max_bytes": Note(
         "bytes",
-        "What may pass with one ticket, both directions together.",
-        "A stream that needs more asks for another ticket.",
+        "What may pass at one relay for one attempt, both directions together.",
+        "More than the largest result takes; a stream that needs more goes by another relay, if there is one.",
     ),
     "relays.max_rate": Note(
-        "bytes per second", "How fast it may pass with one ticket.", "Lower leaves more bandwidth for the rest."
+        "bytes per second", "How fast it may pass for one attempt.", "Lower leaves more bandwidth for the rest."
     ),
     "relays.seconds": Note(
         "seconds", "How long a ticket serves.", "A stream that takes longer asks for another ticket."

@@ -43,8 +43,11 @@ class Connector(aiohttp.BaseConnector):
         self._numbers = itertools.count()
         self._fresh: dict[str, ResponseHandler] = {}
 
-    async def connect_over(self, connection: socket.socket, certificate: bytes, seconds: float) -> str:
-        """Begin TLS on a connected socket, which is ours from now on; the connection's name.
+    async def connect_over(
+        self, connection: socket.socket, certificate: bytes, seconds: float, *, once: bool = False
+    ) -> str:
+        """Begin TLS on a connected socket, which is ours from now on; the connection's name. once: it serves one
+        request only.
 
         Raises `WrongCertificate`, or `OSError` (also a `TimeoutError`) if there is no TLS 1.3 at the other end.
         Whoever is given the name uses it once at least, or drops it.
@@ -71,6 +74,8 @@ class Connector(aiohttp.BaseConnector):
         if hashlib.sha256(shown or b"").digest() != certificate:
             transport.abort()
             raise WrongCertificate("shows another certificate than the worker signed for")
+        if once:
+            protocol.force_close()
         name = f"c{next(self._numbers)}.{_DOMAIN}"
         self._fresh[name] = protocol
         return name

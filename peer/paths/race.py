@@ -23,6 +23,9 @@ from protocol.errors import Refusal
 from protocol.keys import SigningKey
 from protocol.messages import AskPaths, Meet, Paths, Punch, Refused
 
+#: Trackers refuse to be asked about one attempt twice within a second.
+ASK_AGAIN_SECONDS = 1.1
+
 Said = Meet | Punch | Paths
 
 log = logging.getLogger(__name__)
@@ -48,7 +51,8 @@ class Taken:
 @dataclass
 class Guide:
     """The tracker's help for one attempt. attempt: job and number. key: the job key. say: a session message, None if it
-    cannot be sent now. now: the tracker's clock. tracker: how it is reached."""
+    cannot be sent now. now: the tracker's clock. tracker: how it is reached. asked: digest of our question; asked_at:
+    when it was put, on the loop's clock, also if that was for an earlier opening of the attempt."""
 
     attempt: tuple[bytes, int]
     key: SigningKey
@@ -59,6 +63,7 @@ class Guide:
     tracker: Tracker
     relays_only: bool = False
     asked: bytes | None = None
+    asked_at: float | None = None
     _listener: Callable[[Said | Refused], None] | None = None
 
     def told(self, message: Said) -> None:
@@ -210,6 +215,10 @@ class Race:
         assert guide is not None  # noqa: S101 (else nothing is asked)
         job, attempt = guide.attempt
         message = AskPaths(job=job, attempt=attempt, relays_only=guide.relays_only, reason=reason[:40])
+        clock = asyncio.get_running_loop().time
+        if guide.asked_at is not None:
+            await asyncio.sleep(max(0.0, guide.asked_at + ASK_AGAIN_SECONDS - clock()))
+        guide.asked_at = clock()
         guide.asked = await guide.say(message)
         if guide.asked is None:
             text = "the tracker, which could name another path, cannot be reached now"
@@ -256,7 +265,11 @@ class Race:
         try:
             connection = await self._connected(way, run)
             run.name = await self._ground.connector.connect_over(
-                connection, self._certificate, self._ground.connect_seconds
+                connection,
+                self._certificate,
+                self._ground.connect_seconds,
+                # A relay is for one attempt, and holds a place for as long as we stay.
+                once=way.path is Path.RELAYED,
             )
         except (NoMeeting, NotRelayed) as error:
             effects = self._choice.failed(way, error.reason, str(error), self._clock())

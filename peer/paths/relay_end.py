@@ -33,7 +33,9 @@ CONNECT_SECONDS = 5.0
 MEET_SECONDS = 15.0
 #: Between two signs of life, so that an end that has gone without a word is noticed.
 HEARTBEAT_SECONDS = 15.0
-CLOSING_SECONDS = 1.0
+#: What is on its way when one end goes has so long to arrive; and so long the local end may take to go.
+CLOSING_SECONDS = 15.0
+FAREWELL_SECONDS = 2.0
 #: Relayed paths at once, of one peer.
 MAX_ENDS = 128
 
@@ -103,12 +105,14 @@ class RelayEnds:
         *,
         connect_seconds: float = CONNECT_SECONDS,
         meet_seconds: float = MEET_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
         max_ends: int = MAX_ENDS,
     ) -> None:
         self.carried = 0
         self._tracker = tracker
         self._connect_seconds = connect_seconds
         self._meet_seconds = meet_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._max_ends = max_ends
         self._joining = 0
         self._pumps: set[asyncio.Task[None]] = set()
@@ -144,6 +148,7 @@ class RelayEnds:
         pump = asyncio.get_running_loop().create_task(self._pump(relay, ours))
         self._pumps.add(pump)
         pump.add_done_callback(self._pumps.discard)
+        pump.add_done_callback(lambda _: ours.close())  # also where it was cancelled before it began
         return theirs
 
     async def _enter(self, ticket: Ticket, key: SigningKey, root: bytes) -> Socket:
@@ -175,11 +180,10 @@ class RelayEnds:
         return await self._http(private_too=private_too).ws_connect(
             url + RELAY_PATH,
             ssl=tls,
-            heartbeat=HEARTBEAT_SECONDS,
-            max_msg_size=MAX_MESSAGE_BYTES,
+            heartbeat=self._heartbeat_seconds,
+            max_msg_size=MAX_MESSAGE_BYTES + 1,
             compress=0,
-            # Nothing that is under way when one end goes is waited for.
-            timeout=aiohttp.ClientWSTimeout(ws_close=0.0),
+            timeout=aiohttp.ClientWSTimeout(ws_close=CLOSING_SECONDS),
         )
 
     def _http(self, *, private_too: bool) -> aiohttp.ClientSession:
@@ -193,14 +197,18 @@ class RelayEnds:
         return self._https[private_too]
 
     async def _pump(self, relay: Socket, ours: socket.socket) -> None:
-        """Move bytes both ways until one end goes; each direction holds one message."""
-        ways = [asyncio.ensure_future(self._up(relay, ours)), asyncio.ensure_future(self._down(relay, ours))]
+        """Move bytes both ways until one end goes; each direction holds one message. What was sent before that still
+        arrives: the other end may be slower than this one."""
+        up = asyncio.ensure_future(self._up(relay, ours))
+        down = asyncio.ensure_future(self._down(relay, ours))
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+            if down.done():
+                await _last_words(ours)
         finally:
-            for way in ways:
+            for way in (up, down):
                 way.cancel()
-            for outcome in await asyncio.gather(*ways, return_exceptions=True):
+            for outcome in await asyncio.gather(up, down, return_exceptions=True):
                 if isinstance(outcome, Exception):
                     log.debug("a relayed path ended: %s", outcome)
             ours.close()
@@ -241,8 +249,18 @@ async def _message(relay: Socket) -> bytes:
     raise NotRelayed((code if text else "cut")[:40] or "cut", why or "the relay ended the connection")
 
 
+async def _last_words(ours: socket.socket) -> None:
+    """Nothing more comes for whoever has the other end: let it read what is there, and go."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError):
+        ours.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(FAREWELL_SECONDS):
+            while await loop.sock_recv(ours, MAX_MESSAGE_BYTES):
+                pass
+
+
 async def _close(relay: Socket) -> None:
-    """Say goodbye, but wait for nobody to hear it: the other side may have stopped reading."""
+    """Say goodbye, and give what was said before the time to arrive: the relay answers when it has read that far."""
     with contextlib.suppress(aiohttp.ClientError, OSError):
         async with asyncio.timeout(CLOSING_SECONDS):
             await relay.close()

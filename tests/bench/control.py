@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ class Child:
         self._errors = errors
 
     @classmethod
-    async def start(cls, name: str, folder: Path, module: str, *arguments: str) -> Child:
-        """Start `python -m module`; what it writes to standard error is kept in `folder`."""
+    async def start(cls, name: str, folder: Path, module: str, *arguments: str, prefix: Sequence[str] = ()) -> Child:
+        """Start `python -m module`, behind the words of `prefix`; what it writes to standard error is kept in
+        `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         errors = folder / f"{name}.err"
         with errors.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
+                *prefix,
                 sys.executable,
                 "-m",
                 module,

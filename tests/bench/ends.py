@@ -20,14 +20,19 @@ from peer.assembly import Assembly
 from peer.certificate import Certificate, fresh_certificate
 from peer.opening import check_opening
 from peer.output import Output
+from peer.paths.addresses import Address
+from peer.paths.choice import Timing
+from peer.paths.race import Guide
+from peer.paths.relay_end import RelayEnds
 from peer.spool import Spool
-from peer.stream_reader import READ_BYTES, Address, StreamReader, Worker
+from peer.stream_reader import READ_BYTES, Answered, StreamReader, Worker
 from peer.stream_server import StreamServer
 from protocol import codec
 from protocol.digests import Artifact, output_digest
 from protocol.documents import Lease, Opening, open_document, parse_document
 from protocol.frames import CHUNK_BYTES, OpenBody
 from tests.bench.control import obey, run
+from tests.bench.crossing import Crossing, WorkersSide, guide_to
 from tests.support.builders import (
     JOB_KEY,
     ROOT,
@@ -47,6 +52,8 @@ HOST = "127.0.0.1"
 #: A picture of which every pixel takes so many bytes.
 PIXEL_BYTES = 4
 MEDIA_TYPE = "image/png"
+#: A path that was found is used: how soon is measured elsewhere.
+AT_ONCE = Timing(ask_after=0, head_start=0)
 
 
 class Ends:
@@ -62,6 +69,9 @@ class Ends:
         self._content = b""
         self._reader: StreamReader | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._server: StreamServer | None = None
+        self._sides: dict[str, WorkersSide] = {}
+        self._readers: dict[str, StreamReader] = {}
 
     async def answer(self, what: str, about: dict[str, Any]) -> dict[str, Any] | None:
         """Do what is asked for."""
@@ -81,7 +91,7 @@ class Ends:
         self._content = os.urandom(side * side * PIXEL_BYTES)
         for what, content in (("large", self._content), ("small", os.urandom(small))):
             self._spool(Path(folder), what, side, content)
-        server = StreamServer(self, certificate.context, host=HOST, port=0)
+        server = self._server = StreamServer(self, certificate.context, host=HOST, port=0)
         await self._stack.enter_async_context(server)
         app = web.Application()
         app.router.add_post("/stream", self._bare)
@@ -143,7 +153,32 @@ class Ends:
             "handshakes": self._handshakes,
         }
 
+    async def do_cross(self, way: str, root: str, serving: str, tracker: str) -> dict[str, Any]:
+        """Be found this way by who asks at the port that is answered. root, serving, tracker: as for `Crossing`."""
+        assert self._server is not None
+        crossing = _crossing(self._leases["large"], root, serving, tracker)
+        side = self._sides[way] = WorkersSide(crossing, self._server)
+        await side.open(self._stack)
+        return {"port": side.port, "place": side.place.url}
+
     # The requester's end
+
+    async def do_carry(
+        self, way: str, where: dict[str, Any], horde: dict[str, str], at: dict[str, Any], ticket: str = ""
+    ) -> dict[str, Any]:
+        """Fetch the large result over this path; its bytes, and the seconds from the worker's answer on."""
+        crossing = _crossing(bytes.fromhex(where["lease"]), **horde)
+        if way not in self._readers:
+            relays = await self._stack.enter_async_context(RelayEnds(crossing.tracker))
+            reader = StreamReader(private_too=True, relays=relays, timing=AT_ONCE)
+            self._readers[way] = await self._stack.enter_async_context(reader)
+        certificate = bytes.fromhex(where["certificate"])
+        async with contextlib.AsyncExitStack() as stack:
+            guide = guide_to(crossing, at["port"], at["place"], bytes.fromhex(ticket), stack) if at else None
+            addresses = () if at else (Address(HOST, where["port"]),)
+            worker = Worker(WORKER.public, 1, certificate, addresses)
+            size, path, began = await self._take(self._readers[way], worker, where, guide)
+        return {"bytes": size, "seconds": time.perf_counter() - began, "path": path}
 
     async def do_fetch(self, what: str, where: dict[str, Any], count: int = 1, at_once: int = 1) -> dict[str, Any]:
         """Fetch it so many times; the bytes that came and the seconds that it took."""
@@ -184,23 +219,38 @@ class Ends:
     async def _download(self, where: dict[str, Any], certificate: bytes, pin: aiohttp.Fingerprint) -> int:
         """One result as a requester takes it; raises if it is not what the receipt says."""
         assert self._reader is not None
+        worker = Worker(WORKER.public, 1, certificate, (Address(HOST, where["port"]),))
+        return (await self._take(self._reader, worker, where, None))[0]
+
+    async def _take(
+        self, reader: StreamReader, worker: Worker, where: dict[str, Any], guide: Guide | None
+    ) -> tuple[int, str, float]:
+        """The bytes of the result, the path that it came over, and when the worker answered."""
         envelope = parse_document(bytes.fromhex(where["lease"]), Lease)
         lease = open_document(envelope, Lease)
         opening = signed(
-            Opening(job=lease.job, attempt=lease.attempt, certificate=certificate, lease=envelope.raw), JOB_KEY
+            Opening(job=lease.job, attempt=lease.attempt, certificate=worker.certificate, lease=envelope.raw), JOB_KEY
         )
+        body = codec.encode(OpenBody(opening.raw))
         assembly = Assembly(lease, ROOT.public)
-        worker = Worker(WORKER.public, 1, certificate, (Address(HOST, where["port"]),))
-        size = 0
-        async with contextlib.aclosing(self._reader.read(worker, codec.encode(OpenBody(opening.raw)), -1)) as frames:
+        size, path, began = 0, "", 0.0
+        async with contextlib.aclosing(reader.read(worker, body, -1, guide)) as frames:
             async for frame in frames:
-                complete = None if frame is None else assembly.take(frame)
+                if isinstance(frame, Answered):
+                    path, began = frame.path.word, time.perf_counter()
+                    continue
+                complete = assembly.take(frame)
                 if complete is not None:
                     fault = complete.fault(lease, ROOT.public, cancelled=False)
                     if fault is not None:
                         raise ValueError(fault.text)
                     size = sum(artifact.size for artifact in complete.artifacts)
-        return size
+        return size, path, began
+
+
+def _crossing(lease: bytes, root: str, serving: str, tracker: str) -> Crossing:
+    terms = open_document(parse_document(lease, Lease), Lease)
+    return Crossing((terms.job, terms.attempt), bytes.fromhex(root), bytes.fromhex(serving), tracker)
 
 
 async def main() -> None:

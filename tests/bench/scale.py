@@ -13,7 +13,7 @@ class Scale:
     few_waiting, many_waiting: jobs in the queue. idle_peers: connections that say nothing. in_flight: jobs of each
     requester at once, below full queues too. slots: of each worker. stream_slots: the same with real engines.
     large_side: of the picture whose bytes are streamed, in pixels. small_results: in a row on reused connections.
-    pictures: in a row. texts, tokens: in a row, and of each."""
+    first_bytes: jobs of each path, one after the other. pictures: in a row. texts, tokens: in a row, and of each."""
 
     repetitions: int = 3
     window_s: float = 6.0
@@ -27,6 +27,7 @@ class Scale:
     stream_slots: int = 2
     large_side: int = 4_096
     small_results: int = 3_000
+    first_bytes: int = 10
     pictures: int = 8
     texts: int = 5
     tokens: int = 128
@@ -46,6 +47,7 @@ QUICK = Scale(
     stream_slots=1,
     large_side=512,
     small_results=40,
+    first_bytes=2,
     pictures=1,
     texts=1,
     tokens=16,

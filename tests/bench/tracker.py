@@ -44,7 +44,7 @@ class Tracker:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.link: Link | None = None
-        self._horde = Horde(folder)
+        self.horde = Horde(folder)
         self._process: Process | None = None
         self._starts = 0
 
@@ -53,7 +53,7 @@ class Tracker:
     async def open(cls, folder: Path, more: str = "") -> AsyncIterator[Tracker]:
         """A new horde, served until the block ends."""
         tracker = cls(folder)
-        horde = tracker._horde
+        horde = tracker.horde
         await horde.run("tracker", "init", str(horde.tracker_folder), "--listen", "127.0.0.1:0", "--name", "a bench")
         horde.add_rules(PLAIN_RULES + more)
         try:
@@ -73,7 +73,7 @@ class Tracker:
             self.folder / "logs",
             "tracker",
             "serve",
-            str(self._horde.tracker_folder),
+            str(self.horde.tracker_folder),
             "--json-logs",
             *listen,
         )

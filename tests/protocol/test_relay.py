@@ -54,7 +54,7 @@ async def test_both_sides_of_a_ticket_come_in_with_their_own_keys() -> None:
     requester, worker = judged(entry()), judged(entry(key=b.WORKER))
 
     assert (requester.side, worker.side) == ("requester", "worker")
-    assert requester.ticket == worker.ticket
+    assert requester.attempt == worker.attempt == (TICKET.job, TICKET.attempt)
     assert requester.terms == TICKET
 
 
@@ -301,6 +301,25 @@ async def test_who_comes_again_takes_its_own_place() -> None:
         await asyncio.gather(task, other)
 
 
+async def test_who_asks_again_and_again_has_no_more_of_a_relay_by_that() -> None:
+    here = Relay(streams=1, of_one=1)
+    tickets = [b.signed(b.but(TICKET, valid_until=TICKET.valid_until - number)) for number in range(9)]
+    waiting = [(await here.come(b.WORKER, ticket))[1] for ticket in tickets]
+    assert await asyncio.gather(*waiting[:-1]) == [None] * 8
+    requester, first = await here.come(b.JOB_KEY, tickets[3])  # another one than the worker's: they meet all the same
+    assert await requester.heard.get() == b""
+    for _ in range(TICKET.max_bytes // 50_000 + 1):
+        requester.said.put_nowait(bytes(50_000))
+    assert [type(one) for one in await asyncio.gather(first, waiting[-1], return_exceptions=True)] == [OverTicket] * 2
+
+    worker, second = await here.come(b.WORKER)
+    requester, _ = await here.come(b.JOB_KEY)
+    assert await requester.heard.get() == await worker.heard.get() == b""
+    worker.said.put_nowait(b"one more")
+    with pytest.raises(OverTicket):
+        await second
+
+
 async def test_tickets_of_two_jobs_do_not_meet() -> None:
     here = Relay()
     other = b.signed(b.but(TICKET, attempt=2))
@@ -350,6 +369,6 @@ async def test_nothing_is_kept_of_tickets_that_are_over() -> None:
 
 async def test_a_relay_of_its_own_rate_gives_no_more() -> None:
     here = Relay(max_rate=1)
-    meter = here.rooms.meter(Admitted(TICKET, b"t", "worker"))
+    meter = here.rooms.meter(Admitted(TICKET, "worker"))
 
     assert meter.take(2, b.NOW) == 1_750

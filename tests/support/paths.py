@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -82,6 +83,10 @@ class SlowDoor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # which asyncio would log as an error
+            await self._pass_on(reader, writer)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if (task := asyncio.current_task()) is not None:
             self._tasks.add(task)
         writers = [writer]
@@ -139,6 +144,7 @@ class MeetingPlace:
                     address = self.instead.get(other, self._here[other])
                     punch = Punch(job=ATTEMPT[0], attempt=ATTEMPT[1], number=number, address=address)
                     self.told(one, punch)
+            self._here.clear()
         async for message in socket:
             if message.type is not WSMsgType.BINARY:
                 break
@@ -146,6 +152,14 @@ class MeetingPlace:
 
 
 _TOKENS = {"worker": a_nonce(31), "requester": a_nonce(32)}
+
+
+def clock() -> int:
+    """Milliseconds that pass, from the time of the examples on: a relay's rate goes by them."""
+    return NOW + time.monotonic_ns() // 1_000_000 - _BEGAN
+
+
+_BEGAN = time.monotonic_ns() // 1_000_000
 
 
 @dataclass
@@ -183,7 +197,7 @@ class Scene:
     async def relay(self, **ticket: Any) -> Relaying:
         """One more relay of a volunteer, and a ticket for it."""
         certificate = fresh_certificate(self.folder / f"relay-{len(self.tickets)}")
-        relaying = Relaying(RELAY.public, ROOT.public, Offering(), serving=lambda: SERVING.public, now=lambda: NOW)
+        relaying = Relaying(RELAY.public, ROOT.public, Offering(), serving=lambda: SERVING.public, now=clock)
         server = StreamServer(None, certificate.context, host="127.0.0.1", port=0, routes=relaying.routes())
         await self.stack.enter_async_context(server)
         terms = a_relay_ticket(LEASE, relay=RELAY, url=f"wss://127.0.0.1:{server.port}", certificate=certificate.digest)

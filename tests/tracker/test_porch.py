@@ -1,6 +1,7 @@
 """What comes before HTTP, over real sockets and under both kinds of loop: PROXY headers, TLS, and who stops there."""
 
 import asyncio
+import errno
 import ipaddress
 import ssl
 import struct
@@ -346,3 +347,24 @@ def test_an_address_that_is_taken_is_said_to_be(run):
                     pass
 
     run(test())
+
+
+def test_who_goes_before_it_is_let_in_holds_up_nobody(monkeypatch):
+    gone = [OSError(errno.ECONNABORTED, "gone"), OSError(errno.EPROTO, "gone"), OSError(errno.EMFILE, "no room")]
+    monkeypatch.setattr(porch, "BREATH_SECONDS", 0)
+    slept = []
+    monkeypatch.setattr(porch.asyncio, "sleep", lambda seconds: slept.append(seconds) or asyncio.tasks.sleep(seconds))
+
+    class Loop(asyncio.SelectorEventLoop):
+        async def sock_accept(self, sock):
+            if gone:
+                raise gone.pop(0)
+            return await super().sock_accept(sock)
+
+    async def test():
+        async with opened() as here:
+            assert await here.seen(b"PROXY TCP4 203.0.113.7 127.0.0.1 4711 443\r\n" + GET) == "203.0.113.7 4711"
+        assert slept == [0]
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(test())

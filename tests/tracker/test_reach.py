@@ -59,6 +59,13 @@ ADDRESSES = {
     "2001:0:a00:1::": 1,
     "64:ff9b::a00:1": 1,
     "64:ff9b:1::a00:1": 1,
+    # Compatible, translated, site-local, for examples, and what nobody was given: all of IPv6 that is not 2000::/3.
+    "::10.0.0.1": 1,
+    "::ffff:0:10.0.0.1": 1,
+    "fec0::1": 1,
+    "3fff::1": 1,
+    "5f00::1": 1,
+    "192.88.99.1": 1,
     "127.0.0.1": 2,
     "127.9.9.9": 2,
     "::1": 2,

@@ -51,11 +51,21 @@ def test_a_worker_does_not_relay_for_itself():
 
 def test_all_volunteers_get_their_share_and_none_more_than_it_offers():
     known = volunteers(*(a_volunteer(number, streams=4) for number in range(6)))
-    named = Counter(volunteer.key for _ in range(20) for volunteer in known.choose(LEASE, b.NOW))
+    named = Counter(
+        volunteer.key for attempt in range(1, 21) for volunteer in known.choose(b.but(LEASE, attempt=attempt), b.NOW)
+    )
 
     assert sorted(named.values()) == [4] * 6
     assert known.choose(LEASE, b.NOW + relaying.LOAD_MS) == []
     assert len(known.choose(LEASE, b.NOW + relaying.LOAD_MS + 1)) == 2
+
+
+def test_one_attempt_that_asks_again_and_again_makes_no_volunteer_busy():
+    known = volunteers(a_volunteer(0, streams=2), a_volunteer(1, streams=2))
+    for _ in range(relaying.MAX_ASKED):
+        assert len(known.choose(LEASE, b.NOW)) == 2
+
+    assert len(known.choose(b.but(LEASE, attempt=2), b.NOW)) == 2
 
 
 def test_a_newer_offer_does_not_make_a_busy_volunteer_idle():

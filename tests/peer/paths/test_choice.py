@@ -116,7 +116,7 @@ def test_a_better_path_takes_over_and_a_worse_one_does_not() -> None:
     choice.tick(310 + TIMING.head_start)
 
     assert ways(choice.stands(RELAYED, 1400), Use) == [RELAYED]
-    assert not choice.is_over
+    assert choice.wake is not None
     assert ways(choice.stands(PUNCHED, 1500), Use) == [PUNCHED]
     [use] = [effect for effect in choice.stands(DIRECT, 1600) if isinstance(effect, Use)]
     assert (use.way, "took over from the punched path" in use.reason) == (DIRECT, True)
