@@ -24,6 +24,9 @@ from protocol.work import ImageWork, PublicPart
 #: for the first time, which has to be found out within the tracker's time for opening.
 MAX_TRIES = 5
 MAX_FIRST_TRIES = 2
+#: Before the worker has answered for the first time it is tried again only if the first try failed as soon as that: one
+#: that went over all paths took most of the time that the tracker has for it.
+SOON_MS = 1_000
 FIRST_DELAY_MS = 250
 MAX_DELAY_MS = 4_000
 
@@ -238,12 +241,13 @@ class Asked:
 @dataclass
 class _Attempt:
     """The attempt that is being read. known: the worker has the private part. prefix: the text that it was to go on
-    from. over: the tracker has taken it back; tries: openings since something new came."""
+    from. over: the tracker has taken it back; tries: openings since something new came; since: when the lease came."""
 
     lease: Lease
     envelope: Envelope
     assembly: Assembly
     prefix: str
+    since: int
     known: bool = False
     over: bool = False
     tries: int = 0
@@ -286,7 +290,7 @@ class Follow:
             case messages.Ended():
                 return self._ended(said)
             case LeaseCame():
-                return self._lease_came(said)
+                return self._lease_came(said, now)
             case SettlementCame():
                 return self._settled(said)
             case StatementRefused():
@@ -304,30 +308,30 @@ class Follow:
 
     # The tracker
 
-    def _lease_came(self, said: LeaseCame) -> list[Effect]:
+    def _lease_came(self, said: LeaseCame, now: int) -> list[Effect]:
         if said.lease.attempt < self.attempt:
             return []
         if (mismatch := _mismatch(said.lease, self._asked)) is not None:
             self._move(State.ENDED, said)
             return [Close(), End(events.Refused("wrong_lease", f"the tracker leased something else: {mismatch}"))]
         if self._attempt is not None and said.lease.attempt == self.attempt:
-            return self._lease_again(self._attempt, said)
+            return self._lease_again(self._attempt, said, now)
         before = [Close()] if self.state is State.READING else []
         self._move(State.READING, said)
         prefix = "".join(self._shown)
         assembly = Assembly(said.lease, self._root, prefix)
-        self._attempt = _Attempt(said.lease, said.envelope, assembly, prefix)
+        self._attempt = _Attempt(said.lease, said.envelope, assembly, prefix, since=now)
         lease = said.lease
         leased = events.Leased(self._asked.index, lease.worker, lease.model, lease.attempt, lease.price, lease.paid)
         return [*before, Emit(leased), self._open(self._attempt)]
 
-    def _lease_again(self, attempt: _Attempt, said: LeaseCame) -> list[Effect]:
+    def _lease_again(self, attempt: _Attempt, said: LeaseCame, now: int) -> list[Effect]:
         if self.state is State.READING:
             attempt.over = False
             return []
         # Also one that was taken back: a receipt that came before the next lease has made it count again.
         self._move(State.READING, said)
-        attempt.tries, attempt.over = 0, False
+        attempt.tries, attempt.over, attempt.since = 0, False, now
         return [self._open(attempt)]
 
     def _requeued(self, said: messages.Requeued) -> list[Effect]:
@@ -354,8 +358,8 @@ class Follow:
         return [Close(), End(kinds[said.state](reason, text, self._asked.index, said.released))]
 
     def _workers_words(self, reason: str) -> str:
-        """What the worker itself said of this reason, or what we tried to reach it, in a sentence; the tracker passes on
-        codes only."""
+        """What the worker itself said of this reason, or what we tried to reach it, in a sentence; the tracker passes
+        on codes only."""
         code, text = self._trouble
         return text if reason in (code, "unreachable") else ""
 
@@ -472,7 +476,8 @@ class Follow:
         if reason == "private_part_missing":
             attempt.known = False
         attempt.tries += 1
-        most = MAX_TRIES if attempt.known else MAX_FIRST_TRIES
+        first = MAX_FIRST_TRIES if now - attempt.since < SOON_MS else 1
+        most = MAX_TRIES if attempt.known else first
         if attempt.tries < most and reason not in LASTING and now < attempt.lease.deadline:
             return [self._open(attempt, self._delay(attempt.tries))]
         wait = self._give_up(said, reason, text)

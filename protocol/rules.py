@@ -124,7 +124,8 @@ class MatchingSection(Section, frozen=True, kw_only=True):
 
     failed_attempts: attempts that may fail before the job does. every: each so-many-th lease of a swarm goes to who
     waited longest; 0 switches that off. declines: leases that the workers of one owner
-    may turn down in an hour; who turns down more gets none until the hour is over. half_life_days: in so many days half of the free work taken is forgotten.
+    may turn down in an hour; who turns down more gets none until the hour is over. half_life_days: in so many days half
+    of the free work taken is forgotten.
     """
 
     failed_attempts: Positive = 3

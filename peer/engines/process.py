@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Sequence
@@ -284,9 +285,13 @@ class _Child:
 
     def kill_now(self) -> None:
         """End it by force, without waiting until it is gone."""
-        if self.code is None:
-            with contextlib.suppress(ProcessLookupError):
+        if self.code is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if sys.platform == "win32":
                 self._process.kill()
+            else:  # and not `kill`, which first looks whether it is gone: how it ended would then be lost to asyncio
+                os.kill(self.pid, signal.SIGKILL)
 
     async def kill(self) -> None:
         """End it by force; it is gone when this returns."""

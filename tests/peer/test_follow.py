@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from peer import events, follow
-from peer.follow import MAX_FIRST_TRIES, MAX_TRIES, Asked, Follow, FrameCame, LeaseCame, Opened, State, StreamEnded
+from peer.follow import (
+    MAX_FIRST_TRIES,
+    MAX_TRIES,
+    SOON_MS,
+    Asked,
+    Follow,
+    FrameCame,
+    LeaseCame,
+    Opened,
+    State,
+    StreamEnded,
+)
 from peer.paths.choice import Path
 from protocol import frames, messages
 from protocol.digests import Artifact, output_digest
@@ -235,6 +246,16 @@ def test_a_worker_that_cannot_be_reached_is_told_of_in_time() -> None:
 
     assert told == follow.TellUnreachable(1, "no_connection", "the line broke")
     assert scene.job.state is State.GIVEN_UP
+
+
+def test_a_first_try_that_went_over_all_paths_is_the_only_one() -> None:
+    scene = Scene()
+    scene.leased()
+    scene.now += SOON_MS
+
+    [told, _] = scene.cut("no_path")
+
+    assert told == follow.TellUnreachable(1, "no_path", "the line broke")
 
 
 def test_tries_count_only_in_a_row() -> None:

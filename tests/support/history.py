@@ -217,7 +217,7 @@ async def _live_through_failures(history: History) -> None:
     called_off = await history.ask(ANN, served_by=BEN)
     await history.cancel(called_off)
     await history.happens(called_off, lifecycle.CancelOver(), 20 * SECOND)
-    await history.happens(await history.ask(ANN), lifecycle.Expired(), 30 * MINUTE)
+    await history.happens(await history.ask(ANN), lifecycle.Expired(), 3 * 60 * MINUTE)
     failed = await history.ask(ANN, served_by=BEN)
     await history.happens(failed, lifecycle.WorkerFailed("crashed"))
     for attempt in (1, 2):

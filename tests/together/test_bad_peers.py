@@ -143,6 +143,8 @@ async def test_who_shows_another_certificate_gets_nothing_and_another_worker_the
         coming = payer.image("a red circle", models=["twice"], width=64, height=64, steps=2)
         first = await job.until(coming, 1, Leased)
         assert first.worker == worker.peer.key.public
+        # It takes the job and comes to no other path either: relays are tried until the race for one is over.
+        await worker.peer.report((await worker.peer.envelope("lease")).open(Lease), "accepted")
         assert (await job.until(coming, 1, Requeued)).reason == "unreachable"
         assert (await worker.peer.expect(Withdrawn)).reason == "unreachable"
         async with RawWorker.open(horde.link, "twice", tmp_path / "second", signed_for(OTHER)) as second:

@@ -23,6 +23,8 @@ def tidy(connection: sqlite3.Connection, tables: Tables, now: int) -> None:
 
 def _drop_faults(connection: sqlite3.Connection, passed: int) -> None:
     """Refunds up to that moment stand against nobody any more; each account keeps when its last one was."""
+    if not connection.execute("SELECT EXISTS (SELECT 1 FROM faults WHERE time <= ?)", (passed,)).fetchone()[0]:
+        return
     connection.execute("UPDATE horde SET faults_from = max(faults_from, ?)", (passed,))
     connection.execute("DELETE FROM faults WHERE time <= (SELECT faults_from FROM horde)")
 
@@ -33,5 +35,7 @@ def _drop_shares(connection: sqlite3.Connection, now: int) -> None:
         "SELECT min(admitted) FROM jobs WHERE state IN ('waiting', 'leased', 'delivered')"
     ).fetchone()
     first = day_of(now if oldest is None else min(now, oldest)) - KEPT_DAYS
+    if not connection.execute("SELECT EXISTS (SELECT 1 FROM mint_shares WHERE day < ?)", (first,)).fetchone()[0]:
+        return
     connection.execute("UPDATE horde SET shares_from = max(shares_from, ?)", (first,))
     connection.execute("DELETE FROM mint_shares WHERE day < (SELECT shares_from FROM horde)")
