@@ -104,12 +104,12 @@ SHARES_OFF: Values = {"mint.owner_share": ALL, "mint.asker_share": ALL}
 ROOMY: Values = {"days": 0.03, "load": 0.2, "givers": 20}
 
 CASES = (
-    Case("mint.owner_base, mint.owner_matched", "split-farm", "ratio", 1.8, BASE_OFF),
-    Case("mint.owners", "models", "ratio", 1.8, {"mint.owners": 1}, BASE_OFF | SHARES_OFF),
+    Case("mint.owner_base, mint.owner_matched", "split-farm", "ratio", 2.2, BASE_OFF),
+    Case("mint.owners", "models", "ratio", 2.2, {"mint.owners": 1}, BASE_OFF | SHARES_OFF),
     Case("mint.owner_share", "split-farm", "owner_of_mint", 0.45, {"mint.owner_share": ALL}, BASE_OFF, is_slow=True),
     Case("mint.daily", "split-farm", "minted", 8_010, {"mint.daily": ENDLESS}, BASE_OFF | SHARES_OFF, is_slow=True),
     Case("earning.withheld", "renews", "rival_kept", 0.6, {"earning.withheld": 0}, world={"days": 0.05}),
-    Case("matching.declines", "picky", "ratio", 1.8, {"matching.declines": 10**9}),
+    Case("matching.declines", "picky", "ratio", 2.2, {"matching.declines": 10**9}),
     Case(
         "limits.without_kudos_running",
         "account-flood",
@@ -145,5 +145,5 @@ CASES = (
         {"times.waiting": 1_200},
         is_slow=True,
     ),
-    Case("the owner is drawn before the worker", "split", "busy_ratio", 1.8, world={"load": 0.3}, by_seam=True),
+    Case("the owner is drawn before the worker", "split", "busy_ratio", 4, world={"load": 0.3}, by_seam=True),
 )

@@ -20,7 +20,7 @@ from tracker.audit import Report, audit
 TINY = replace(SMALL, days=0.02)
 CALM = replace(World(), days=0.05, casual=300, blocks=100)
 #: Bounds were chosen by the figures of other seeds.
-SEEDS = (21, 22)
+SEEDS = (31, 32)
 
 
 def test_the_same_seed_gives_the_same_figures_and_another_one_others() -> None:
