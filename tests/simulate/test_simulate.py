@@ -81,6 +81,15 @@ def test_an_owner_with_three_machines_is_not_starved_where_there_is_much_to_do(s
 # The command
 
 
+#: `python -m tests.simulate`, which hears Ctrl+C even in the background of a shell that ignores it.
+HEEDFUL = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from tests.simulate.__main__ import main
+sys.exit(main())
+"""
+
+
 def play_a_moment(folder: Path, *words: str) -> list[str]:
     return ["--out", str(folder), "--no-plots", "--attack", "none", "--days", "0.004", "--jobs", "1", *words]
 
@@ -112,7 +121,7 @@ def test_rules_that_are_none_are_told_as_the_tracker_tells_them(
 def test_ctrl_c_ends_it_with_130_and_the_same_command_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [sys.executable, "-m", "tests.simulate", *play_a_moment(tmp_path, "--seeds", "500")]
+    command = [sys.executable, "-c", HEEDFUL, *play_a_moment(tmp_path, "--seeds", "500")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None
         assert any(line.startswith("1 of 500") for line in process.stderr)
