@@ -7,7 +7,9 @@ from the loop that reads the socket, so they must not wait for an answer of the 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import random
 import secrets
 from collections.abc import Callable, Sequence
@@ -62,6 +64,33 @@ class CannotJoin(Exception):
 
 class _Broken(Exception):
     """The socket could not be opened, or has ended; the text says why."""
+
+
+def _why_unreachable(error: aiohttp.ClientError | OSError) -> str:
+    """Why no socket could be opened, and what to look at, for somebody who knows neither sockets nor aiohttp."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "no machine of this name is found: is the address right, is there a network?"
+        case aiohttp.ClientConnectorCertificateError():
+            reason = getattr(error.certificate_error, "verify_message", None) or error.certificate_error
+            return f"its certificate is not valid ({reason}): tell whoever runs the horde"
+        case aiohttp.ClientSSLError():
+            reason = getattr(error.os_error, "reason", None) or error.os_error
+            return f"no TLS with what answers ({str(reason).replace('_', ' ').lower()}): is `wss` right in the link?"
+        case aiohttp.WSServerHandshakeError(status=429):
+            return "it takes no more connections from this address for now (HTTP status 429)"
+        case aiohttp.WSServerHandshakeError():
+            return f"something else than a tracker answers (HTTP status {error.status}): is the address right?"
+        case aiohttp.ClientConnectorError():
+            return f"nothing answers ({_reason(error.os_error)}): is it running, is the address right?"
+        case _:
+            return str(error) or type(error).__name__
+
+
+def _reason(error: OSError) -> str:
+    # asyncio puts the address where the system's words for it belong; those are not known for numbers of Windows.
+    words = os.strerror(error.errno).lower() if error.errno else str(error)
+    return words if "unknown error" not in words else errno.errorcode.get(error.errno or 0, words)
 
 
 class InsecureLink(Refusal):
@@ -189,6 +218,7 @@ class Connection:
         trace.on_request_redirect.append(_refuse_redirect)
         async with aiohttp.ClientSession(trace_configs=[trace], cookie_jar=aiohttp.DummyCookieJar()) as http:
             while True:
+                before = self.trouble  # None again after a connection that stood
                 try:
                     await self._connect_once(http)
                 except _Broken as error:
@@ -197,7 +227,9 @@ class Connection:
                     self.trouble = f"{error.code}: {error.text}"
                 self._failures += 1
                 delay = self._backoff.delay(self._failures, self._random)
-                log.warning("no connection to the tracker: %s; next try in %.1f s", self.trouble, delay)
+                # A tracker can be away for long: what is said once is not said again with every try.
+                level = logging.DEBUG if self.trouble == before else logging.WARNING
+                log.log(level, "no connection to the tracker at %s: %s; trying again", self._link.url, self.trouble)
                 await asyncio.sleep(delay)
 
     async def say(self, message: SessionMessage) -> bytes | None:
@@ -260,7 +292,7 @@ class Connection:
             # It was right before: a network that answers in everybody's place (a hotel's log-in page) goes away again.
             raise wrong from error
         except (aiohttp.ClientError, OSError) as error:
-            raise _Broken(f"{self._link.url}: {str(error) or type(error).__name__}") from error
+            raise _Broken(_why_unreachable(error)) from error
 
     async def _converse(self, socket: Socket, greeting: asyncio.Timeout) -> None:
         session_id = secrets.token_bytes(SESSION_ID_BYTES)

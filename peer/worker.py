@@ -309,11 +309,10 @@ class Worker:
                 self._tell_news(News("account", f"{number}. {notice}"))
                 await self._announce()
             case Refused(code=code, text=text):
-                log.warning("the tracker refused something: %s: %s", code, text)
-                self._tell_news(News("refused", f"{code}: {text}"))
                 self._showing.refused(message.about, code)
                 if code in (NotRegistered.code, BadInvite.code):
                     raise CannotJoin(refusal(code, text))
+                self._tell_news(News("refused", f"{code}: {text}"))
                 self._carry_out(self._jobs.refused(message))
             case _:
                 pass

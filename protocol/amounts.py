@@ -24,6 +24,6 @@ def read_account(text: str) -> int:
     number = text.rpartition("#")[2]
     if not (number.isascii() and number.isdigit() and len(number) <= 18) or int(number) < FIRST_PERSON:
         raise ValueError(
-            f"{text[:60]!r}: wanted an account's number, or its name with the number, as Ada#{FIRST_PERSON}"
+            f"{text[:60]!r}: wanted an account's number, {FIRST_PERSON} or higher, alone or behind its name, as Ada#123"
         )
     return int(number)

@@ -123,9 +123,9 @@ class MatchingSection(Section, frozen=True, kw_only=True):
     """Who is served next, and how often a job is tried.
 
     failed_attempts: attempts that may fail before the job does. every: each so-many-th lease of a swarm goes to who
-    waited longest; 0 switches that off. declines: leases that the workers of one owner
-    may turn down in an hour; who turns down more gets none until the hour is over. half_life_days: in so many days half
-    of the free work taken is forgotten.
+    waited longest; 0 switches that off. declines: leases that the workers of one owner may turn down in an hour; who
+    turns down more gets none until the hour is over. half_life_days: in so many days half of the free work taken is
+    forgotten.
     """
 
     failed_attempts: Positive = 3

@@ -141,7 +141,7 @@ def _announce(link: Link, *, as_json: bool) -> None:
     sys.stdout.flush()
 
 
-@cli.command()
+@cli.command(short_help="Look whether DIR is fit to be served.")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check(folder: Path, as_json: bool) -> None:
@@ -221,7 +221,7 @@ def _told(done: int, whole: int) -> None:
         click.echo(f"{done * 100 // max(1, whole)} % of {whole:,} pages copied{end}", nl=False, err=True)
 
 
-@cli.command()
+@cli.command(short_help="Let the horde in DIR go on from a backup.")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.argument("file", metavar="FILE", type=PLACE)
 @click.option(

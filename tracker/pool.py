@@ -107,6 +107,7 @@ class Pool:
         self._crew_of: dict[bytes, Crew] = {}
         self._by_model: dict[tuple[Kind, str], dict[Crew, None]] = {}
         self._settled: Counter[int] = Counter()
+        self._leases: Counter[int] = Counter()  # how many the workers of each owner have or are about to get
         self.resting: set[int] = set()  # owners who turned down too much: their workers get nothing meanwhile
 
     # Who is here
@@ -131,6 +132,7 @@ class Pool:
         crew.members.add(key)
         crew.owned[owner] += 1
         crew.enter(worker)
+        self._count(owner, worker.load)
         return worker
 
     def remove(self, key: bytes) -> None:
@@ -140,6 +142,7 @@ class Pool:
             return
         crew = self._crew_of.pop(key)
         crew.leave(worker)
+        self._count(worker.owner, -worker.load)
         crew.members.discard(key)
         crew.owned[worker.owner] -= 1
         if not crew.owned[worker.owner]:
@@ -165,30 +168,38 @@ class Pool:
     def promise(self, worker: Worker) -> None:
         """A lease for this worker is being committed."""
         worker.promised += 1
-        self._moved(worker)
+        self._moved(worker, 1)
 
     def promise_over(self, worker: Worker) -> None:
         """That lease is committed, or is not to be."""
         worker.promised -= 1
-        self._moved(worker)
+        self._moved(worker, -1)
 
     def took(self, key: bytes, lease: tuple[bytes, int]) -> None:
         """A worker has this lease."""
-        if (worker := self.workers.get(key)) is not None:
+        worker = self.workers.get(key)
+        if worker is not None and lease not in worker.leases:
             worker.leases.add(lease)
-            self._moved(worker)
+            self._moved(worker, 1)
 
     def released(self, key: bytes, lease: tuple[bytes, int]) -> None:
         """A worker has this lease no more."""
-        if (worker := self.workers.get(key)) is not None:
+        worker = self.workers.get(key)
+        if worker is not None and lease in worker.leases:
             worker.leases.discard(lease)
-            self._moved(worker)
+            self._moved(worker, -1)
 
-    def _moved(self, worker: Worker) -> None:
+    def _moved(self, worker: Worker, by: int) -> None:
         if self.workers.get(worker.key) is worker:
             crew = self._crew_of[worker.key]
             crew.leave(worker)
             crew.enter(worker)
+            self._count(worker.owner, by)
+
+    def _count(self, owner: int, by: int) -> None:
+        self._leases[owner] += by
+        if not self._leases[owner]:
+            del self._leases[owner]
 
     def count_settled(self, owner: int) -> None:
         """An owner's workers get work in proportion to what they have finished."""
@@ -197,8 +208,9 @@ class Pool:
     # Who gets a job
 
     def draw(self, job: Waiting, terms: Terms, chance: random.Random) -> tuple[Worker, Offer] | None:
-        """A worker for this job: an idle one by draw (first the owner, weighted by what it has settled, then the
-        worker), else a busy one that takes leases ahead and has the fewest."""
+        """A worker for this job: an idle one by draw (first the owner, of those whose workers have the fewest leases,
+        weighted by what it has settled; then the worker), else a busy one that takes leases ahead and has the
+        fewest. A machine that is split into many workers is never idle: what its owner has already tells."""
         crews = list(self._fitting(job, terms, with_room=True))
         return self._draw_idle(job, crews, chance) or self._least_busy(job, crews)
 
@@ -225,7 +237,8 @@ class Pool:
         owners = {owner for crew, _ in crews for owner in crew.owners.sample(enough, chance)}
         owners -= self.resting
         while owners:
-            names = sorted(owners)
+            fewest = min(self._leases[owner] for owner in owners)
+            names = sorted(owner for owner in owners if self._leases[owner] == fewest)
             owner = chance.choices(names, [1 + self._settled[name] for name in names])[0]
             owners.discard(owner)
             fits = [
@@ -249,7 +262,7 @@ class Pool:
                     looked_at += 1
                     if looked_at == DRAW:
                         break
-        return min(fits, key=lambda pair: pair[0].load, default=None)
+        return min(fits, key=lambda pair: (pair[0].load, self._leases[pair[0].owner]), default=None)
 
     # Questions
 

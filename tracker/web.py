@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Protocol, cast
@@ -222,6 +223,8 @@ class Desk:
         return Link(self.url, self.coordinator.root, self.coordinator.rules.rules.horde.name, pin)
 
 
+NOTHING_HERE = "nothing is here: / names what there is, and an account's page is /accounts/NUMBER"
+
 DESK = web.AppKey("desk", Desk)
 
 
@@ -303,7 +306,8 @@ async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         response = await handler(request)
     except web.HTTPException as refusal:
-        response = _json({"code": "refused", "text": refusal.reason}, status=refusal.status)
+        text = NOTHING_HERE if refusal.status == HTTPStatus.NOT_FOUND else refusal.reason
+        response = _json({"code": "refused", "text": text}, status=refusal.status)
     except Exception as error:  # noqa: BLE001 (the edge: the reader gets an answer, the log the trace)
         reference = _log_fault("a request failed", error, path=request.path)
         response = _json({"code": Internal.code, "text": _sentence(reference)}, status=500)

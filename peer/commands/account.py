@@ -348,7 +348,7 @@ def leave(settings: Settings, yes: bool) -> None:
     if not yes:
         if settings.json:
             raise click.UsageError("nothing is asked with --json: say --yes if that is meant")
-        click.confirm("End this account, and burn what it has?", abort=True, err=True)
+        _confirm_end(settings)
 
     async def work() -> None:
         from peer.acts import leave as end
@@ -360,6 +360,24 @@ def leave(settings: Settings, yes: bool) -> None:
         _say(settings, {"left": found.number, "burned": burned}, text)
 
     run(settings, work)
+
+
+def _confirm_end(settings: Settings) -> None:
+    """Ask whether this account is meant, and what it has; no connection waits for the answer meanwhile."""
+    asked: list[str] = []
+
+    async def look() -> None:
+        from peer.acts import own_account
+        from protocol.documents import shown_name
+
+        async with settings.client() as horde:
+            found = await own_account(horde)
+        name = plain(shown_name(found.name, found.number) if found.name else str(found.number))
+        has = show_kudos(found.balance + found.withheld)
+        asked.append(f"End account {name} for good, and burn the {has} kudos that it has?")
+
+    run(settings, look)
+    click.confirm(asked[0], abort=True, err=True)
 
 
 def _say(settings: Settings, fields: dict[str, Any], text: str) -> None:

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from protocol.work import Work
 
 
+def _user(_context: click.Context, _option: click.Parameter, user: str | None) -> str:
+    """The user that was named, empty for none. A name that is empty by mistake would ask for the service as a whole."""
+    if user is not None and not user.strip():
+        raise click.BadParameter("the name is empty: say for whom this asks, or leave --user out")
+    return user or ""
+
+
 def _for_any_kind(command: Command) -> Command:
     """Add what can be said of every request."""
     options = [
@@ -27,7 +34,9 @@ def _for_any_kind(command: Command) -> Command:
         click.option("-n", "n", type=click.IntRange(1), default=1, show_default=True, help="How many results."),
         click.option("--max-price", type=float, default=0.0, help="Kudos that one result may cost, without tax."),
         click.option(
-            "--user", default="", help="Of a service: whom it asks for; only a pseudonym leaves this machine."
+            "--user",
+            callback=_user,
+            help="Of a service: whom it asks for; only a pseudonym leaves this machine.",
         ),
         click.option("--force", is_flag=True, help="Replace files that exist."),
         click.option("-v", "--verbose", is_flag=True, help="Say how each worker was reached, and why so."),

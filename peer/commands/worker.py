@@ -174,7 +174,14 @@ def joining_errors() -> Iterator[None]:
         raise Failure(error.code, f"an engine cannot be started: {error}", Exit.UNEXPECTED) from error
     except CannotJoin as error:
         exit = Exit.REFUSED if error.refusal.code in ("not_registered", "bad_invite") else Exit.UNREACHABLE
-        raise Failure(error.refusal.code, str(error), exit) from error
+        raise Failure(error.refusal.code, f"{error}{_to_get_in(error.refusal.code)}", exit) from error
+
+
+def _to_get_in(code: str) -> str:
+    """What a worker can do about a refusal whose text was made for all peers."""
+    if code != "bad_invite":
+        return ""
+    return ". A worker needs an account: with a code, `potluck account --register --invite CODE`, then start it again"
 
 
 class NewsLines:

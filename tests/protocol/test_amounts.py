@@ -34,5 +34,5 @@ def test_an_account_is_its_number_with_or_without_its_name(text, number):
 
 @pytest.mark.parametrize("text", ["", "Ada", "99", "Ada#", "#1x", "-100", "100 ", "٣٣٣", "9" * 30])
 def test_what_is_no_account_is_refused(text):
-    with pytest.raises(ValueError, match="number"):
+    with pytest.raises(ValueError, match="number, 100 or higher"):
         read_account(text)

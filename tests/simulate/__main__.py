@@ -8,23 +8,22 @@ import math
 import multiprocessing
 import statistics
 import sys
-import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from protocol.rules import Rules, to_json
 from tests.simulate.attacks import ATTACKS
 from tests.simulate.plots import draw
 from tests.simulate.process import Task, play_one, quiet
 from tests.simulate.world import GROUPS, World
+from tracker.config import ConfigError, load
 
 OUT = Path("build/simulate")
 INTERRUPTED = 130
+BAD_RULES = 2
 HONEST = "none"
 USUAL = (HONEST, "honest", "farm", "accounts", "models", "split", "split-farm", "hops", "midnight", "cancels", "picky")
 
@@ -33,9 +32,13 @@ T95 = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13, 5: 2.02, 6: 1.94, 7: 1.90, 8: 1.86, 9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play what was asked for; 0 when all of it is done."""
+    """Play what was asked for; 0 when all of it is done, 130 if it was interrupted, 2 where rules are not any."""
     options = _parser().parse_args(arguments)
-    rules = _rules(options.rules)
+    try:
+        rules = load(options.rules).rules if options.rules else Rules()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return BAD_RULES
     world = replace(World(), days=options.days, load=options.load)
     options.out.mkdir(parents=True, exist_ok=True)
     text = to_json(rules)
@@ -62,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _play_all(tasks: Sequence[Task], jobs: int) -> int:
     """Whatever is not kept yet; each result is kept as soon as it is there."""
     done = 0
+    if not tasks:
+        return 0
     pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=quiet)
     try:
         for ended in as_completed([pool.submit(play_one, task) for task in tasks]):
@@ -71,7 +76,7 @@ def _play_all(tasks: Sequence[Task], jobs: int) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted after {done} of {len(tasks)}: the same command goes on from there", file=sys.stderr)
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in pool._processes.values():
+        for process in multiprocessing.active_children():
             process.kill()
         return INTERRUPTED
     pool.shutdown()
@@ -85,13 +90,6 @@ def _kept(folder: Path, name: str, seed: int, world: World, rules: str) -> Path:
     mark = hashlib.sha256(f"{asdict(world)} {rules}".encode()).hexdigest()[:10]
     (folder / "seeds").mkdir(exist_ok=True)
     return folder / "seeds" / f"{name}-{seed}-{mark}.json"
-
-
-def _rules(path: Path | None) -> Rules:
-    if path is None:
-        return Rules()
-    tables = tomllib.loads(path.read_text("utf-8"))
-    return msgspec.convert({name: tables[name] for name in Rules.__struct_fields__ if name in tables}, Rules)
 
 
 def upper(values: Sequence[float]) -> float:

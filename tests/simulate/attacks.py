@@ -320,6 +320,27 @@ class Split(Farm):
         return False
 
 
+class SplitFew(Split):
+    """Splits one machine into no more workers than it can serve in time."""
+
+    pretended = 3
+
+
+class Three(Split):
+    """Honest, with three machines under one account."""
+
+    machines_there = 3
+    pretended = 3
+
+    def choose(self, worker: FarmWorker) -> Machine:
+        """Each worker has a machine of its own."""
+        return self.machines[list(self.workers.values()).index(worker)]
+
+    def refuses(self, worker: FarmWorker, lease: Lease) -> bool:
+        """Nothing."""
+        return False
+
+
 class HoppingFarm(Farm):
     """Pretends to have a few workers, and asks from a new address block each time."""
 
@@ -553,6 +574,8 @@ ATTACKS: dict[str, Callable[[Town], Attack]] = {
     "accounts": AccountFarm,
     "models": ModelFarm,
     "split": Split,
+    "split-few": SplitFew,
+    "three": Three,
     "split-farm": SplitFarm,
     "one-block-farm": OneBlockFarm,
     "hops": HoppingFarm,

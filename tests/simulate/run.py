@@ -32,11 +32,17 @@ def play(
     rules: Rules | None = None,
     attack: Callable[[Town], Attack] | None = None,
     say: Callable[[str], None] = lambda _: None,
+    look: Callable[[Path], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Play it; the figures by name. The same arguments give the same figures, but for `cpu`."""
+    """Play it; the figures by name. The same arguments give the same figures, but for `cpu`.
+
+    look: at the database, when all is over."""
     logging.getLogger("tracker").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="simulate-", ignore_cleanup_errors=True) as folder:
-        return asyncio.run(_play(Path(folder) / "horde.db", world, seed, rules or Rules(), attack, say))
+        path = Path(folder) / "horde.db"
+        found = asyncio.run(_play(path, world, seed, rules or Rules(), attack, say))
+        look(path)
+        return found
 
 
 async def _play(
@@ -94,6 +100,7 @@ async def _measure(town: Town, crowd: Crowd, rival: Attack | None, capacity: flo
         "honest_most": max(honest),
     }
     found["inflation"] = round((found["minted"] - found["burned"]) / max(1.0, found["minted"]), 4)
+    found["of_mint"], found["owner_of_mint"] = _of_mint(stage)
     if rival is not None:
         spendable, withheld = await rival.kudos()
         stood = rival.gpu_seconds(stage.now)
@@ -101,6 +108,8 @@ async def _measure(town: Town, crowd: Crowd, rival: Attack | None, capacity: flo
         found["rival_withheld"] = withheld / stood
         found["ratio"] = (spendable + withheld) / stood / max(1e-9, found["honest"])
         found |= rival.notes()
+        earned = [(await stage.store.account(one.account, stage.now)).earned for one in rival.owners]
+        found["rival_kept"] = 1000 * spendable / max(1, sum(earned))
         found["busy_ratio"] = found.get("rival_busy", 0.0) / max(1e-9, found["busy"])
     return found
 
@@ -108,6 +117,15 @@ async def _measure(town: Town, crowd: Crowd, rival: Attack | None, capacity: flo
 def _balances(path: Path) -> dict[int, int]:
     with closing(connect(path)) as connection:
         return dict(connection.execute("SELECT account, balance FROM accounts WHERE account < 100"))
+
+
+def _of_mint(stage: Stage) -> tuple[float, float]:
+    """What part of a day's mint was used, and one owner got: on the day, and by the owner, where it was most."""
+    with closing(connect(stage.path)) as connection:
+        [[day]] = connection.execute("SELECT max(minted) FROM mint_days")
+        [[owner]] = connection.execute("SELECT max(minted) FROM mint_shares WHERE whose LIKE 'owner %'")
+    daily = max(1, stage.rules.mint.daily)
+    return (day or 0) / daily, (owner or 0) / daily
 
 
 def _waits(town: Town) -> dict[str, Any]:

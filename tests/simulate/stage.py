@@ -203,8 +203,10 @@ class Stage:
                 clock=lambda: self.now,
                 chance=random.Random(f"{self.seed} draws"),
             ) as self.coordinator:
-                yield
-                self.coordinator._conversations.clear()
+                try:
+                    yield
+                finally:
+                    self.coordinator._conversations.clear()
             self.writer.commit()
             connection.close()
 

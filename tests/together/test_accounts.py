@@ -32,7 +32,7 @@ from tests.support.people import (
 )
 from tests.support.raw_peer import RawPeer, a_picture, fund
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.ci_slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 FREE = "This horde is free for everyone"
 STRANGER = SigningKey.generate()
@@ -101,6 +101,7 @@ def of_another_key(peer: RawPeer) -> Envelope:
     ],
     ids=["a_challenge_of_another_tracker", "an_old_challenge", "another_keys_challenge"],
 )
+@pytest.mark.ci_slow
 async def test_registration_is_refused_by(
     horde: Horde, link: Link, made: Callable[[RawPeer], Envelope], code: str
 ) -> None:
@@ -194,6 +195,7 @@ async def test_the_answer_carries_the_notice_that_the_horde_is_free_and_clients_
 # How it is shown
 
 
+@pytest.mark.ci_slow
 async def test_display_names_are_name_and_number_and_can_be_changed(horde: Horde) -> None:
     home = str(horde.join("bea").folder)
     number = json.loads(await horde.run("peer", "account", "--register", "--json", "--home", home))["account"]
@@ -238,6 +240,7 @@ async def test_the_account_page_is_public_or_private_as_the_owner_wants(horde: H
 # Leaving
 
 
+@pytest.mark.ci_slow
 async def test_leaving_burns_what_is_left_with_the_ledger_still_sound(horde: Horde, link: Link) -> None:
     key = SigningKey.generate()
     earned = await fund(link, key)
@@ -329,6 +332,7 @@ async def test_rotation_is_refused_from_whom_it_may_not_come(link: Link) -> None
         assert (await account(owner)).number == number
 
 
+@pytest.mark.ci_slow
 async def test_rotation_by_the_recovery_key_kept_apart(horde: Horde, link: Link, tmp_path: Path) -> None:
     home = str(horde.join("hal").folder)
     registered = json.loads(await horde.run("peer", "account", "--register", "--json", "--home", home))

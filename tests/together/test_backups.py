@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from peer.client import Client
 from peer.events import Received, Restarted, Settled, TextPiece
 from protocol.keys import show_key
@@ -214,6 +216,7 @@ async def test_what_nobody_shows_is_a_gap_that_audit_prints(tmp_path: Path) -> N
         assert "no gap is known of" in await horde.run("tracker", "audit", str(horde.tracker_folder))
 
 
+@pytest.mark.ci_slow
 async def test_a_delegate_of_whom_the_copy_does_not_know_waits_for_its_owner(tmp_path: Path) -> None:
     """It shows what it was paid for when it acts for that account again; else it would be paid to one of its own."""
     async with Horde.open(tmp_path) as horde:
@@ -242,6 +245,7 @@ async def test_a_delegate_of_whom_the_copy_does_not_know_waits_for_its_owner(tmp
         assert amounts(await standing(horde, "owner")) == amounts(before)
 
 
+@pytest.mark.ci_slow
 async def test_a_job_under_way_that_the_copy_does_not_know_begins_anew(tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as horde:
         await a_horde_that_pays(horde)
@@ -272,6 +276,7 @@ async def test_a_job_under_way_that_the_copy_does_not_know_begins_anew(tmp_path:
         assert (await horde.audit())["ok"]
 
 
+@pytest.mark.ci_slow
 async def test_a_second_restore_from_a_still_older_copy(tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as horde:
         await a_horde_that_pays(horde)

@@ -36,7 +36,7 @@ from tests.support.people import (
 )
 from tests.support.raw_peer import RawPeer, a_picture, fund, now_ms
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.ci_slow]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -102,6 +102,7 @@ async def test_a_signed_document_lets_a_key_work_for_an_account(link: Link) -> N
         assert (await account(owner)).balance == paid.minted > 0
 
 
+@pytest.mark.ci_slow
 async def test_a_delegate_asks_and_the_account_pays(link: Link) -> None:
     key, machine_key = SigningKey.generate(), SigningKey.generate()
     await fund(link, key)
@@ -242,6 +243,7 @@ async def test_a_newer_delegation_takes_the_place_of_the_one_before(link: Link) 
 # Revocation
 
 
+@pytest.mark.ci_slow
 async def test_revoked_at_once_in_sessions_that_are_open(link: Link) -> None:
     async with RawPeer.open(link) as owner, RawPeer.open(link) as machine, RawPeer.open(link) as anybody:
         await owner.register()
@@ -394,6 +396,7 @@ async def test_a_service_names_its_users_and_the_pseudonym_is_keyed_per_service(
     assert await worker.stop() == 0
 
 
+@pytest.mark.ci_slow
 async def test_limits_work_per_user_of_a_service_so_that_one_of_them_does_not_take_all(tmp_path: Path) -> None:
     alice, bob = secrets.token_bytes(16), secrets.token_bytes(16)
     rules = "times.accept = 120\ntimes.open = 120\nlimits.without_kudos_running = 3\nlimits.user_running = 2\n"

@@ -27,7 +27,7 @@ from tests.support.people import get
 from tests.support.price_plugin import install
 from tests.support.raw_peer import RawPeer, a_picture, now_ms
 
-pytestmark = pytest.mark.ci_slow
+pytestmark = pytest.mark.slow
 
 WORK = ImageWork(width=64, height=64, steps=3)
 IMAGE = ("--dry-run", "image")
@@ -139,6 +139,7 @@ async def test_an_award_needs_a_tracker_that_serves_this_very_horde(tmp_path: Pa
         await one.run(*words, "ws://127.0.0.1:9", code=6)
 
 
+@pytest.mark.ci_slow
 async def test_probation_withholds_a_part_until_trust_and_the_account_shows_how_much_why_and_what_is_missing(
     tmp_path: Path,
 ) -> None:
@@ -190,6 +191,7 @@ async def deny_one(horde: Horde, worker: RawPeer, asker: RawPeer) -> None:
     await asker.envelope("ended")
 
 
+@pytest.mark.ci_slow
 async def test_a_free_part_is_minted_only_where_k_different_owners_could_have_served_it(tmp_path: Path) -> None:
     async with Horde.open(tmp_path, "mint.owners = 3") as horde:
         whole = await price_of(horde)

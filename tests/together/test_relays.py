@@ -164,7 +164,7 @@ def _terms(two: Two, key: SigningKey) -> RelayTicket:
     )
 
 
-async def test_issue_5_point_3_a_ticket_is_for_so_many_bytes(link: Link, serving_key: SigningKey) -> None:
+async def test_a_ticket_is_for_so_many_bytes(link: Link, serving_key: SigningKey) -> None:
     async with (
         Two.open(link) as two,
         met(link, two, made(two, serving_key, max_bytes=100_000)) as (requester, worker),
@@ -187,7 +187,7 @@ async def _all(end: AtRelay) -> tuple[bytes, str]:
         found += message.data
 
 
-async def test_issue_5_point_3_and_for_so_many_a_second(link: Link, serving_key: SigningKey) -> None:
+async def test_and_for_so_many_a_second(link: Link, serving_key: SigningKey) -> None:
     async with Two.open(link) as two:
         rate, size = 200_000, 200_000
         async with met(link, two, made(two, serving_key, max_rate=rate)) as (requester, worker):
@@ -199,7 +199,7 @@ async def test_issue_5_point_3_and_for_so_many_a_second(link: Link, serving_key:
             assert size <= rate * (time.monotonic() - began + 0.25) + 10_000
 
 
-async def test_issue_5_point_3_and_for_so_long(link: Link, serving_key: SigningKey) -> None:
+async def test_and_for_so_long(link: Link, serving_key: SigningKey) -> None:
     async with (
         Two.open(link) as two,
         met(link, two, made(two, serving_key, valid_until=now_ms() + 1_500)) as (requester, worker),
@@ -218,7 +218,7 @@ async def shown(link: Link, ticket: bytes, key: SigningKey) -> str:
         return await end.end()
 
 
-async def test_issue_5_point_3_forged_old_and_others_tickets_open_nothing(link: Link, serving_key: SigningKey) -> None:
+async def test_forged_old_and_others_tickets_open_nothing(link: Link, serving_key: SigningKey) -> None:
     async with Two.open(link) as two, Two.open(link) as others:
         own, worker = two.asked.job_key, two.worker.key
         right = made(two, serving_key)

@@ -31,7 +31,7 @@ from tracker.doors import Door, Places, Rounds, client_of
 from tracker.porch import Porch
 from tracker.tls import make_self_signed, read_certificate
 
-pytestmark = [pytest.mark.ci_slow, needs_proxies]
+pytestmark = [pytest.mark.slow, needs_proxies]
 
 #: Windows has none, and no proxies of Debian either.
 HANG_UP: int = getattr(signal, "SIGHUP", 0)
@@ -90,7 +90,8 @@ async def asks_and_gets(horde: Horde, name: str, picture: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_issue_5_point_7_peers_jobs_and_pages_come_through_one_port_with_tls(
+@pytest.mark.ci_slow
+async def test_peers_jobs_and_pages_come_through_one_port_with_tls(
     kind: str, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with behind(kind, tmp_path, authority, monkeypatch) as horde:
@@ -229,7 +230,8 @@ FORGED: list[list[tuple[str, str]]] = [
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "stream"])
-async def test_issue_5_point_2_address_and_port_are_seen_through_the_proxy_and_cannot_be_forged(
+@pytest.mark.ci_slow
+async def test_address_and_port_are_seen_through_the_proxy_and_cannot_be_forged(
     kind: str, tmp_path: Path, authority: Authority
 ) -> None:
     settings, before, port = a_way_in(kind, tmp_path, authority)
@@ -256,7 +258,8 @@ async def test_who_comes_around_the_proxy_speaks_for_nobody(kind: str, tmp_path:
 # TLS of its own
 
 
-async def test_issue_5_point_7_a_self_signed_horde_is_joined_by_its_link_alone(tmp_path: Path) -> None:
+@pytest.mark.ci_slow
+async def test_a_self_signed_horde_is_joined_by_its_link_alone(tmp_path: Path) -> None:
     async with self_signed(tmp_path) as horde:
         assert horde.link is not None
         assert horde.link.url.startswith("wss://127.0.0.1:")

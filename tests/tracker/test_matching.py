@@ -443,6 +443,61 @@ def test_owners_get_work_in_proportion_to_what_they_have_finished():
     assert abs(drawn[101] - 2_250) < 100, "(1 + 2) against 1"
 
 
+def test_an_owner_with_a_lease_comes_after_those_that_have_none():
+    here = a_pool((101, 300), (102, 1))
+    for _ in range(9):
+        here.count_settled(101)
+    busy = next(key for key, worker in here.workers.items() if worker.owner == 101)
+    here.took(busy, (a_handle(1), 1))
+    here.took(busy, (a_handle(1), 1))  # again, as after a report
+    assert draws(here, 100) == {102: 100}
+
+    other = next(worker for worker in here.workers.values() if worker.owner == 102)
+    here.promise(other)
+    assert draws(here, 100) == {101: 100}, "102 has no idle worker"
+    here.promise_over(other)
+    here.released(busy, (a_handle(1), 1))
+    assert draws(here, 100)[101] > 80, "(1 + 9) against 1"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_how_many_leases_an_owner_has_is_what_its_workers_have(seed):
+    here, chance = Pool(), random.Random(seed)
+    keys = [a_key(number).public for number in range(4)]
+    promised = []
+    for step in range(400):
+        key, lease = chance.choice(keys), (a_handle(chance.randrange(6)), 1)
+        match chance.randrange(6):
+            case 0:
+                here.announce(key, 101 + chance.randrange(2), an_announce(), [(a_handle(7), step)])
+            case 1:
+                here.remove(key)
+            case 2:
+                here.took(key, lease)
+            case 3:
+                here.released(key, lease)
+            case 4 if key in here.workers:
+                promised.append(here.workers[key])
+                here.promise(promised[-1])
+            case 5 if promised:
+                here.promise_over(promised.pop())
+        counted: Counter[int] = Counter()
+        for worker in here.workers.values():
+            counted[worker.owner] += worker.load
+        assert here._leases == +counted
+
+
+def test_of_busy_workers_the_one_whose_owner_has_fewest_leases_takes_a_job_ahead():
+    here = Pool()
+    for number, owner in enumerate((101, 101, 102)):
+        key = a_key(number).public
+        here.announce(key, owner, an_announce(ahead=1), ())
+        here.took(key, (a_handle(number), 1))
+    drawn = here.draw(waiting(), TERMS, random.Random(1))
+    assert drawn is not None
+    assert drawn[0].owner == 102
+
+
 def test_within_an_owner_every_worker_gets_its_share():
     here = a_pool((101, 5))
     chance = random.Random(5)

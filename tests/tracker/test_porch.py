@@ -353,7 +353,12 @@ def test_who_goes_before_it_is_let_in_holds_up_nobody(monkeypatch):
     gone = [OSError(errno.ECONNABORTED, "gone"), OSError(errno.EPROTO, "gone"), OSError(errno.EMFILE, "no room")]
     monkeypatch.setattr(porch, "BREATH_SECONDS", 0)
     slept = []
-    monkeypatch.setattr(porch.asyncio, "sleep", lambda seconds: slept.append(seconds) or asyncio.tasks.sleep(seconds))
+
+    async def sleep(seconds):
+        slept.append(seconds)
+        await asyncio.tasks.sleep(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
 
     class Loop(asyncio.SelectorEventLoop):
         async def sock_accept(self, sock):

@@ -81,7 +81,7 @@ ADDRESSES = {
 
 @pytest.mark.parametrize("text", ADDRESSES)
 @pytest.mark.parametrize(("home", "level"), [(Home.PUBLIC, 0), (Home.PRIVATE, 1), (Home.LOOPBACK, 2)])
-def test_issue_5_point_1_a_stranger_makes_the_tracker_connect_into_nobodys_network(text, home, level):
+def test_a_stranger_makes_the_tracker_connect_into_nobodys_network(text, home, level):
     assert (why_not(of(text), home, ours=False) == "") == (ADDRESSES[text] <= level)
 
 

@@ -566,6 +566,14 @@ async def test_what_is_not_there_is_said_in_json(start, method, path, status):
         assert (await answer.json())["code"] == "refused"
 
 
+@pytest.mark.parametrize("path", ["/nope", "/accounts/Ann", "/accounts/"])
+async def test_a_page_that_is_not_there_says_where_to_look(start, path):
+    async with start() as tracker:
+        _, text = await tracker.get(path)
+
+    assert json.loads(text)["text"].startswith("nothing is here: / names what there is")
+
+
 async def test_a_failing_page_hides_the_fault_behind_a_reference(start, monkeypatch, caplog):
     async with start() as tracker:
         monkeypatch.setattr(Coordinator, "scrape", lambda self: 1 / 0)

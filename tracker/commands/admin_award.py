@@ -53,8 +53,9 @@ def award(folder: Path, account: str, kudos: str, reason: str, *, url: str | Non
             Award,
         )
     except msgspec.ValidationError as error:
+        found = f"found {len(reason.strip())} of them"
         raise CommandError(
-            f"--reason: wanted 1 to 200 characters, for everybody to read ({error})", BAD_COMMAND_LINE
+            f"--reason: wanted 1 to 200 characters, for everybody to read; {found}", BAD_COMMAND_LINE
         ) from error
     settings = read_config(folder).settings
     key, delegation = read_serving_key(settings), read_delegation(settings)

@@ -50,6 +50,7 @@ def test_options_can_be_given_as_text():
         ("diffusers", {"hub": "a/b", "dtype": "int8"}, "Invalid enum value 'int8'"),
         ("text", {}, "missing required field `path`"),
         ("text", {"path": "nowhere.gguf"}, "wanted a GGUF file"),
+        ("text", {"path": __file__}, "is not a GGUF file: it does not begin with GGUF"),
         ("text", {"path": "x", "context": 1}, ">= 16"),
         ("dry-run", {"colour": "red"}, "unknown field `colour`"),
     ],
