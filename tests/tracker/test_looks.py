@@ -35,7 +35,7 @@ def test_who_comes_by_one_version_is_asked_for_the_other_and_seen_once(own, othe
     assert look.family == other.version
     assert invited(looks, here, b.NOW) is None
     assert looks.arrive(bytes(16), other, b.NOW) is None
-    assert looks.arrive(look.token, other, b.NOW) is here
+    assert looks.arrive(look.token, other, b.NOW) == here
     assert looks.other(here) == other
     assert looks.arrive(look.token, V6, b.NOW) is None
 
@@ -44,7 +44,7 @@ def test_who_comes_by_one_version_is_asked_for_the_other_and_seen_once(own, othe
 def test_an_address_of_the_version_that_is_known_is_none(seen):
     looks, here = Looks(), a_peer(address=V4)
 
-    assert looks.arrive(invited(looks, here, b.NOW).token, seen, b.NOW) is here
+    assert looks.arrive(invited(looks, here, b.NOW).token, seen, b.NOW) == here
     assert looks.other(here) is None
 
 
