@@ -256,6 +256,20 @@ async def test_where_the_rule_says_so_nobody_is_tested(tmp_path: Path) -> None:
             assert own.came == 0
 
 
+async def test_who_comes_back_before_its_former_connection_is_gone_hears_what_is_known(
+    link: Link, tmp_path: Path
+) -> None:
+    key = SigningKey.generate()
+    async with proving(tmp_path, link, key) as own, RawPeer.open(link, key) as former:
+        await former.serve("a model", record=own.record())
+        reached = await former.expect(Reached)
+        async with RawPeer.open(link, key) as peer:
+            await peer.serve("a model", record=own.record())
+
+            assert await peer.expect(Reached) == reached
+            assert own.came == 1
+
+
 # The other version of IP
 
 
