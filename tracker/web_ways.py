@@ -15,7 +15,8 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from protocol.errors import BadToken, Malformed, NoPath, NotAllowed, OutOfTurn, OverLimit, Refusal, Stopping, TooLarge
-from protocol.relay import MAX_MESSAGE_BYTES, Admitted, attend, check_entry
+from protocol.pump import attend
+from protocol.relay import MAX_MESSAGE_BYTES, Admitted, check_entry
 from tracker.doors import Door, Places, block_of, client_of, door_of, household_of
 from tracker.meeting import TOKEN_MS, TRY_S, Seat, read_token
 from tracker.ways import Ways
