@@ -12,34 +12,36 @@ _ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 (compared with, not listen
 
 
 class Addresses:
-    """Under which addresses a worker can be reached: first the one at which the tracker has reached it, then the one
+    """Under which addresses a worker can be reached: first those at which the tracker has reached it, then the one
     that its router says is mapped to it; then those that were given, else the one that it listens on, else the one from
     which it reaches the tracker."""
 
     def __init__(self, listening: str, given: Sequence[str]) -> None:
         self.mapped = ""
-        self._reached = ""
+        self._reached: dict[bool, str] = {}  # by whether it is one of IPv6
         self._reached_from: str | None = None
         self._listening = listening
         self._given = tuple(given)
 
     def tested(self, address: str, local: str | None, *, reachable: bool) -> None:
-        """The tracker has tested this address, while `local` was this machine's own towards it."""
+        """The tracker has tested this address, or could test none, while `local` was this machine's own towards it."""
+        if not address or local != self._reached_from:
+            self._reached.clear()
+        self._reached_from = local
+        self._reached.pop(address.startswith("["), None)
         if reachable:
-            self._reached, self._reached_from = address, local
-        else:
-            self._reached = ""
+            self._reached[address.startswith("[")] = address
 
     def known(self, port: int, local: str | None) -> tuple[str, ...]:
         """`host:port` for each; `local` is this machine's address towards the tracker."""
         # In another network than before, what was reached there may be somebody else's by now.
-        reached = self._reached if self._reached_from == local else ""
+        reached = self._reached.values() if self._reached_from == local else ()
         if self._given:
             own = [with_port(address, port) for address in self._given]
         else:
             host = self._listening if self._listening not in _ANY else local
             own = [with_port(host, port)] if host else []
-        return tuple(dict.fromkeys(address for address in (reached, self.mapped, *own) if address))
+        return tuple(dict.fromkeys(address for address in (*reached, self.mapped, *own) if address))
 
 
 def with_port(address: str, port: int) -> str:

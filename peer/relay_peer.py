@@ -11,6 +11,8 @@ from pathlib import Path
 from peer.certificate import Certificate, fresh_certificate
 from peer.connection import BACKOFF, Backoff, CannotJoin, Connection
 from peer.news import News
+from peer.paths.look import be_seen
+from peer.paths.relay_end import tracker_of
 from peer.reach import reach_routes
 from peer.relaying import OFFERING, Offering, Relaying
 from peer.stream_server import StreamServer
@@ -18,7 +20,7 @@ from protocol.envelope import Envelope
 from protocol.errors import BadInvite, NotAllowed, NotRegistered, refusal
 from protocol.keys import SigningKey
 from protocol.links import Link
-from protocol.messages import Account, Held, Reached, Refused, Register, SessionMessage, Welcome
+from protocol.messages import Account, Held, Look, Reached, Refused, Register, SessionMessage, Welcome
 
 #: Refusals that do not get better by trying again.
 _LASTING = (NotRegistered.code, BadInvite.code, NotAllowed.code)
@@ -79,6 +81,9 @@ class RelayPeer:
         self._registers = registers
         self._certificate: Certificate | None = None
         self._server: StreamServer | None = None
+        self._tracker = tracker_of(link)
+        self._group: asyncio.TaskGroup | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Relay until cancelled. Raises `CannotJoin` if the tracker cannot be joined or wants no relays, `OSError` if
@@ -95,9 +100,9 @@ class RelayPeer:
         async with server as self._server:
             self._on_news(News("listening", f"port {server.port}"))
             try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self.connection.run())
-                    group.create_task(self.relaying.report(self._on_news))
+                async with asyncio.TaskGroup() as self._group:
+                    self._group.create_task(self.connection.run())
+                    self._group.create_task(self.relaying.report(self._on_news))
             except BaseExceptionGroup as errors:
                 if len(errors.exceptions) == 1:
                     raise errors.exceptions[0] from None
@@ -131,6 +136,8 @@ class RelayPeer:
             case Account(number=number, notice=notice) if number:
                 self._on_news(News("account", f"{number}. {notice}"))
                 await self._offer()
+            case Look() if self._group is not None and (self._looking is None or self._looking.done()):
+                self._looking = self._group.create_task(be_seen(message, self._tracker))
             case Reached(reachable=True, address=address):
                 self._on_news(News("reached", address))
             case Reached(reason=reason, text=text):

@@ -1,6 +1,6 @@
 """A relay for other peers: `GET /relay`, a WebSocket for each end. What passes is TLS of theirs, which it cannot read.
 
-The decisions, and the moving of bytes, are `protocol.relay`'s; here are its sockets.
+The decisions are `protocol.relay`'s, the moving of bytes is `protocol.pump`'s; here are its sockets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from peer.gate import household_of
 from peer.news import News
 from protocol.errors import Busy, Refusal
 from protocol.messages import OfferRelay
-from protocol.relay import MAX_MESSAGE_BYTES, Admitted, Limits, Rooms, attend, check_entry
+from protocol.pump import attend
+from protocol.relay import MAX_MESSAGE_BYTES, Admitted, Limits, Rooms, check_entry
 
 #: Between two signs of life, so that an end that has gone without a word is noticed.
 HEARTBEAT_SECONDS = 15.0

@@ -33,6 +33,7 @@ from peer.news import News
 from peer.opening import check_opening
 from peer.output import Output
 from peer.paths.approaches import Approaches
+from peer.paths.look import be_seen
 from peer.paths.relay_end import RelayEnds, tracker_of
 from peer.peer_record import Addresses
 from peer.reach import reach_routes
@@ -53,6 +54,7 @@ from protocol.messages import (
     Announce,
     Held,
     Kept,
+    Look,
     Meet,
     Offer,
     Paths,
@@ -168,6 +170,7 @@ class Worker:
         self._approaches: Approaches | None = None
         self._relaying: Relaying | None = None
         self._group: asyncio.TaskGroup | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._owner = owner
         self._lost_account = False
         self._is_announced = False
@@ -295,6 +298,8 @@ class Worker:
                 self._carry_out(self._jobs.withdrawn(message))
             case Meet() | Punch() | Paths() if self._approaches is not None:
                 self._approaches.told(message)
+            case Look() if self._group is not None and (self._looking is None or self._looking.done()):
+                self._looking = self._group.create_task(be_seen(message, self._tracker))
             case Reached():
                 await self._whereabouts.tested(message)
             case Taken(documents=documents):

@@ -431,7 +431,8 @@ class RelayTicket(Document, frozen=True, kw_only=True):
     """The tracker's word that these two may meet at this relay, for one attempt and within bounds.
 
     relay: key of the peer that relays; the serving key where the tracker does it itself. url: `ws://` or `wss://`,
-    host, port and perhaps a path; the relay answers at `<url>/relay`. certificate: SHA-256 of the certificate in DER
+    host, port and perhaps a path; the relay answers at `<url>/relay`. also: the same relay's address of the other
+    version of IP, if it has one; each side takes whichever it reaches. certificate: SHA-256 of the certificate in DER
     that answers there; empty: checked as the tracker's is. requester: the job key. worker: its key. max_bytes: both
     directions together, however often one comes back with this ticket or another one of the attempt. max_rate: bytes a
     second. valid_until: the last moment at which anything is relayed.
@@ -443,6 +444,7 @@ class RelayTicket(Document, frozen=True, kw_only=True):
     attempt: Attempt
     relay: Key
     url: Annotated[str, Meta(min_length=6, max_length=MAX_URL_CHARACTERS)]
+    also: Annotated[str, Meta(max_length=MAX_URL_CHARACTERS)] = ""
     certificate: bytes = b""
     requester: Key
     worker: Key

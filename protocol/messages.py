@@ -334,8 +334,21 @@ class Ended(SessionMessage, frozen=True, kw_only=True):
     released: Count = 0
 
 
+class Look(SessionMessage, frozen=True, kw_only=True):
+    """To a peer that others may connect to: open `/meet` with this token by this version of IP, if you have it, so that
+    the tracker sees and tests that address of yours too.
+
+    token: serves once, for this peer. family: the version by which its connection does not come.
+    """
+
+    KIND = "look"
+
+    token: Nonce
+    family: Literal[4, 6]
+
+
 class Reached(SessionMessage, frozen=True, kw_only=True):
-    """Whether this peer was reached at the address that its connection comes from, and the port that it named.
+    """Whether this peer was reached at an address that it comes from, and the port that it named; one for each address.
 
     address: `host:port` as it was tried, IPv6 hosts in brackets; empty if none could be. reason: a code, empty if it
     was reached.
@@ -501,6 +514,7 @@ FROM_TRACKER: dict[str, type[SessionMessage]] = {
         Withdrawn,
         Requeued,
         Ended,
+        Look,
         Reached,
         Meet,
         Punch,

@@ -1,22 +1,19 @@
 """What every relay does, the tracker's own and a volunteer's: who may come in, who meets whom, and how much may pass.
 
 A relay moves bytes between two ends and cannot read them: what passes is one TLS connection from requester to worker.
-Here are its decisions, with the time as an argument, and the moving itself, over whatever has the methods of `End`.
+Here are its decisions, with the time as an argument; `protocol.pump` waits for the ends and moves what they say.
 """
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
-from protocol.documents import RELAY_CHALLENGE_BYTES, RelayEntry, RelayTicket, open_document, parse_document
+from protocol.documents import RelayEntry, RelayTicket, open_document, parse_document
 from protocol.envelope import check_document_context
-from protocol.errors import BadTicket, NoPath, OutOfTurn, OverTicket, Refusal, RelayFull, TooSlow
+from protocol.errors import BadTicket, NoPath, OverTicket, Refusal, RelayFull, TooSlow
 from protocol.keys import show_key
 
 Side = Literal["requester", "worker"]
@@ -26,15 +23,11 @@ T = TypeVar("T")
 
 #: The largest message that a relay reads, and all that it holds of each direction.
 MAX_MESSAGE_BYTES = 64 * 1024
-#: Who has connected says who it is within so many seconds.
-ENTRY_S = 10.0
 #: An end that has come waits so long for the other one.
 MEET_MS = 30_000
 #: Two are parted when one takes nothing for so long, or neither says anything.
 STALLED_MS = 30_000
 SILENT_MS = 60_000
-#: How often a relay looks whether one of these has passed.
-LOOK_S = 1.0
 #: After a pause, the bytes of so many milliseconds may pass at once.
 BURST_MS = 250
 #: How often attempts whose tickets are over are forgotten.
@@ -114,17 +107,17 @@ class End(Protocol):
         """Send one message; waits while the end takes no more."""
 
 
-def _future() -> asyncio.Future[T]:
-    return asyncio.get_running_loop().create_future()
+def _nobody() -> None:
+    pass
 
 
 @dataclass(eq=False)
 class Stay:
     """One end's time at a relay, from its entry to its leaving.
 
-    met: the other one's stay, once it is there. over: why it ends before this end says so itself, if there is a reason.
-    heard: when this end last said something. giving_since: since when the other end has been taking what this one said;
-    0 while it takes nothing.
+    other: the stay of who was met, None before. is_over: whether it has ended, and why, if there is a reason. wake:
+    called whenever these have changed. heard: when this end last said something. giving_since: since when the other end
+    has been taking what this one said; 0 while it takes nothing.
     """
 
     admitted: Admitted
@@ -133,20 +126,22 @@ class Stay:
     came: int
     heard: int
     giving_since: int = 0
-    met: asyncio.Future[Stay] = field(default_factory=_future)
-    over: asyncio.Future[Refusal | None] = field(default_factory=_future)
+    other: Stay | None = None
+    is_over: bool = False
+    why: Refusal | None = None
+    wake: Callable[[], None] = _nobody
 
     def check(self, now: int) -> None:
         """Raise what ends this stay at `now`, if anything does."""
         until = self.admitted.terms.valid_until
         if now > until:
             raise OverTicket(f"this ticket was until {until}, and it is {now}: ask for a new one")
-        if not self.met.done():
+        if self.other is None:
             if now - self.came > MEET_MS:
                 raise NoPath(f"the other side did not come within {MEET_MS // 1000} s: ask for paths again")
         elif self.giving_since and now - self.giving_since > STALLED_MS:
             raise TooSlow(f"one side took nothing for {STALLED_MS // 1000} s: connect again and read")
-        elif now - max(self.heard, self.met.result().heard) > SILENT_MS:
+        elif now - max(self.heard, self.other.heard) > SILENT_MS:
             raise TooSlow(f"neither side said anything for {SILENT_MS // 1000} s: connect again")
 
 
@@ -199,8 +194,8 @@ class Rooms:
         if other is not None:
             self.pairs += 1
             stay.heard = other.heard = now
-            other.met.set_result(stay)
-            stay.met.set_result(other)
+            stay.other, other.other = other, stay
+            other.wake()
         return stay
 
     def leave(self, stay: Stay, why: Refusal | None = None) -> None:
@@ -211,9 +206,10 @@ class Rooms:
         del self._here[name]
         _less(self._attempts, stay.admitted.attempt)
         _less(self._households, (stay.household, stay.admitted.side))
-        stay.over.set_result(why)
-        if stay.met.done():
-            self.leave(stay.met.result(), why)
+        stay.is_over, stay.why = True, why
+        stay.wake()
+        if stay.other is not None:
+            self.leave(stay.other, why)
 
     def clear(self, why: Refusal) -> None:
         """Send everybody away."""
@@ -240,76 +236,3 @@ def _less(counter: Counter[T], name: T) -> None:
     counter[name] -= 1
     if not counter[name]:
         del counter[name]
-
-
-async def attend(
-    end: End, rooms: Rooms, household: str, admit: Callable[[bytes, bytes], Admitted], clock: Callable[[], int]
-) -> None:
-    """One end's connection from the challenge to its end; raises `Refusal` if there is a reason that it should hear.
-
-    admit: who comes in with an entry and the challenge that it was to be signed for, as `check_entry` says.
-    """
-    with suppress(ConnectionError):
-        challenge = secrets.token_bytes(RELAY_CHALLENGE_BYTES)
-        await end.write(challenge)
-        try:
-            async with asyncio.timeout(ENTRY_S):
-                raw = await end.read()
-        except TimeoutError:
-            raise TooSlow(f"no entry within {ENTRY_S:.0f} s: show the ticket at once") from None
-        if raw:
-            await _stay(rooms.enter(admit(raw, challenge), end, household, clock()), rooms, clock)
-
-
-async def _stay(stay: Stay, rooms: Rooms, clock: Callable[[], int]) -> None:
-    """Pass on what this end says until one of the two goes; raises `Refusal`."""
-    giving = asyncio.create_task(_give(stay, rooms, clock), name="relay")
-    why: Refusal | None = None
-    try:
-        while not giving.done() and not stay.over.done():
-            await asyncio.wait((giving, stay.over), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-            stay.check(clock())
-        if stay.over.done() and (why := stay.over.result()) is not None:
-            raise why
-        if giving.done():
-            giving.result()
-    except Refusal as refusal:
-        why = refusal
-        raise
-    finally:
-        rooms.leave(stay, why)
-        giving.cancel()
-        await asyncio.gather(giving, return_exceptions=True)
-
-
-async def _read(end: End) -> bytes:
-    try:
-        return await end.read()
-    except ConnectionError:
-        return b""
-
-
-async def _give(stay: Stay, rooms: Rooms, clock: Callable[[], int]) -> None:
-    """Tell the other end that this one is there, then whatever this one says."""
-    first = asyncio.create_task(_read(stay.end))
-    try:
-        await asyncio.wait((first, stay.met), return_when=asyncio.FIRST_COMPLETED)
-        if not stay.met.done():
-            if first.result():
-                raise OutOfTurn("bytes before the other side was there: wait for the empty message")
-            return
-        other = stay.met.result().end
-        await other.write(b"")
-        data = await first
-        meter = rooms.meter(stay.admitted)
-        while data:
-            stay.heard = clock()
-            if wait := meter.take(len(data), stay.heard):
-                await asyncio.sleep(wait / 1000)
-            stay.giving_since = clock()
-            await other.write(data)
-            stay.giving_since = 0
-            rooms.carried += len(data)
-            data = await stay.end.read()
-    finally:
-        first.cancel()

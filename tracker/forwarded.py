@@ -21,8 +21,8 @@ FORWARDED = "Forwarded"
 #: The longest way to write an address and a port, and then some.
 _MAX_NODE_CHARACTERS = 64
 
-#: One `name=value` of `Forwarded`, or what separates two; a value is a token or stands in quotes. Blanks can be taken
-#: in one way only: strangers choose how many there are.
+#: One `name=value` of `Forwarded`, or what separates two; a value is a token or stands in quotes. Blanks can be
+#: taken in one way only: strangers choose how many there are.
 _PART = re.compile(
     r"""[ \t]*+(?:
         (?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)=

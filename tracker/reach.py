@@ -30,7 +30,8 @@ from tracker.doors import household_of
 from tracker.forwarded import IPAddress
 
 Role = Literal["worker", "relay"]
-Name = tuple[bytes, Role]
+#: Key, role, and of what version of IP the address is.
+Name = tuple[bytes, Role, int]
 
 LOWEST_PORT = 1024
 #: Of the ports that a record names, so many are tried.
@@ -240,11 +241,14 @@ class Probes:
         return True
 
     def counts(self, role: Role) -> dict[str, int]:
-        """How many of this role were reached, were not, and are not tested."""
-        results = [entry.result for name, entry in self._entries.items() if name[1] == role]
-        reached = sum(result is not None and result.reachable for result in results)
-        untested = sum(result is None for result in results)
-        return {"reachable": reached, "unreachable": len(results) - reached - untested, "untested": untested}
+        """How many of this role were reached at one of their addresses, were not, and are not tested."""
+        best: dict[bytes, int] = {}
+        for (key, found, _), entry in self._entries.items():
+            if found == role:
+                grade = 0 if entry.result is None else 2 if entry.result.reachable else 1
+                best[key] = max(best.get(key, 0), grade)
+        grades = Counter(best.values())
+        return {"reachable": grades[2], "unreachable": grades[1], "untested": grades[0]}
 
     def _set(self, name: Name, entry: _Entry, due: int) -> None:
         if entry.place and entry.due == due:

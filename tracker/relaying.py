@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from protocol import documents
@@ -23,20 +24,42 @@ SOON_MS = 1_000
 
 @dataclass
 class Volunteer:
-    """A peer that relays and was reached. household: of its address. given: when it was first named of late for each
+    """A peer that relays and was reached. addresses: at which, one of each version of IP, best first. household: of the
+    one that its connection comes from. account: whom it acts for. given: when it was first named of late for each
     attempt, so that one that asks again and again makes nobody busy."""
 
     key: bytes
-    address: str
+    addresses: tuple[str, ...]
     household: str
+    account: int
     offer: OfferRelay
     given: dict[tuple[bytes, int], int] = field(default_factory=dict)
+
+    @property
+    def versions(self) -> frozenset[int]:
+        """Of IP, by which it is reached."""
+        return frozenset(6 if address.startswith("[") else 4 for address in self.addresses)
 
     def load(self, now: int) -> float:
         """Which part of its streams is taken, as far as can be told."""
         while self.given and next(iter(self.given.values())) < now - LOAD_MS:
             del self.given[next(iter(self.given))]
         return len(self.given) / self.offer.streams
+
+
+@dataclass(frozen=True)
+class Avoided:
+    """Whose relays are not to be named, besides the worker itself."""
+
+    households: frozenset[str] = frozenset()
+    account: int = 0
+
+    def covers(self, volunteer: Volunteer) -> bool:
+        """Whether this is one of them."""
+        return volunteer.household in self.households or (self.account != 0 and volunteer.account == self.account)
+
+
+NOBODY = Avoided()
 
 
 class Volunteers:
@@ -60,16 +83,21 @@ class Volunteers:
         """It is named no more."""
         self._known.pop(key, None)
 
-    def choose(self, lease: Lease, now: int) -> list[Volunteer]:
-        """The least busy ones for this lease, of different households; none twice, and never the worker itself."""
-        loads = [
-            (volunteer.load(now), self._chance.random(), volunteer)
+    def choose(
+        self, lease: Lease, now: int, sides: Sequence[Set[int]] = (), avoided: Avoided = NOBODY
+    ) -> list[Volunteer]:
+        """The least busy ones for this lease, of different households; none twice, and never the worker itself.
+
+        sides: by which versions of IP each of the two comes, as far as is known; who is reached by both goes first.
+        """
+        ranks = [
+            (any(side and not side & volunteer.versions for side in sides), load, self._chance.random(), volunteer)
             for volunteer in self._known.values()
-            if volunteer.key != lease.worker
+            if volunteer.key != lease.worker and not avoided.covers(volunteer) and (load := volunteer.load(now)) < 1
         ]
         chosen: dict[str, Volunteer] = {}
-        for load, _, volunteer in sorted(loads, key=lambda entry: entry[:2]):
-            if load >= 1 or len(chosen) == MAX_VOLUNTEERS:
+        for *_, volunteer in sorted(ranks, key=lambda rank: rank[:3]):
+            if len(chosen) == MAX_VOLUNTEERS:
                 break
             chosen.setdefault(volunteer.household, volunteer)
         for volunteer in chosen.values():
@@ -99,7 +127,8 @@ def ticket_of(lease: Lease, rules: RelaysSection, now: int, volunteer: Volunteer
         job=lease.job,
         attempt=lease.attempt,
         relay=volunteer.key,
-        url=f"wss://{volunteer.address}",
+        url=f"wss://{volunteer.addresses[0]}",
+        also=f"wss://{volunteer.addresses[1]}" if len(volunteer.addresses) > 1 else "",
         certificate=offer.certificate,
         requester=lease.job_key,
         worker=lease.worker,

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from protocol import documents
 from protocol.documents import Lease
@@ -24,14 +25,15 @@ from protocol.relay import Limits, Rooms, Side
 from protocol.rules import Rules
 from tracker import meeting, reach, relaying
 from tracker.doors import household_of
-from tracker.forwarded import Client, IPAddress, Trust
+from tracker.forwarded import Client, IPAddress, Trust, parse_address
 from tracker.jobs import Jobs
 from tracker.leases import LiveLease
+from tracker.looks import Looks
 from tracker.meeting import Meeting, Meetings
 from tracker.presence import Listener, Presence
-from tracker.reach import Home, Name, Probes, Result, Target
+from tracker.reach import NOWHERE, Home, Name, Probes, Result, Role, Target
 from tracker.registry import Registry
-from tracker.relaying import Askings, Volunteer, Volunteers
+from tracker.relaying import Askings, Avoided, Volunteer, Volunteers
 from tracker.store.base import Store
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ log = logging.getLogger(__name__)
 
 #: How often what attempts that are over have left is swept out.
 SWEEP_MS = 60_000
+ROLES: tuple[Role, ...] = ("worker", "relay")
 #: Reasons for which people ask; all others are counted as one.
 REASONS = frozenset({"timeout", "no_connection", "no_address", "relays_only", "broken"})
 
@@ -56,6 +59,25 @@ class Place:
     def home(self) -> Home:
         """In what kind of network that is."""
         return reach.home_of(self.url)
+
+    @property
+    def has_name(self) -> bool:
+        """Whether it may be found by both versions of IP."""
+        return parse_address(urlsplit(self.url).hostname or "") is None
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """A peer wants to be reached: who says so, at which ports, under which certificate."""
+
+    conversation: Conversation
+    ports: tuple[int, ...]
+    certificate: bytes
+
+
+def _version(address: IPAddress | None) -> int:
+    """Of IP; 0 where the address is not known."""
+    return address.version if address else 0
 
 
 class Ways:
@@ -87,7 +109,8 @@ class Ways:
         self._probes = Probes(chance)
         self._volunteers = Volunteers(chance)
         self._askings = Askings()
-        self._listeners: dict[Name, Conversation] = {}
+        self._looks = Looks()
+        self._wishes: dict[tuple[bytes, Role], _Wish] = {}
         self._offers: dict[bytes, OfferRelay] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._swept = 0
@@ -125,22 +148,24 @@ class Ways:
 
     def left(self, conversation: Conversation) -> None:
         """A connection is gone, and with it what was known by it."""
-        for name, listener in list(self._of(conversation)):
-            if listener is conversation:
-                self._forget(name)
+        self._looks.drop(conversation)
+        for role in self._roles(conversation):
+            self._forget(conversation.key, role)
 
-    def _of(self, conversation: Conversation) -> list[tuple[Name, Conversation]]:
+    def _roles(self, conversation: Conversation) -> list[Role]:
+        """In which roles this connection speaks for its peer."""
         if not conversation.is_open:
             return []
-        names: list[Name] = [(conversation.key, "worker"), (conversation.key, "relay")]
-        return [(name, self._listeners[name]) for name in names if name in self._listeners]
+        wishes = {role: self._wishes.get((conversation.key, role)) for role in ROLES}
+        return [role for role, wish in wishes.items() if wish is not None and wish.conversation is conversation]
 
-    def _forget(self, name: Name) -> None:
-        del self._listeners[name]
-        self._probes.drop(name)
-        if name[1] == "relay":
-            self._offers.pop(name[0], None)
-            self._volunteers.remove(name[0])
+    def _forget(self, key: bytes, role: Role) -> None:
+        del self._wishes[key, role]
+        for version in (0, 4, 6):
+            self._probes.drop((key, role, version))
+        if role == "relay":
+            self._offers.pop(key, None)
+            self._volunteers.remove(key)
 
     # Reachability
 
@@ -148,15 +173,14 @@ class Ways:
         """A worker is here, under the record that it has shown."""
         record = conversation.record
         if record is not None and not conversation.is_closed:
-            self._want(conversation, (conversation.key, "worker"), reach.ports_of(record), record.certificate)
+            self._want("worker", _Wish(conversation, reach.ports_of(record), record.certificate))
 
     async def offer(self, conversation: Conversation, offer: OfferRelay) -> None:
         """A peer volunteers to relay, or does no more."""
         await self._registry.await_account(conversation)
-        name: Name = (conversation.key, "relay")
         if not offer.streams:
-            if name in self._listeners:
-                self._forget(name)
+            if (conversation.key, "relay") in self._wishes:
+                self._forget(conversation.key, "relay")
             return
         if not conversation.account:
             raise NotRegistered("a relay needs an account, so that others can rely on it: send `register` first")
@@ -167,27 +191,60 @@ class Ways:
             return
         self._offers[conversation.key] = offer
         ports = (offer.port,) if offer.port >= reach.LOWEST_PORT else ()
-        former = self._probes.result(name)
-        self._want(conversation, name, ports, offer.certificate)
-        if former is not None and (result := self._probes.result(name)) is former:
-            self._heard(name, result)  # reached before, under the same address: other terms
+        self._want("relay", _Wish(conversation, ports, offer.certificate), is_asked=True)
+        self._name_relay(conversation.key)  # reached before, under the same address: other terms
 
-    def _want(self, conversation: Conversation, name: Name, ports: tuple[int, ...], certificate: bytes) -> None:
-        """Have a peer tested, where that may be; else tell it why not."""
-        place, address = self.place, conversation.address
+    def _want(self, role: Role, wish: _Wish, *, is_asked: bool = False) -> None:
+        """Have a peer tested wherever it comes from, and ask it to come by the other version of IP too. is_asked: it
+        waits for an answer, also if nothing new is to be said."""
+        place, conversation = self.place, wish.conversation
         if place is None or not self.rules.reach.test:
             return
-        self._listeners[name] = conversation
-        target = Target(conversation.key, address or reach.NOWHERE, ports, certificate)
-        if (refusal := self._refusal(place, address, ports)) is None:
+        former = self._wishes.get((conversation.key, role))
+        self._wishes[conversation.key, role] = wish
+        is_news = is_asked or former is None or former.conversation is not conversation
+        address, other = conversation.address, self._looks.other(conversation)
+        known = (address,) if other is None else (address, other)
+        for at in known:
+            self._want_at(place, role, wish, at, is_news=is_news)
+        for version in {0, 4, 6} - {_version(at) for at in known}:  # where another connection came from
+            self._probes.drop((conversation.key, role, version))
+        if place.has_name and not place.trust.covers(address) and not self._looks.knows(conversation):
+            self._look(conversation)
+
+    def _look(self, conversation: Conversation) -> None:
+        if (look := self._looks.invitation(conversation, self.clock())) is not None:
+            conversation.tell(look)
+
+    def looked(self, token: bytes, client: Client) -> bool:
+        """Somebody comes to `/meet`; whether it is one that was asked to come a second time."""
+        conversation, place = self._looks.arrive(token, client.address, self.clock()), self.place
+        if conversation is None or place is None:
+            return False
+        address = self._looks.other(conversation)
+        # An address to which nobody may be sent is none; there is still the first one.
+        if address is not None and self._refusal(place, address, (reach.LOWEST_PORT,)) is None:
+            for role in self._roles(conversation):
+                self._want_at(place, role, self._wishes[conversation.key, role], address, is_news=False)
+        return True
+
+    def _want_at(self, place: Place, role: Role, wish: _Wish, address: IPAddress | None, *, is_news: bool) -> None:
+        """Have a peer tested at one address, where that may be; else tell it why not. is_news: what is known already is
+        told as well."""
+        key = wish.conversation.key
+        name, target = (key, role, _version(address)), Target(key, address or NOWHERE, wish.ports, wish.certificate)
+        if (refusal := self._refusal(place, address, wish.ports)) is None:
             self._probes.want(name, target, self.clock())
-        elif self._probes.result(name) != refusal:
+            if is_news and (known := self._probes.result(name)) is not None:
+                self._say(name, known)
+        elif is_news or self._probes.result(name) != refusal:
             self._probes.settle(name, target, refusal)
             self._heard(name, refusal)
 
     def _refusal(self, place: Place, address: IPAddress | None, ports: tuple[int, ...]) -> Result | None:
         if address is None or place.trust.covers(address):
-            return Result("", "no_address", "the tracker cannot see from where this connection comes: a proxy hides it")
+            text = "the tracker cannot see from where this connection comes: a proxy hides it, or it is a web page's"
+            return Result("", "no_address", text)
         ours = place.home is Home.PUBLIC and reach.is_ours(address)
         if fault := reach.why_not(address, place.home, ours=ours):
             return Result("", "private_address", f"{fault}, and the horde is elsewhere: nobody is sent there")
@@ -206,18 +263,34 @@ class Ways:
     def _heard(self, name: Name, result: Result) -> None:
         """A test has a result: the peer hears of it, and a relay may be named from now on, or no more."""
         self.counts["tests"] += 1
-        conversation, offer = self._listeners[name], self._offers.get(name[0])
-        if name[1] == "relay":
-            if result.reachable and offer is not None and conversation.address is not None:
-                household = household_of(conversation.address)
-                self._volunteers.add(Volunteer(name[0], result.address, household, offer))
-            else:
-                self._volunteers.remove(name[0])
+        key, role, version = name
+        conversation = self._wishes[key, role].conversation
+        if role == "relay":
+            self._name_relay(key)
         outcome = f"not reachable: {result.reason}" if result.reason else "reachable"
-        log.info("%s %s is %s", name[1], show_key(name[0])[:8], outcome)
-        conversation.tell(
+        log.info("%s %s is %s", role, show_key(key)[:8], outcome)
+        self._say(name, result)
+        if not result.reachable and version != _version(conversation.address):
+            self._look(conversation)  # it may have another one by now
+
+    def _say(self, name: Name, result: Result) -> None:
+        key, role, _ = name
+        self._wishes[key, role].conversation.tell(
             Reached(address=result.address, reachable=result.reachable, reason=result.reason, text=result.text[:2000])
         )
+
+    def _name_relay(self, key: bytes) -> None:
+        """From now on this peer is a relay under the addresses at which it was reached, if there are any."""
+        offer, wish = self._offers.get(key), self._wishes.get((key, "relay"))
+        if offer is None or wish is None or wish.conversation.address is None:
+            return
+        own = wish.conversation.address
+        results = [self._probes.result((key, "relay", version)) for version in (own.version, 10 - own.version)]
+        addresses = tuple(result.address for result in results if result is not None and result.reachable)
+        if addresses:
+            self._volunteers.add(Volunteer(key, addresses, household_of(own), wish.conversation.account, offer))
+        else:
+            self._volunteers.remove(key)
 
     # Meeting
 
@@ -235,30 +308,47 @@ class Ways:
             raise UnknownJob("there is no such attempt")
         self.counts[f"asked: {asked.reason if asked.reason in REASONS else 'other'}"] += 1
         if asked.reason in ("timeout", "no_connection"):
-            self._probes.doubt((lease.worker, "worker"), now, self.rules.reach)
+            for version in (4, 6):
+                self._probes.doubt((lease.worker, "worker", version), now, self.rules.reach)
         if self.rules.meet.punching and not asked.relays_only:
             self._arrange(lease, conversation, now)
         terms = documents.open_document(parse(standing.lease), Lease)
-        given = self._tickets(terms, now)
+        given = self._tickets(terms, now, conversation, hides=asked.relays_only)
         self.counts["tickets"] += len(given)
         paths = Paths(job=lease.job, attempt=lease.attempt, tickets=given, reason="" if given else "no_path")
         self._tell(lease, "worker", paths)
         self._tell(lease, "requester", paths)
 
-    def _tickets(self, lease: Lease, now: int) -> tuple[bytes, ...]:
-        rules = self.rules.relays
-        chosen = self._volunteers.choose(lease, now) if rules.volunteers else []
-        terms = [relaying.ticket_of(lease, rules, now, volunteer) for volunteer in chosen]
+    def _tickets(self, lease: Lease, now: int, requester: Conversation, *, hides: bool) -> tuple[bytes, ...]:
+        rules, terms = self.rules.relays, []
+        if rules.volunteers:
+            sides = self._addresses_of(requester), self._worker_addresses(lease.worker)
+            versions = [frozenset(address.version for address in side) for side in sides]
+            # Who wants to hide from the worker is not sent to the worker's own house.
+            worker = self._wishes.get((lease.worker, "worker"))
+            avoided = Avoided()
+            if hides and worker is not None:
+                avoided = Avoided(frozenset(map(household_of, sides[1])), worker.conversation.account)
+            chosen = self._volunteers.choose(lease, now, versions, avoided)
+            terms += [relaying.ticket_of(lease, rules, now, volunteer) for volunteer in chosen]
         if rules.tracker and self.place is not None:
             terms.append(relaying.ticket(lease, rules, now, key=self.key, url=self.place.url))
         return relaying.tickets(terms, self.key, self.root)
+
+    def _addresses_of(self, conversation: Conversation) -> list[IPAddress]:
+        found = (conversation.address, self._looks.other(conversation))
+        return [address for address in found if address is not None]
+
+    def _worker_addresses(self, key: bytes) -> list[IPAddress]:
+        wish = self._wishes.get((key, "worker"))
+        return self._addresses_of(wish.conversation) if wish is not None else []
 
     def _arrange(self, lease: LiveLease, requester: Conversation, now: int) -> None:
         """Invite both sides to a meeting."""
         if self._listener(lease, "worker") is None:
             return
-        worker = self._listeners.get((lease.worker, "worker"))
-        family = meeting.common_family(requester.address, worker.address if worker else None)
+        worker = self._wishes.get((lease.worker, "worker"))
+        family = meeting.common_family(requester.address, worker.conversation.address if worker else None)
         arranged = self.meetings.arrange(lease.job, lease.attempt, self.rules.meet.tries, now, family)
         self.counts["meetings"] += 1
         for side in meeting.OTHER:

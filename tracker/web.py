@@ -367,7 +367,9 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
     except ConnectionError:  # gone before it was let in: nobody reads what is answered
         raise web.HTTPBadRequest from None
     outlet = Outlet(desk.settings.outbox, lambda: request.transport.abort() if request.transport else None)
-    conversation = desk.coordinator.open(outlet, origin, client_of(request).address)
+    # The reader of a web page is not to be tested or met for whoever wrote it.
+    address = None if "Origin" in request.headers else client_of(request).address
+    conversation = desk.coordinator.open(outlet, origin, address)
     desk.outlets.add(outlet)
     outlet.write_to(socket)
     door.upgraded(lambda: _largest(conversation), lambda size: _too_large(conversation, size))

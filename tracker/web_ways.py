@@ -15,7 +15,8 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from protocol.errors import BadToken, Malformed, NoPath, NotAllowed, OutOfTurn, OverLimit, Refusal, Stopping, TooLarge
-from protocol.relay import MAX_MESSAGE_BYTES, Admitted, attend, check_entry
+from protocol.pump import attend
+from protocol.relay import MAX_MESSAGE_BYTES, Admitted, check_entry
 from tracker.doors import Door, Places, block_of, client_of, door_of, household_of
 from tracker.meeting import TOKEN_MS, TRY_S, Seat, read_token
 from tracker.ways import Ways
@@ -98,7 +99,12 @@ async def _close(socket: web.WebSocketResponse, refusal: Refusal | None) -> None
 async def _meet(request: web.Request, door: Door) -> web.StreamResponse:
     ways = request.app[WAYS]
     try:
-        seat = ways.arrive(read_token(request.query.get("token", "")), client_of(request))
+        if "Origin" in request.headers:
+            raise BadToken("a web page, whose readers are not to be connected to: nobody meets here by a browser")
+        token = read_token(request.query.get("token", ""))
+        if ways.looked(token, client_of(request)):
+            return await _seen(request)
+        seat = ways.arrive(token, client_of(request))
     except BadToken as refusal:
         return refused(refusal, 403)
     held = seat.meeting
@@ -124,6 +130,14 @@ async def _meet(request: web.Request, door: Door) -> web.StreamResponse:
         await socket.close(message=held.over.result().encode()[:MAX_REASON_BYTES])
     finally:
         ways.meetings.end(held, "the other side has ended the meeting")
+    return socket
+
+
+async def _seen(request: web.Request) -> web.StreamResponse:
+    """Where this peer comes from is known by now: there is nothing to say."""
+    socket = web.WebSocketResponse(max_msg_size=MAX_MEET_BYTES, compress=False, timeout=CLOSE_SECONDS)
+    await _prepare(socket, request)
+    await _close(socket, None)
     return socket
 
 

@@ -19,6 +19,10 @@ AddrInfo: TypeAlias = "tuple[int | socket.AddressFamily, int | socket.SocketKind
 #: Between two addresses of one name.
 NEXT_SECONDS = 0.25
 
+#: Of IPv6, what is reached from everywhere; and what NAT64 makes of the addresses of IPv4, also for names.
+_GLOBAL = ipaddress.ip_network("2000::/3")
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+
 
 class BadAddress(ValueError):
     """No address, or one that may not be connected to."""
@@ -49,11 +53,17 @@ def parse_address(text: str) -> Address:
 
 
 def is_private(host: str) -> bool:
-    """Whether `host` lies in somebody's own network, also as an IPv4 address in IPv6's clothes, or is no one's."""
+    """Whether `host` lies in somebody's own network, also as an IPv4 address in IPv6's clothes to which a router would
+    lead, or is no one's."""
     with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(host)
         if isinstance(address, ipaddress.IPv6Address):
-            address = address.ipv4_mapped or address
+            hidden = address.ipv4_mapped or address.sixtofour
+            if hidden is None and address in _TRANSLATED:
+                hidden = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+            if hidden is None and address not in _GLOBAL:
+                return True
+            address = hidden or address
         return is_private_host(str(address)) or address.is_multicast or address.is_unspecified
     return is_private_host(host)
 

@@ -37,7 +37,7 @@ BACKLOG = 4
 #: Nothing is said over this connection; its end is heard.
 MAX_MESSAGE_BYTES = 4096
 
-_FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +118,9 @@ class Punching:
 
     async def _connect(self) -> tuple[socket.socket, Address]:
         trace = aiohttp.TraceConfig()
-        trace.on_request_redirect.append(_refuse_redirect)
+        trace.on_request_redirect.append(refuse_redirect)
         connector = aiohttp.TCPConnector(
-            family=_FAMILIES[self._meeting.family],
+            family=FAMILIES[self._meeting.family],
             socket_factory=lambda info: self._port.new_socket(int(info[0])),
         )
         try:
@@ -254,7 +254,8 @@ async def _heard_to_the_end(tracker: aiohttp.ClientWebSocketResponse) -> None:
         pass
 
 
-async def _refuse_redirect(
+async def refuse_redirect(
     _session: aiohttp.ClientSession, _context: object, _params: aiohttp.TraceRequestRedirectParams
 ) -> None:
+    """Nobody is sent elsewhere from the tracker's address."""
     raise aiohttp.ClientConnectionError("the tracker's address sends elsewhere")

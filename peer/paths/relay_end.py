@@ -11,12 +11,14 @@ import contextlib
 import logging
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from peer.paths.addresses import is_private, resolver
+from peer.paths.addresses import NEXT_SECONDS, is_private, resolver
+from peer.paths.first import first_of
 from peer.paths.pin import Pin, Tls
 from peer.tracker_tls import tls_of
 from protocol.documents import RELAY_CHALLENGE_BYTES, RelayEntry, RelayTicket, open_document, parse_document, sign
@@ -176,7 +178,12 @@ class RelayEnds:
         return relay
 
     async def _connect(self, ticket: Ticket) -> Socket:
-        url, tls, private_too = _where(ticket.terms, self._tracker)
+        """Who has one version of IP only gets there by one of the addresses; the other one gets a head start."""
+        urls = [ticket.terms.url, *([ticket.terms.also] if ticket.terms.also else [])]
+        ways = [_where(ticket.terms, url, self._tracker) for url in urls]
+        return await first_of([partial(self._open, *way) for way in ways], NEXT_SECONDS, _close)
+
+    async def _open(self, url: str, tls: Tls, private_too: bool) -> Socket:
         return await self._http(private_too=private_too).ws_connect(
             url + RELAY_PATH,
             ssl=tls,
@@ -227,16 +234,17 @@ class RelayEnds:
             self.carried += len(data)
 
 
-def _where(terms: RelayTicket, tracker: Tracker) -> tuple[str, Tls, bool]:
-    """Where the relay is, how its certificate is checked, and whether its name may lead to a private address."""
+def _where(terms: RelayTicket, url: str, tracker: Tracker) -> tuple[str, Tls, bool]:
+    """Where the relay is, by one of its addresses, how its certificate is checked, and whether its name may lead to a
+    private address."""
     if not terms.certificate:
         # The tracker itself: the link says where that is, which the user trusts, and nobody else's word is needed.
         return tracker.url, tracker.tls, True
-    if urlsplit(terms.url).scheme != "wss":
-        raise NotRelayed("bad_ticket", f"{terms.url[:80]}: a certificate, and no TLS to show it in")
-    if is_private(urlsplit(terms.url).hostname or "") and not tracker.private_too:
-        raise NotRelayed("bad_ticket", f"{terms.url[:80]}: a private address in a horde that is not on one")
-    return terms.url.rstrip("/"), Pin(terms.certificate), tracker.private_too
+    if urlsplit(url).scheme != "wss":
+        raise NotRelayed("bad_ticket", f"{url[:80]}: a certificate, and no TLS to show it in")
+    if is_private(urlsplit(url).hostname or "") and not tracker.private_too:
+        raise NotRelayed("bad_ticket", f"{url[:80]}: a private address in a horde that is not on one")
+    return url.rstrip("/"), Pin(terms.certificate), tracker.private_too
 
 
 async def _message(relay: Socket) -> bytes:

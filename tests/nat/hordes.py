@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,16 @@ class StreetHorde:
         )
         self.processes.append(worker)
         self.workers[place] = worker
-        # Others hear of its outer address when the tracker has tried it; where that fails, nobody waits for it.
-        known = "reached" if self.network[place].kind in (Kind.PUBLIC, Kind.FULL_CONE) else "joined"
-        await worker.line(lambda line: line.get("event") == known)
+        await worker.line(lambda line: line.get("event") == "joined")
+        await self._reached(worker, place)
         return worker
+
+    async def _reached(self, peer: Process, place: str) -> None:
+        """Others hear of an outer address when the tracker has tried it; where that fails, nobody waits for it."""
+        home = self.network[place]
+        if home.kind in (Kind.PUBLIC, Kind.FULL_CONE):
+            for six in (False, True)[: 1 + home.kind.has_ipv6]:
+                await peer.line(partial(_is_reached, six))
 
     async def relay(self, place: str) -> Process:
         """Start a peer there that does nothing but relay, and wait until the horde has it."""
@@ -140,7 +147,7 @@ class StreetHorde:
             f"relay {place}", self.folder, "peer", "relay", *at, prefix=self.network.prefix(place)
         )
         self.processes.append(relay)
-        await relay.line(lambda line: line.get("event") == "reached")
+        await self._reached(relay, place)
         return relay
 
     async def picture(self, place: str, model: str, *arguments: str, prompt: str = "a red circle") -> Asked:
@@ -182,6 +189,10 @@ class StreetHorde:
             connection.request("GET", "/scrape")
             found: dict[str, Any] = json.loads(connection.getresponse().read())
             return found
+
+
+def _is_reached(six: bool, line: dict[str, Any]) -> bool:
+    return line.get("event") == "reached" and line["text"].startswith("[") == six
 
 
 async def _serve(network: Network, folder: Path) -> tuple[Link, Process]:

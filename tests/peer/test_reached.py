@@ -94,3 +94,14 @@ def test_what_was_reached_in_another_network_is_not_said_here() -> None:
     addresses.tested("1.2.3.4:9", "192.168.1.2", reachable=True)
 
     assert addresses.known(7, "10.0.0.5") == ("10.0.0.5:7",)
+
+
+def test_both_addresses_of_a_peer_of_two_versions_stand_first_and_each_goes_alone() -> None:
+    addresses, local = Addresses("", ()), "192.168.1.2"
+    for address in ("[2a00::7]:9", "1.2.3.4:9"):
+        addresses.tested(address, local, reachable=True)
+    assert addresses.known(9, local) == ("[2a00::7]:9", "1.2.3.4:9", "192.168.1.2:9")
+    addresses.tested("[2a00::7]:9", local, reachable=False)
+    assert addresses.known(9, local) == ("1.2.3.4:9", "192.168.1.2:9")
+    addresses.tested("", local, reachable=False)
+    assert addresses.known(9, local) == ("192.168.1.2:9",)

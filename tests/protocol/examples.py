@@ -33,6 +33,7 @@ LEAST_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Withdrawn(job=b.a_handle(), attempt=1, reason="deadline"),
     m.Requeued(job=b.a_handle(), attempt=1, reason="worker_gone"),
     m.Ended(job=b.a_handle(), state="expired"),
+    m.Look(token=b.a_nonce(22), family=4),
     m.Reached(address="", reachable=False),
     m.Meet(job=b.a_handle(), attempt=1, token=b.a_nonce(21), tries=1),
     m.Punch(job=b.a_handle(), attempt=1, number=1, address="192.0.2.7:50123"),
@@ -43,7 +44,9 @@ LEAST_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Why(reasons=()),
 )
 
-A_TICKET = b.a_relay_ticket(relay=b.a_key(12), url="wss://192.0.2.9:7346", certificate=b.a_digest("relay"))
+A_TICKET = b.a_relay_ticket(
+    relay=b.a_key(12), url="wss://192.0.2.9:7346", also="wss://[2001:db8::9]:7346", certificate=b.a_digest("relay")
+)
 
 FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Hello(session=b.a_nonce(4), software="potluck 0.1.0", rules=b.a_digest("rules")),
@@ -106,6 +109,7 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Withdrawn(job=b.a_handle(), attempt=1, reason="cancelled", text="the requester wants it no more"),
     m.Requeued(job=b.a_handle(), attempt=1, reason="worker_gone", text="its connection is lost"),
     m.Ended(job=b.a_handle(), attempt=3, state="failed", reason="attempts", text="three failed", released=10_600),
+    m.Look(token=b.a_nonce(22), family=6),
     m.Reached(address="192.0.2.7:8443", reachable=False, reason="timeout", text="no answer within 5 s"),
     m.Meet(job=b.a_handle(), attempt=1, token=b.a_nonce(21), tries=3, family=6),
     m.Punch(job=b.a_handle(), attempt=1, number=2, address="[2001:db8::7]:50123", delay=35),

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import codec, relay
+from protocol import codec, pump, relay
 from protocol.envelope import Envelope, seal
 from protocol.errors import BadTicket, NoPath, OutOfTurn, OverTicket, Refusal, RelayFull, TooSlow
-from protocol.relay import Admitted, End, Limits, Meter, Rooms, attend, check_entry
+from protocol.pump import attend
+from protocol.relay import Admitted, End, Limits, Meter, Rooms, check_entry
 from tests.support import builders as b
 
 pytestmark = pytest.mark.asyncio
@@ -44,7 +45,7 @@ def judged(raw: bytes, now: int = b.NOW) -> Admitted:
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "LOOK_S", 0.01)
+    monkeypatch.setattr(pump, "LOOK_S", 0.01)
 
 
 # Who comes in
@@ -286,7 +287,7 @@ async def test_who_speaks_before_the_other_is_there_is_sent_away() -> None:
 
 
 async def test_who_shows_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "ENTRY_S", 0.01)
+    monkeypatch.setattr(pump, "ENTRY_S", 0.01)
     with pytest.raises(TooSlow):
         await Relay().attend(Memory())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +34,9 @@ class Answering:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, folder: Path, answer: Answer, host: str = "127.0.0.1", port: int = 0
+        cls, folder: Path, answer: Answer, host: str = "127.0.0.1", port: int = 0, also: Sequence[str] = ()
     ) -> AsyncIterator[Answering]:
-        """It listens until the block ends."""
+        """It listens until the block ends. also: at which addresses more."""
         found = cls(fresh_certificate(folder), host)
         serving: set[asyncio.Task[None]] = set()
 
@@ -49,7 +49,7 @@ class Answering:
             serving.discard(task)
             writer.transport.abort()
 
-        listener = await asyncio.start_server(serve, host, port, ssl=found.certificate.context)
+        listener = await asyncio.start_server(serve, (host, *also), port, ssl=found.certificate.context)
         found.port = listener.sockets[0].getsockname()[1]
         try:
             yield found

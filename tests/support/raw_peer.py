@@ -71,9 +71,12 @@ class RawPeer:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, link: Link, key: SigningKey | None = None, address: str = "") -> AsyncIterator[RawPeer]:
-        """A connection at which only the challenge was heard. address: from where a proxy says that it comes."""
-        headers = {"X-Forwarded-For": address} if address else {}
+    async def connect(
+        cls, link: Link, key: SigningKey | None = None, address: str = "", origin: str = ""
+    ) -> AsyncIterator[RawPeer]:
+        """A connection at which only the challenge was heard. address: from where a proxy says that it comes. origin:
+        the web page that it belongs to, if it does."""
+        headers = {name: value for name, value in (("X-Forwarded-For", address), ("Origin", origin)) if value}
         async with (
             aiohttp.ClientSession(headers=headers) as session,
             session.ws_connect(f"{link.url}/peer", ssl=tls_of(link)) as socket,
@@ -91,10 +94,15 @@ class RawPeer:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, link: Link, key: SigningKey | None = None, holding: tuple[Held, ...] = (), address: str = ""
+        cls,
+        link: Link,
+        key: SigningKey | None = None,
+        holding: tuple[Held, ...] = (),
+        address: str = "",
+        origin: str = "",
     ) -> AsyncIterator[RawPeer]:
         """A connection that was welcomed, and that has said what this side holds."""
-        async with cls.connect(link, key, address) as peer:
+        async with cls.connect(link, key, address, origin) as peer:
             await peer.say(peer.hello())
             await peer.envelope("welcome")
             await peer.say(Holding(entries=holding, last=True))

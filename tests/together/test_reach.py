@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
+from peer.paths.punch import show_token
 from protocol.documents import PeerRecord, ReachProof, sign
 from protocol.envelope import Envelope
 from protocol.keys import SigningKey
 from protocol.links import Link
-from protocol.messages import Account, AskAccount, OfferRelay, Reached, Refused, Register
+from protocol.messages import Account, AskAccount, Look, OfferRelay, Paths, Reached, Refused, Register
 from tests.support.answering import Answer, Answering, Proving, http
 from tests.support.horde import Horde, until
+from tests.support.meeting import Two, terms_of
 from tests.support.proxies import free_ports
 from tests.support.raw_peer import RawPeer
 
@@ -36,11 +39,11 @@ async def link(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Link]:
 
 @asynccontextmanager
 async def proving(
-    folder: Path, link: Link, key: SigningKey, host: str = "127.0.0.1", port: int = 0
+    folder: Path, link: Link, key: SigningKey, host: str = "127.0.0.1", port: int = 0, also: Sequence[str] = ()
 ) -> AsyncIterator[Answering]:
-    """The peer of this key, answering as it should."""
+    """The peer of this key, answering as it should. also: at which addresses more."""
     proof = Proving(key, link.root)
-    async with Answering.open(folder, proof, host, port) as answering:
+    async with Answering.open(folder, proof, host, port, also) as answering:
         proof.certificate = answering.certificate.digest
         yield answering
 
@@ -251,3 +254,127 @@ async def test_where_the_rule_says_so_nobody_is_tested(tmp_path: Path) -> None:
             assert (await refusal(peer)).code == "not_allowed"
             assert not any(found.kind == "reached" for found in peer.heard)
             assert own.came == 0
+
+
+async def test_who_comes_back_before_its_former_connection_is_gone_hears_what_is_known(
+    link: Link, tmp_path: Path
+) -> None:
+    key = SigningKey.generate()
+    async with proving(tmp_path, link, key) as own, RawPeer.open(link, key) as former:
+        await former.serve("a model", record=own.record())
+        reached = await former.expect(Reached)
+        async with RawPeer.open(link, key) as peer:
+            await peer.serve("a model", record=own.record())
+
+            assert await peer.expect(Reached) == reached
+            assert own.came == 1
+
+
+# The other version of IP
+
+
+@asynccontextmanager
+async def named(folder: Path, rules: str = "") -> AsyncIterator[Link]:
+    """The same tracker, under a name that may lead to addresses of both versions."""
+    [port] = free_ports(1)
+    where = f'server.listen = "127.0.0.1:{port}"\nserver.url = "ws://localhost:{port}"\n'
+    async with proxied(folder, f"{where}{rules}") as link:
+        yield Link(f"ws://127.0.0.1:{port}", link.root)
+
+
+async def come(link: Link, look: Look, address: str, **headers: str) -> int:
+    """Open `/meet` as one is asked to; the status of the answer."""
+    headers |= {"X-Forwarded-For": address}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        try:
+            async with session.ws_connect(f"{link.url}/meet", params={"token": show_token(look.token)}) as socket:
+                await socket.receive()
+                return 101
+        except aiohttp.WSServerHandshakeError as error:
+            return error.status
+
+
+@asynccontextmanager
+async def of_both(folder: Path, link: Link, key: SigningKey) -> AsyncIterator[Answering]:
+    """A peer that answers at addresses of both versions, at one port."""
+    [port] = free_ports(1)
+    async with proving(folder, link, key, "127.0.0.3", port, ["::1"]) as both:
+        yield both
+
+
+async def test_a_worker_of_both_versions_is_tested_and_known_by_both(tmp_path: Path) -> None:
+    key = SigningKey.generate()
+    async with (
+        named(tmp_path / "horde") as link,
+        of_both(tmp_path, link, key) as own,
+        RawPeer.open(link, key, address="127.0.0.3") as peer,
+    ):
+        await peer.serve("a model", record=own.record())
+        look = await peer.expect(Look)
+        first = await peer.expect(Reached)
+        assert look.family == 6
+        assert await come(link, look, "::1") == 101
+
+        assert {first, await peer.expect(Reached)} == {
+            Reached(address=f"127.0.0.3:{own.port}", reachable=True),
+            Reached(address=f"[::1]:{own.port}", reachable=True),
+        }
+        assert (await scraped(link))["reach"]["workers"] == {"reachable": 1, "unreachable": 0, "untested": 0}
+        await peer.send(sign(own.record(version=2), key, link.root).raw)
+        await peer.say(AskAccount())
+        await peer.expect(Account)
+        assert not any(found.kind in ("look", "reached") for found in peer.heard), "it is known already"
+
+
+async def test_a_relay_of_both_versions_is_named_by_both(tmp_path: Path) -> None:
+    key = SigningKey.generate()
+    async with (
+        named(tmp_path / "horde", "relays.tracker = false\n") as link,
+        of_both(tmp_path, link, key) as own,
+        RawPeer.open(link, key, address="127.0.0.3") as peer,
+    ):
+        await peer.register()
+        await peer.say(OfferRelay(port=own.port, certificate=own.certificate.digest, streams=2))
+        look = await peer.expect(Look)
+        await peer.expect(Reached)
+        assert await come(link, look, "::1") == 101
+        await peer.expect(Reached)
+        async with Two.open(link) as two:
+            await two.ask()
+            [raw] = (await two.requester.expect(Paths)).tickets
+
+        terms = terms_of(raw)
+        assert (terms.url, terms.also) == (f"wss://127.0.0.3:{own.port}", f"wss://[::1]:{own.port}")
+
+
+async def test_nobody_else_is_tested_by_a_second_look(tmp_path: Path) -> None:
+    key = SigningKey.generate()
+    async with (
+        named(tmp_path / "horde") as link,
+        of_both(tmp_path, link, key) as own,
+        RawPeer.open(link, key, address="127.0.0.3") as peer,
+    ):
+        await peer.serve("a model", record=own.record())
+        look = await peer.expect(Look)
+        await peer.expect(Reached)
+
+        # The readers of a web page come with its name; what is none of the other version, or reserved, is none.
+        assert await come(link, look, "::1", Origin="https://page.example") == 403
+        assert await come(link, Look(token=bytes(16), family=6), "::1") == 403
+        assert await come(link, look, "ff02::1") == 101
+        assert await come(link, look, "::1") == 403  # it has served
+        await peer.say(AskAccount())
+        await peer.expect(Account)
+        assert own.came == 1
+
+
+async def test_a_web_page_is_no_worker_whose_reader_could_be_tested(tmp_path: Path) -> None:
+    key = SigningKey.generate()
+    async with (
+        named(tmp_path / "horde") as link,
+        proving(tmp_path, link, key, "127.0.0.3") as own,
+        RawPeer.open(link, key, address="127.0.0.3", origin="https://page.example") as peer,
+    ):
+        await peer.serve("a model", record=own.record())
+        assert (await peer.expect(Reached)).reason == "no_address"
+        assert own.came == 0

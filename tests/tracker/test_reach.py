@@ -128,8 +128,8 @@ def a_target(number: int = 0, address: str = "", ports=(8443,)) -> Target:
     )
 
 
-def a_name(number: int = 0, role="worker"):
-    return b.a_key(number).public, role
+def a_name(number: int = 0, role="worker", version=4):
+    return b.a_key(number).public, role, version
 
 
 class Book:
@@ -253,6 +253,20 @@ def test_one_household_does_not_use_up_the_tests_of_a_minute():
 
     assert sum(target.address == of("11.0.0.7") for _, target in begun) == RULES.a_minute // reach.HOUSEHOLD_PART
     assert a_name(500) in [name for name, _ in begun]
+
+
+def test_a_peer_of_two_addresses_is_counted_once_and_by_the_better_one():
+    book = Book()
+    for version in (4, 6):
+        book.tests.want(a_name(version=version), a_target(), book.now)
+    begun = book.tests.start(book.now, RULES)
+    assert [name[2] for name, _ in begun] == [4, 6]
+    for (name, target), result in zip(
+        begun, (Result("11.0.0.7:8443", "timeout"), Result("[2a00::7]:8443")), strict=True
+    ):
+        assert book.tests.done(name, target, result, book.now, RULES)
+
+    assert book.tests.counts("worker") == {"reachable": 1, "unreachable": 0, "untested": 0}
 
 
 def test_of_who_has_gone_nothing_stays():

@@ -12,7 +12,7 @@ from protocol.messages import OfferRelay
 from protocol.rules import RelaysSection
 from tests.support import builders as b
 from tracker import relaying
-from tracker.relaying import Askings, Volunteer, Volunteers
+from tracker.relaying import Askings, Avoided, Volunteer, Volunteers
 
 RULES = RelaysSection()
 LEASE = b.a_lease()
@@ -20,7 +20,8 @@ LEASE = b.a_lease()
 
 def a_volunteer(number: int = 0, household: str = "", *, streams: int = 4, max_rate: int = 0) -> Volunteer:
     offer = OfferRelay(port=7346, certificate=b.a_digest(number), streams=streams, max_rate=max_rate)
-    return Volunteer(b.a_key(100 + number).public, f"11.0.{number}.9:7346", household or f"11.0.{number}.9", offer)
+    house = household or f"11.0.{number}.9"
+    return Volunteer(b.a_key(100 + number).public, (f"11.0.{number}.9:7346",), house, number, offer)
 
 
 def volunteers(*known: Volunteer) -> Volunteers:
@@ -40,6 +41,25 @@ def test_many_keys_of_one_household_are_one_relay():
     known = volunteers(*(a_volunteer(number, "one house") for number in range(9)))
 
     assert len(known.choose(LEASE, b.NOW)) == 1
+
+
+def test_who_is_reached_by_the_versions_of_both_sides_is_named_first():
+    four, six, both, busy = (a_volunteer(number) for number in range(4))
+    six.addresses, both.addresses = ("[2a00::9]:7346",), ("11.0.2.9:7346", "[2a00::2]:7346")
+    busy.given = {(bytes(16), attempt): b.NOW for attempt in range(4)}
+    known = volunteers(four, six, both, busy)
+
+    assert known.choose(LEASE, b.NOW, [{4}, {6}])[0] is both
+    assert {found.key for found in known.choose(b.but(LEASE, attempt=2), b.NOW, [{4}, set()])} == {four.key, both.key}
+    found = relaying.ticket_of(LEASE, RULES, b.NOW, both)
+    assert (found.url, found.also) == ("wss://11.0.2.9:7346", "wss://[2a00::2]:7346")
+
+
+def test_who_hides_from_the_worker_is_not_sent_to_the_workers_house_or_account():
+    known = volunteers(a_volunteer(1, "the worker's"), a_volunteer(2), a_volunteer(3))
+    avoided = Avoided(frozenset({"the worker's"}), account=2)
+
+    assert [found.account for found in known.choose(LEASE, b.NOW, (), avoided)] == [3]
 
 
 def test_a_worker_does_not_relay_for_itself():
