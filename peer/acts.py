@@ -95,7 +95,7 @@ def _is_named(one: Delegate, which: str) -> bool:
     shown = one.digest.hex()
     if len(which) >= LEAST_LETTERS and shown.startswith(which.lower()):
         return True
-    return which in (one.terms.label, show_key(one.terms.delegate))
+    return bool(which) and which in (one.terms.label, show_key(one.terms.delegate))  # nothing names what has no label
 
 
 async def name_recovery(horde: Client, key: bytes) -> None:

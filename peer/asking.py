@@ -12,7 +12,7 @@ from peer import events
 from peer.events import BadRequest, Event, PotluckError
 from peer.follow import Asked, Follow
 from peer.job import Desk, Job, Secrets
-from peer.ranges import explain
+from peer.ranges import encoded, explain
 from protocol import codec
 from protocol.digests import private_digest
 from protocol.documents import Cancel, Request, sign
@@ -199,11 +199,11 @@ class Asking:
 
 def _checked(public: PublicPart, private: PrivatePart) -> bytes:
     """The private part as it travels; refuses here what every tracker would."""
-    content = codec.encode(private)
+    content = encoded(private)
     for part in (public, private):
         try:
             if part is public:
-                codec.decode(codec.encode(public), PublicPart)
+                codec.decode(encoded(public), PublicPart)
             else:
                 check_private(content, public.work)
         except Refusal as error:

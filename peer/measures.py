@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peer.events import BadRequest
-from peer.ranges import explain
+from peer.ranges import encoded, explain
 from protocol import codec
 from protocol.errors import Refusal
 from protocol.work import ImageWork, PublicPart, TextWork, Work
@@ -43,6 +43,6 @@ def public_part(work: Work, models: Sequence[str], n: int, max_price: float) -> 
 def check_public(public: PublicPart) -> None:
     """Refuse here what every tracker would."""
     try:
-        codec.decode(codec.encode(public), PublicPart)
+        codec.decode(encoded(public), PublicPart)
     except Refusal as error:
         raise BadRequest(explain(str(error), public) or f"this cannot be asked for: {error}") from error

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from peer.events import BadRequest
+from protocol import codec
 from protocol.work import PrivatePart, PublicPart
 
 #: Where our words differ from those that travel.
@@ -33,6 +35,27 @@ def explain(error: str, part: PublicPart | PrivatePart) -> str | None:
     thousandths = name in _THOUSANDTHS
     wanted = _wanted(inspect.type_info(kind), of_each=bool(place[2]), thousandths=thousandths)
     return f"{_NAMES.get(name, name)} {_found(getattr(holder, name), thousandths=thousandths)}: wanted {wanted}"
+
+
+def encoded(part: PublicPart | PrivatePart) -> bytes:
+    """A part as it travels; raises `BadRequest` naming a number that is too large to travel at all."""
+    try:
+        return codec.encode(part)
+    except OverflowError as error:
+        path = _too_large(part, ())
+        raise BadRequest(explain(f"at `$.{'.'.join(path)}`", part) or f"this cannot be asked for: {error}") from error
+
+
+def _too_large(holder: msgspec.Struct, above: tuple[str, ...]) -> tuple[str, ...]:
+    """The path to the first number in `holder` that 64 bits do not hold; empty if there is none."""
+    for name in holder.__struct_fields__:
+        value, path = getattr(holder, name), (*above, name)
+        if isinstance(value, msgspec.Struct):
+            if found := _too_large(value, path):
+                return found
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            return path
+    return ()
 
 
 def _found(value: object, *, thousandths: bool) -> str:

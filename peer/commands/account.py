@@ -34,6 +34,8 @@ def account(context: click.Context, settings: Settings, register: bool, invite: 
     if context.invoked_subcommand is not None:
         _check_no_options(context)
         return
+    if len(invite) > 60:  # longer ones do not travel
+        raise click.UsageError(f"--invite of {len(invite)} characters: wanted the operator's code, as it was given")
 
     async def work() -> None:
         async with settings.client() as horde:

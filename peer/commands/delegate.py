@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from protocol.messages import Account
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+MOST_KUDOS = 10**12
+#: A size that it may be bound to; no larger number travels exactly everywhere.
+SIZE = click.IntRange(1, 2**53 - 1)
 #: What a duration may end with, in seconds.
 UNITS = {"m": 60, "h": 3600, "d": 86_400}
 
@@ -32,10 +35,10 @@ def delegate() -> None:
 @click.option("--ask", is_flag=True, help="It may ask; your account pays.")
 @click.option("--expires", metavar="30m|12h|90d|DATE", help="When it ends by itself; a date is YYYY-MM-DD (UTC).")
 @click.option("--kudos", type=float, help="What may be spent through it in all; beyond it, it asks for free.")
-@click.option("--max-pixels", type=click.IntRange(1), default=None, help="The largest picture that it may ask for.")
-@click.option("--max-steps", type=click.IntRange(1), default=None, help="The most denoising steps.")
-@click.option("--max-tokens", type=click.IntRange(1), default=None, help="The longest text that it may ask for.")
-@click.option("--max-context", type=click.IntRange(1), default=None, help="The most room for prompt and answer.")
+@click.option("--max-pixels", type=SIZE, default=None, help="The largest picture that it may ask for.")
+@click.option("--max-steps", type=SIZE, default=None, help="The most denoising steps.")
+@click.option("--max-tokens", type=SIZE, default=None, help="The longest text that it may ask for.")
+@click.option("--max-context", type=SIZE, default=None, help="The most room for prompt and answer.")
 @click.option("--model", "models", multiple=True, help="A model that it may ask for; may be repeated. Else any.")
 @click.option("--label", default="", help="For you, up to 60 characters.")
 @with_horde
@@ -75,10 +78,12 @@ def make(settings: Settings, key: str | None, key_file: Path | None, **bounds: A
 def _terms(*, expires: str | None, kudos: float | None, models: tuple[str, ...], **rest: Any) -> dict[str, Any]:
     """The bounds as a delegation says them."""
     found: dict[str, Any] = {name: value for name, value in rest.items() if value is not None}
+    if any(not 1 <= len(model) <= 120 for model in models):
+        raise click.UsageError("--model: wanted 1 to 120 characters in each")
     found["models"] = models
     if kudos is not None:
-        if not 0 <= kudos < 2**40:
-            raise click.UsageError(f"--kudos {kudos}: wanted 0 or more")
+        if not 0 <= kudos <= MOST_KUDOS:
+            raise click.UsageError(f"--kudos {kudos:g}: wanted 0 to {MOST_KUDOS:,}")
         found["kudos"] = round(kudos * 1000)
     if expires:
         found["expires"] = int(expires_at(expires, datetime.now(UTC)).timestamp() * 1000)

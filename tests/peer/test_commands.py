@@ -137,6 +137,26 @@ def test_of_several_results_each_file_is_looked_at_before_asking(tmp_path: Path)
     assert "x-2.png exists" in result.output
 
 
+@pytest.mark.parametrize(
+    ("bound", "said"),
+    [
+        (("--kudos", "1e40"), "wanted 0 to 1,000,000,000,000"),
+        (("--max-pixels", "99999999999999999999999"), "not in the range"),
+        (("--model", ""), "wanted 1 to 120 characters"),
+    ],
+    ids=["kudos", "pixels", "model"],
+)
+def test_a_bound_that_cannot_travel_leaves_no_key_behind(tmp_path: Path, bound: tuple[str, str], said: str) -> None:
+    Home(tmp_path).join(a_link())
+    file = tmp_path / "hand-out.key"
+
+    result = potluck("delegate", "make", "--key-file", str(file), "--ask", *bound, "--home", str(tmp_path))
+
+    assert result.exit_code == Exit.USAGE
+    assert said in result.output
+    assert not file.exists()
+
+
 @pytest.mark.parametrize("user", ["", " "])
 def test_a_user_without_a_name_is_not_taken_for_the_service_as_a_whole(tmp_path: Path, user: str) -> None:
     result = potluck("image", "x", "-o", str(tmp_path / "x.png"), "--user", user, "--home", str(tmp_path))

@@ -71,5 +71,9 @@ def test_a_text_without_room_for_a_prompt_is_refused() -> None:
 def test_what_no_tracker_would_take_is_refused_with_the_value() -> None:
     with pytest.raises(BadRequest, match="width 65: wanted"):
         check_public(public_part(image_work(width=65), (), 1, 0))
+    with pytest.raises(BadRequest, match=r"width 1000000000000000000000000: wanted a multiple of 8, 16 to 4096"):
+        check_public(public_part(image_work(width=10**24), (), 1, 0))
+    with pytest.raises(BadRequest, match=r"max_price 1e\+30: wanted 0 or more"):
+        check_public(public_part(image_work(), (), 1, 1e30))
     with pytest.raises(BadRequest, match="max_price nan: wanted a number"):
         public_part(image_work(), (), 1, float("nan"))

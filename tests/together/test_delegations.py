@@ -353,6 +353,8 @@ async def test_shared_keys_to_hand_out_and_a_key_per_machine(horde: Horde, link:
     assert listed[0]["delegation"] == made["delegation"]
     await horde.run("peer", "delegate", "revoke", "friends", "--home", owner)
     await horde.run("peer", "delegate", "revoke", "friends", "--home", owner, code=2)
+    await horde.run("peer", "delegate", "make", show_key(SigningKey.generate().public), "--ask", "--home", owner)
+    await horde.run("peer", "delegate", "revoke", "", "--home", owner, code=2)  # not the one that has no label
     assert json.loads(await horde.run("peer", "account", "--json", "--home", friend))["account"] == 0
     await horde.run("peer", "delegate", "revoke", "attic", "--home", owner)
     await worker.line(lambda line: line.get("event") == "account" and "none any more" in line.get("text", ""))
