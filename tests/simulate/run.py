@@ -7,8 +7,8 @@ import logging
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,23 @@ def play(
     """Play it; the figures by name. The same arguments give the same figures, but for `cpu`.
 
     look: at the database, when all is over."""
-    logging.getLogger("tracker").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="simulate-", ignore_cleanup_errors=True) as folder:
+    with _quiet(), tempfile.TemporaryDirectory(prefix="simulate-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "horde.db"
         found = asyncio.run(_play(path, world, seed, rules or Rules(), attack, say))
         look(path)
         return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the tracker logs of each peer is not wanted here."""
+    log = logging.getLogger("tracker")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 async def _play(

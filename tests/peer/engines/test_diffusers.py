@@ -61,6 +61,7 @@ def pixels(file: bytes) -> tuple[tuple[int, int], bytes]:
     return image.size, image.tobytes()
 
 
+@pytest.mark.slow
 class TestTinyPipeline(EngineContract):
     @pytest.fixture(scope="class")
     @classmethod
