@@ -15,8 +15,8 @@ from tests.support.horde import Horde, Process, until
 
 pytestmark = pytest.mark.ci_slow
 
-#: The tracker's own relay is not to help.
-RULES = "relays.tracker = false\n"
+#: Only volunteers are to help.
+RULES = "relays.tracker = false\nmeet.punching = false\n"
 
 
 @pytest_asyncio.fixture
@@ -39,7 +39,7 @@ async def test_a_volunteer_carries_a_picture_and_says_how_much_it_gave(horde: Ho
     volunteer = await relay(horde, "volunteer")
     await horde.worker("worker", "--dry-run", "image", "--address", "127.0.0.1:1")
 
-    async with horde.client(relays_only=True) as client:
+    async with horde.client() as client:
         found = await followed(client.image("anything", width=64, height=64, steps=2))
 
     assert found.one(events.Path).path == "relayed"
@@ -54,7 +54,7 @@ async def test_a_worker_relays_for_another_one(horde: Horde) -> None:
     await until(lambda: sum(line.get("event") == "reached" for line in helper.lines()) >= 2, "not reached as a relay")
     await horde.worker("worker", "--dry-run", "image", "--address", "127.0.0.1:1")
 
-    async with horde.client(relays_only=True) as client:
+    async with horde.client() as client:
         found = await followed(client.image("anything", width=64, height=64, steps=2))
 
     assert found.one(events.Path).path == "relayed"
