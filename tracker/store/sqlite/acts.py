@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Protocol
 
-from protocol import documents, postings
+from protocol import postings
 from protocol.documents import Delegation, Leaving, Profile, Recovery, Revocation, Rotation
 from protocol.envelope import Envelope
 from protocol.errors import (
@@ -74,17 +74,6 @@ def owner_of(connection: sqlite3.Connection, tables: Tables, key: bytes, what: s
     return acting.account
 
 
-def _is_known(connection: sqlite3.Connection, envelope: Envelope, said: _Once, now: int) -> bool:
-    """Whether this very document was taken before; raises `Conflict` where another one was, and for one that comes too
-    late."""
-    first = papers.digest_of(connection, envelope.key, envelope.kind, said.nonce)
-    if first and first != envelope.digest:
-        raise papers.Conflict(envelope, first)
-    if not first:
-        documents.check_validity(said.valid_until, now)
-    return bool(first)
-
-
 def profile(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Profile, now: int) -> None:
     """See `Store.profile`."""
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
@@ -109,7 +98,7 @@ def _check_version(
 
 def delegate(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Delegation, now: int) -> None:
     """See `Store.delegate`."""
-    if _is_known(connection, envelope, said, now):
+    if papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
         return
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
     check_key(said.delegate)
@@ -129,7 +118,7 @@ def delegate(connection: sqlite3.Connection, tables: Tables, envelope: Envelope,
 
 def revoke(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Revocation, now: int) -> bytes:
     """See `Store.revoke`."""
-    if _is_known(connection, envelope, said, now):
+    if papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
         return b""
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
     found = tables.people.delegation(connection, number, said.delegation)
@@ -162,7 +151,7 @@ def rotate(
     """See `Store.rotate`."""
     if sender != said.key:
         raise WrongSigner("a rotation in another session than that of the new key, which shows that somebody holds it")
-    if _is_known(connection, envelope, said, now):
+    if papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
         return said.former
     number = tables.people.account_that_had(connection, said.former)
     holder = tables.people.key_of(connection, number) if number else b""
@@ -184,7 +173,7 @@ def rotate(
 
 def leave(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Leaving, now: int) -> list[bytes]:
     """See `Store.leave`."""
-    if _is_known(connection, envelope, said, now):
+    if papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
         return []
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
     if tables.accounts.under_way(connection, number):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from protocol import documents, postings
+from protocol import postings
 from protocol.documents import Award, Transfer
 from protocol.envelope import Envelope
 from protocol.errors import UnknownAccount
@@ -20,10 +20,9 @@ from tracker.transfers import Giver, check_transfer
 
 def transfer(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Transfer, now: int) -> None:
     """See `Store.transfer`."""
-    if _is_known(connection, envelope, said.nonce):
+    if papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
         return
     giver = owner_of(connection, tables, envelope.key, envelope.kind, now)
-    documents.check_validity(said.valid_until, now)
     _check_account(connection, tables, said.to)
     rules = tables.versions.get(connection)
     check_transfer(rules.rules.transfers, _giver(connection, tables, giver, rules, now), said.to, said.amount, now)
@@ -35,9 +34,8 @@ def transfer(connection: sqlite3.Connection, tables: Tables, envelope: Envelope,
 
 def award(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Award, now: int) -> None:
     """See `Store.award`."""
-    if _is_known(connection, envelope, said.nonce):
+    if papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
         return
-    documents.check_validity(said.valid_until, now)
     _check_account(connection, tables, said.account)
     papers.take(connection, envelope, said.nonce)
     evidence = new_evidence(now, tables.versions.newest(connection), proofs=(envelope.digest,))
@@ -62,14 +60,6 @@ def gifts(connection: sqlite3.Connection, tables: Tables) -> Gifts:
     """See `Store.gifts`. All balances sum to zero: what people have is what the others lack."""
     unspent = -sum(tables.accounts.balance(connection, account) for account in SYSTEM)
     return Gifts(unspent, *tables.accounts.carried)
-
-
-def _is_known(connection: sqlite3.Connection, envelope: Envelope, nonce: bytes) -> bool:
-    """Whether this document was taken before; raises `Conflict` where another one was. So a refusal writes nothing."""
-    first = papers.digest_of(connection, envelope.key, envelope.kind, nonce)
-    if first and first != envelope.digest:
-        raise papers.Conflict(envelope, first)
-    return bool(first)
 
 
 def _check_account(connection: sqlite3.Connection, tables: Tables, number: int) -> None:

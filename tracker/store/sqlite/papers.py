@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from protocol.documents import check_validity
 from protocol.envelope import Envelope
 from protocol.errors import Equivocation
 
@@ -71,6 +72,17 @@ def find_by_identity(connection: sqlite3.Connection, signer: bytes, kind: str, i
         "SELECT raw FROM documents WHERE signer = ? AND kind = ? AND identity = ?", (signer, kind, identity)
     ).fetchone()
     return row[0] if row else b""
+
+
+def is_known(connection: sqlite3.Connection, envelope: Envelope, nonce: bytes, valid_until: int, now: int) -> bool:
+    """Whether this very document was taken before, so that it changes nothing. Raises `Conflict` where another one was,
+    and what `check_validity` does for one that comes too late. So a refusal writes nothing."""
+    first = digest_of(connection, envelope.key, envelope.kind, nonce)
+    if first and first != envelope.digest:
+        raise Conflict(envelope, first)
+    if not first:
+        check_validity(valid_until, now)
+    return bool(first)
 
 
 def forget(connection: sqlite3.Connection, signer: bytes, kind: str, identity: bytes) -> None:
