@@ -25,7 +25,23 @@ OUT = Path("build/simulate")
 INTERRUPTED = 130
 BAD_RULES = 2
 HONEST = "none"
-USUAL = (HONEST, "honest", "farm", "accounts", "models", "split", "split-farm", "hops", "midnight", "cancels", "picky")
+#: What is played if no attack is named: all that gain, or would without a defence.
+USUAL = (
+    *(
+        HONEST,
+        "honest",
+        "farm",
+        "accounts",
+        "models",
+        "split",
+        "split-few",
+        "split-farm",
+        "hops",
+        "midnight",
+        "cancels",
+    ),
+    *("picky", "twins", "circle"),
+)
 
 #: Student's t for a one-sided 95% bound, by degrees of freedom; beyond these the normal distribution's.
 T95 = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13, 5: 2.02, 6: 1.94, 7: 1.90, 8: 1.86, 9: 1.83, 14: 1.76, 19: 1.73}
@@ -55,11 +71,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not results:
         return code
     found = {"world": asdict(world), "rules": json.loads(text), "results": results}
-    (options.out / "simulate.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    print(json.dumps(found) if options.json else table(results))
+    (options.out / "simulate.json").write_text(json.dumps(_strict(found), indent=1, allow_nan=False) + "\n", "utf-8")
+    print(json.dumps(_strict(found), allow_nan=False) if options.json else table(results))
     if not options.no_plots:
         print(*draw(results, options.out), sep="\n", file=sys.stderr)
     return code
+
+
+def _strict(found: Any) -> Any:
+    """The same with null for what is infinite, for which JSON has no word."""
+    match found:
+        case dict():
+            return {name: _strict(one) for name, one in found.items()}
+        case list() | tuple():
+            return [_strict(one) for one in found]
+        case float() if not math.isfinite(found):
+            return None
+        case _:
+            return found
 
 
 def _play_all(tasks: Sequence[Task], jobs: int) -> int:

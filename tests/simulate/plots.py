@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ def draw(results: Results, folder: Path) -> list[Path]:
 def _waits(axes: Any, played: Sequence[dict[str, Any]]) -> None:
     for offset, name in ((-0.2, "median"), (0.2, "p99")):
         heights = [_mean([one[f"{name}_{group}"] for one in played]) for group in GROUPS]
-        axes.bar([place + offset for place in range(len(GROUPS))], heights, width=0.4, label=name)
+        drawn = [height if math.isfinite(height) else 0.0 for height in heights]
+        bars = axes.bar([place + offset for place in range(len(GROUPS))], drawn, width=0.4, label=name)
+        axes.bar_label(bars, ["" if math.isfinite(height) else "∞" for height in heights])  # never served
     axes.set_xticks(range(len(GROUPS)), GROUPS)
     axes.set_ylabel("seconds from request to result")
     axes.set_title("waiting")

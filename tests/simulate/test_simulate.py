@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.simulate.__main__ import BAD_RULES, INTERRUPTED, main
 from tests.simulate.attacks import ATTACKS
@@ -104,6 +105,26 @@ def test_rules_of_ones_own_are_played(tmp_path: Path, capsys: pytest.CaptureFixt
     [played] = found["results"]["none"]
     assert played["minted"] == 0
     assert played["jobs"] > 0
+
+
+def test_what_was_played_is_drawn_and_written_as_strict_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = tmp_path / "horde.toml"
+    rules.write_text('[horde]\nname = "Ours"\n[limits]\nmax_pixels = 64\n', "utf-8")  # most are never served
+    words = play_a_moment(tmp_path / "out", "--seeds", "1", "--json", "--rules", str(rules))
+
+    assert main([word for word in words if word != "--no-plots"]) == 0
+
+    [played] = json.loads(capsys.readouterr().out, parse_constant=_refuse)["results"]["none"]
+    assert played["p99_all"] is None
+    with Image.open(tmp_path / "out" / "simulate.png") as picture:
+        picture.load()
+        assert len(picture.getcolors(2**24) or ()) > 10
+
+
+def _refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
 
 
 def test_rules_that_are_none_are_told_as_the_tracker_tells_them(
