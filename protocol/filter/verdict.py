@@ -1,0 +1,163 @@
+"""What the terms in a prompt amount to.
+
+The red line is a meeting of two groups: a word that says somebody is a minor, and one that makes it sexual. The heavier
+both are, the further apart they may stand and still meet. Words of family, medicine and education weigh against a
+meeting, but never against one with the heaviest sexual words. No rule of a horde switches this off.
+
+The other categories are the horde's to judge: each is allowed, labelled, dropped or refused, as its rules say.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal, get_args
+
+from protocol.filter.doors import Words
+from protocol.filter.match import Effort, Hit, Matcher
+from protocol.filter.normalise import stretches
+from protocol.filter.wordlist import Category, WordList
+
+Treatment = Literal["allow", "label", "replace", "refuse"]
+#: What a horde decides by its rules.
+Topic = Literal["adult", "violence", "people", "hate", "other"]
+TOPICS: tuple[Topic, ...] = get_args(Topic)
+#: Sexual content about minors: refused everywhere.
+MINORS = "minors"
+
+#: Product of the two weights, and at how many characters from each other they meet; below the first, nowhere.
+REACH = ((2, 24), (3, 100), (4, 200), (6, 600), (9, 1_000))
+#: So heavy is a sexual word against which no context helps.
+EXPLICIT = 3
+#: Context counts within so many characters around a meeting.
+AROUND = 300
+#: A topic is there when the weights of its words reach this.
+ENOUGH = 3
+#: What a list of unwanted things separates, and how many of them are told apart.
+_SEPARATORS = str.maketrans(dict.fromkeys(";\n|、，", ","))
+_MAX_ITEMS = 512
+
+_OF_TOPIC: Mapping[Category, Topic] = {
+    "sexual": "adult",
+    "violence": "violence",
+    "people": "people",
+    "hate": "hate",
+    "other": "other",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found. refused: the category for which the prompt is refused, empty if it is not. dropped: topics whose
+    words the horde wants dropped. labels: topics that the job is marked with. hits: for tests of the lists; they are
+    part of a prompt, and nothing keeps or logs them."""
+
+    refused: str = ""
+    dropped: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    hits: tuple[Hit, ...] = ()
+
+
+class Filter:
+    """Word lists in force, and how a horde treats each topic; topics that are not named are allowed."""
+
+    def __init__(self, lists: Iterable[WordList], treatments: Mapping[str, Treatment] | None = None) -> None:
+        self.lists = tuple(lists)
+        self._treatments = treatments or {}
+        self._matcher = Matcher(self.lists)
+
+    @property
+    def digests(self) -> frozenset[bytes]:
+        """Of the lists in force."""
+        return frozenset(one.digest for one in self.lists)
+
+    def judge(self, words: Words, effort: Effort | None = None) -> Verdict:
+        """The verdict on all words of one job."""
+        wanted = self._matcher.find(stretches(words.wanted), effort)
+        unwanted, ends = self._find_unwanted(words.unwanted, effort)
+        hits = (*wanted, *unwanted)
+        topics = _topics(wanted)
+        if _meet(wanted) or _meet_in_an_item(unwanted, ends) or _is_inverted(wanted, unwanted):
+            return Verdict(MINORS, hits=hits)
+        refused = next((topic for topic in topics if self._treatments.get(topic) == "refuse"), "")
+        return Verdict(
+            refused,
+            dropped=tuple(topic for topic in topics if self._treatments.get(topic) == "replace"),
+            labels=tuple(topic for topic in topics if self._treatments.get(topic, "allow") != "allow"),
+            hits=hits,
+        )
+
+    def _find_unwanted(self, text: str, effort: Effort | None) -> tuple[list[Hit], list[int]]:
+        """Terms among the things that are not wanted, and where each thing ends."""
+        if not text:
+            return [], []
+        items = [item + "," for item in text.translate(_SEPARATORS).split(",", _MAX_ITEMS)]
+        return self._matcher.find(items, effort), list(accumulate(map(len, items)))
+
+
+def _topics(hits: Sequence[Hit]) -> list[Topic]:
+    """Topics of which there is enough. Each term counts once, however often it is said."""
+    weights = dict.fromkeys(TOPICS, 0)
+    for term in {hit.term.pattern: hit.term for hit in hits}.values():
+        if (topic := _OF_TOPIC.get(term.category)) is not None:
+            weights[topic] += term.weight
+    return [topic for topic, weight in weights.items() if weight >= ENOUGH]
+
+
+def _meet(hits: Sequence[Hit]) -> bool:
+    """Whether a minor and something sexual meet. Of what stands before a word only the nearest of each weight can
+    matter, so this is one pass."""
+    context = _Context(hits)
+    last: dict[tuple[Category, int], int] = {}
+    for hit in hits:
+        category, weight, place = hit.term.category, hit.term.weight, hit.place
+        if category not in ("minor", "sexual"):
+            continue
+        other: Category = "sexual" if category == "minor" else "minor"
+        for (found, other_weight), other_place in last.items():
+            if found != other:
+                continue
+            sexual = weight if category == "sexual" else other_weight
+            credit = 0 if sexual >= EXPLICIT else 2 * context.around(other_place, place)
+            if place - other_place <= reach(weight * other_weight - credit):
+                return True
+        last[category, weight] = place
+    return False
+
+
+def reach(product: int) -> int:
+    """At how many characters from each other two words still meet; negative if they never do."""
+    return next((far for least, far in reversed(REACH) if product >= least), -1)
+
+
+def _meet_in_an_item(hits: Sequence[Hit], ends: Sequence[int]) -> bool:
+    """Whether they meet in one of the things that are not wanted: `child, nude` there holds both off, each by itself;
+    `nude child` names what nobody may name."""
+    seen: dict[int, dict[Category, int]] = {}
+    for hit in hits:
+        heaviest = seen.setdefault(bisect_right(ends, hit.place), {})
+        heaviest[hit.term.category] = max(heaviest.get(hit.term.category, 0), hit.term.weight)
+    return any(reach(item.get("minor", 0) * item.get("sexual", 0)) > 0 for item in seen.values())
+
+
+def _is_inverted(wanted: Sequence[Hit], unwanted: Sequence[Hit]) -> bool:
+    """Whether a minor is wanted, and what hides a body is not."""
+    return any(hit.term.category == "minor" and hit.term.weight > 1 for hit in wanted) and any(
+        hit.term.category == "inverse" for hit in unwanted
+    )
+
+
+class _Context:
+    """Words of family, medicine and education, and how much they weigh around a place."""
+
+    def __init__(self, hits: Sequence[Hit]) -> None:
+        of = [hit for hit in hits if hit.term.category == "context"]
+        self._places = [hit.place for hit in of]
+        self._sums = [0, *accumulate(hit.term.weight for hit in of)]
+
+    def around(self, start: int, end: int) -> int:
+        """Their weight from a little before `start` to a little after `end`."""
+        first, last = bisect_left(self._places, start - AROUND), bisect_right(self._places, end + AROUND)
+        return self._sums[last] - self._sums[first]
