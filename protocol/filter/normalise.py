@@ -12,36 +12,59 @@ capitals, which folding leaves free. So most texts stay in the alphabet for whic
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from itertools import accumulate
+
+from ahocorasick_rs import AhoCorasick, Implementation
 
 #: Characters of a stretch. Places in different readings are comparable within the error of one stretch at most.
 STRETCH = 1024
 #: What a table keeps of the characters that it has met.
 _MAX_KEPT = 65_536
 
-_ASCII_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 #: What stands for a letter between letters.
-_STANDS_FOR = {"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "@": "a", "$": "s", "!": "i", "|": "i", "+": "t"}
-#: One code point each that would become more than six.
-_LONG = ("\ufdfa", "\ufdfb")
+_STANDS_FOR = {
+    "0": "o",
+    "1": "i",
+    "3": "e",
+    "4": "a",
+    "5": "s",
+    "7": "t",
+    "@": "a",
+    "$": "s",
+    "!": "i",
+    "|": "i",
+    "+": "t",
+}
+#: Signs that are whole words in one code point: taken apart, they would make a text many times as long.
+_LONG = re.compile(r"[\u3300-\u33ff\ufdf0-\ufdff]")
 _REPEATED = re.compile(r"([^\W\d_])\1\1+")
 _SINGLES = re.compile(r"(?: \w){3,}(?= )")
 
 
-@dataclass(frozen=True)
 class Reading:
-    """One way to read a text. starts: where each stretch of the text begins in it. mask: the same characters, letters
-    as `a`; empty where every hit counts."""
+    """One way to read a text: `text`, and in `starts` where each stretch begins in it.
 
-    text: str
-    starts: Sequence[int]
-    mask: str = ""
+    texts: of each stretch. by, guessed_from: the pass that took digits and symbols for letters, and what it was given.
+    """
+
+    def __init__(self, texts: Sequence[str], guessed_from: Sequence[str] = (), by: _Pass | None = None) -> None:
+        self.text = "".join(texts)
+        self.starts = [0, *accumulate(len(text) for text in texts)][:-1]
+        self.is_guess = by is not None
+        self._guessed_from = guessed_from
+        self._other = by.other if by is not None else ""
+
+    @cached_property
+    def mask(self) -> str:
+        """Of a guess, character by character: `a` what was a letter before, `0` what was taken for one."""
+        return "".join(_one_space_apart([shape(part).replace(".", self._other) for part in self._guessed_from]))
 
 
 @dataclass
@@ -74,33 +97,6 @@ class _Letters(dict[int, str | None]):
         if len(self) < _MAX_KEPT:
             self[code] = found
         return found
-
-
-class _Kept(dict[int, str | None]):
-    """A table that leaves letters and digits as they are, and has one answer for everything else but white space."""
-
-    def __init__(self, other: str | None, letters: dict[str, str] | None = None, *, as_mask: bool = False) -> None:
-        super().__init__()
-        self._other = other
-        self._letters = letters or {}
-        self._as_mask = as_mask
-
-    def __missing__(self, code: int) -> str | None:
-        found = self._look(chr(code))
-        if len(self) < _MAX_KEPT:
-            self[code] = found
-        return found
-
-    def _look(self, character: str) -> str | None:
-        if character.isspace():
-            return " "
-        if character in self._letters:
-            return "0" if self._as_mask else self._letters[character]
-        if character.isdigit():
-            return "0" if self._as_mask else character
-        if character.isalpha() or unicodedata.category(character).startswith("M"):
-            return "a" if self._as_mask else character
-        return self._other
 
 
 def _letter(character: str) -> str | None:
@@ -142,41 +138,88 @@ def _lookalikes() -> dict[int, str]:
 
 
 _FOLDED = _Letters()
-_SPACED = _Kept(" ")
-_SYMBOLS = _Kept(" ", _STANDS_FOR)
-_SYMBOLS_MASK = _Kept(" ", _STANDS_FOR, as_mask=True)
-_CLOSED = _Kept(None, _STANDS_FOR)
-_CLOSED_MASK = _Kept(None, _STANDS_FOR, as_mask=True)
-_SHAPE = _Kept(".", _STANDS_FOR, as_mask=True)
+
+
+class _Pass:
+    """One pass over folded text, in which everything but ASCII is a letter and stays. letters: what symbols become.
+    other: what becomes of the rest that is neither letter, digit nor white space; nothing where it is empty."""
+
+    def __init__(self, letters: Mapping[str, str], other: str) -> None:
+        self.other = other
+        self._changes = {
+            character: letters.get(character) or (" " if character.isspace() else other)
+            for character in map(chr, range(128))
+            if character in letters or not character.isalnum()
+        }
+        # None, and not an empty text: with that `translate` stays in its quick loop for ASCII.
+        self._table = {ord(character): becomes or None for character, becomes in self._changes.items()}
+
+    def over(self, text: str) -> str:
+        """The text after it."""
+        if text.isascii():
+            return text.translate(self._table)
+        # Beyond ASCII, `translate` asks Python for each character; `replace` looks for one at the speed of memory.
+        for character, becomes in self._changes.items():
+            text = text.replace(character, becomes)
+        return text
+
+
+_SPACED = _Pass({}, " ")
+_SYMBOLS = _Pass(_STANDS_FOR, " ")
+_CLOSED = _Pass(_STANDS_FOR, "")
+
+_SHAPES = bytes(
+    ord(
+        "0"
+        if chr(code) in _STANDS_FOR or chr(code).isdigit()
+        else "a"
+        if chr(code).isalpha() or code > 127
+        else " "
+        if chr(code).isspace()
+        else "."
+    )
+    for code in range(256)
+)
+
+
+def shape(text: str) -> str:
+    """Folded text, character by character: letters as `a`, digits and symbols that stand for letters as `0`, white
+    space as it is, the rest as a stop."""
+    return text.replace("?", ".").encode("ascii", "replace").replace(b"?", b"a").translate(_SHAPES).decode()
+
+
+#: In a shape: digits beside letters, and letters with something between them.
+_SIGNS = ("0a", "a0", "a.a", "a.0", "0.a", "a..a", "a.0.a")
+_IN_SHAPE = AhoCorasick(_SIGNS, implementation=Implementation.DFA)
+_RUNS = AhoCorasick([letter * 3 for letter in string.ascii_letters], implementation=Implementation.DFA)
 
 
 def fold(text: str) -> str:
     """The text's letters by their looks, in lower case; what is no letter is as it was, or a stop."""
     if text.isascii():
         return text.lower()
-    for character in _LONG:
-        text = text.replace(character, " ")
+    text = _LONG.sub(" ", text)
     return unicodedata.normalize("NFKD", text).casefold().translate(_FOLDED)
 
 
 def words(text: str) -> str:
     """A term as it is read: folded, its words one space apart, none at the ends."""
-    return " ".join(fold(text).translate(_SPACED).split())
+    return " ".join(_SPACED.over(fold(text)).split())
 
 
 def read(stretches: Sequence[str]) -> Readings:
     """Every reading of a text that comes in parts, from `stretches` or as its author separated them."""
     folded = [fold(stretch) for stretch in stretches]
     sizes = [len(stretch) for stretch in stretches]
-    plain = _reading([part.translate(_SPACED) for part in folded])
+    plain = _reading(folded, _SPACED)
     found = Readings([0, *accumulate(sizes)][:-1], sizes, plain)
-    shape = "".join(folded).translate(_SHAPE)
-    if "0a" in shape or "a0" in shape:
-        found.others.append(_masked(folded, _SYMBOLS, _SYMBOLS_MASK))
-    if any(f"a{between}{after}" in shape for between in (".", "..", "0.", ".0") for after in "a0"):
-        found.others.append(_masked(folded, _CLOSED, _CLOSED_MASK))
+    signs = {_SIGNS[match[0]] for match in _IN_SHAPE.find_matches_as_indexes(shape("".join(folded)), overlapping=True)}
+    if signs & {"0a", "a0"}:
+        found.others.append(_guess(folded, _SYMBOLS))
+    if signs & {"a.a", "a.0", "0.a", "a..a", "a.0.a"}:
+        found.others.append(_guess(folded, _CLOSED))
     found.others += [again for reading in (plain, *found.others) for again in _without_repetitions(reading)]
-    if " a a a " in plain.text.translate(_SHAPE):
+    if " a a a " in shape(plain.text):
         found.joined = [(match.start(), match[0].replace(" ", "")) for match in _SINGLES.finditer(plain.text)]
     return found
 
@@ -192,11 +235,15 @@ def stretches(text: str) -> list[str]:
     return [*found, text[at:]]
 
 
-def _reading(parts: Sequence[str], masks: Sequence[str] = ()) -> Reading:
-    """Parts put together, words one space apart, a space at both ends."""
-    texts = _one_space_apart(parts)
-    mask = "".join(_one_space_apart(masks)) if masks else ""
-    return Reading("".join(texts), [0, *accumulate(len(text) for text in texts)][:-1], mask)
+def _reading(folded: Sequence[str], by: _Pass) -> Reading:
+    """Parts after a pass, put together, words one space apart, a space at both ends."""
+    return Reading(_one_space_apart([by.over(part) for part in folded]))
+
+
+def _guess(folded: Sequence[str], by: _Pass) -> Reading:
+    """The same with symbols as letters, but for those that end a sentence."""
+    parts = [part.replace("! ", " ").replace("!\n", "\n") for part in folded]
+    return Reading(_one_space_apart([by.over(part) for part in parts]), parts, by)
 
 
 def _one_space_apart(parts: Sequence[str]) -> list[str]:
@@ -213,20 +260,10 @@ def _one_space_apart(parts: Sequence[str]) -> list[str]:
     return found
 
 
-def _masked(folded: Sequence[str], table: _Kept, mask: _Kept) -> Reading:
-    """Symbols as letters; one at a word's end, or before a space, is what ends a sentence and no letter."""
-    parts = [part.replace("! ", " ").replace("!\n", "\n") for part in folded]
-    return _reading([part.translate(table) for part in parts], [part.translate(mask) for part in parts])
-
-
 def _without_repetitions(reading: Reading) -> list[Reading]:
     """Letters that stand three times and more, as one and as two; nothing where there are none."""
-    if not any(letter * 3 in reading.text for letter in _ASCII_LETTERS):
+    if not _RUNS.find_matches_as_indexes(reading.text):
         return []
     ends = [*reading.starts[1:], len(reading.text)]
     parts = [reading.text[start:end] for start, end in zip(reading.starts, ends, strict=True)]
-    return [_joined([_REPEATED.sub(by, part) for part in parts]) for by in (r"\1", r"\1\1")]
-
-
-def _joined(parts: Sequence[str]) -> Reading:
-    return Reading("".join(parts), [0, *accumulate(len(part) for part in parts)][:-1])
+    return [Reading([_REPEATED.sub(by, part) for part in parts]) for by in (r"\1", r"\1\1")]

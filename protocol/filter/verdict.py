@@ -36,7 +36,7 @@ AROUND = 300
 #: A topic is there when the weights of its words reach this.
 ENOUGH = 3
 #: What a list of unwanted things separates, and how many of them are told apart.
-_SEPARATORS = str.maketrans(dict.fromkeys(";\n|、，", ","))
+_SEPARATORS = str.maketrans(dict.fromkeys(";\n|\u3001\uff0c", ","))
 _MAX_ITEMS = 512
 
 _OF_TOPIC: Mapping[Category, Topic] = {

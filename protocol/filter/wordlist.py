@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from protocol.filter.normalise import words
 
@@ -40,7 +40,7 @@ class BadWordList(Exception):
     """A list that cannot be followed; the text names file and line, what was found and what is wanted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Term:
     """One line of a list. pattern: as it is looked for in a reading, spaces where a word has to begin or end.
     weight: 0 for an exception."""
@@ -84,8 +84,8 @@ def parse(raw: bytes, name: str) -> WordList:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise BadWordList(f"{name}:{line}: not UTF-8: save the file in that encoding") from error
+        at = raw.count(b"\n", 0, error.start) + 1
+        raise BadWordList(f"{name}:{at}: not UTF-8: save the file in that encoding") from error
     head = _Head()
     terms: dict[tuple[str, bool], Term] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -104,7 +104,14 @@ def parse(raw: bytes, name: str) -> WordList:
         raise BadWordList(f"{name}:1: wanted `category:` and `language:` before the terms")
     if len(terms) > MAX_TERMS:
         raise BadWordList(f"{name}: {len(terms)} terms: wanted at most {MAX_TERMS}")
-    return WordList(name.removesuffix(".txt"), head.category, head.language, hashlib.sha256(raw).digest(), raw, tuple(terms.values()))
+    return WordList(
+        name.removesuffix(".txt"),
+        head.category,
+        head.language,
+        hashlib.sha256(raw).digest(),
+        raw,
+        tuple(terms.values()),
+    )
 
 
 def _take_head(head: _Head, said: str, *, begun: bool) -> None:
@@ -115,7 +122,7 @@ def _take_head(head: _Head, said: str, *, begun: bool) -> None:
         case "category":
             if value not in CATEGORIES:
                 raise ValueError(f"category {value!r}: wanted one of {', '.join(CATEGORIES)}")
-            head.category = cast("Category", value)
+            head.category = value
         case "language":
             if not re.fullmatch(r"[a-z]{2,8}", value):
                 raise ValueError(f"language {value!r}: wanted a code such as en")

@@ -1,0 +1,83 @@
+"""However a word is written, one reading of it shows it."""
+
+import pytest
+
+from protocol.filter.normalise import STRETCH, fold, read, shape, stretches, words
+from tests.filter import make_lookalikes
+
+
+def readings(text: str) -> list[str]:
+    found = read(stretches(text))
+    return [found.plain.text, *(other.text for other in found.others), *(f" {letters} " for _, letters in found.joined)]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "teapot",
+        "TEAPOT",
+        "ｔｅａｐｏｔ",
+        "𝓽𝓮𝓪𝓹𝓸𝓽",
+        "téàpôt",
+        "t\u0335e\u0335a\u0335p\u0335o\u0335t",
+        "te\u200bap\u00adot",
+        "\u0442\u0435\u0430\u0440\u043e\u0442",  # Cyrillic
+        "ᴛᴇᴀᴘᴏᴛ",
+        "🅣🅔🅐🅟🅞🅣",
+        "🇹🇪🇦🇵🇴🇹",
+        "t.e.a.p.o.t",
+        "t-e_a*p/o.t",
+        "t e a p o t",
+        "tea.pot",
+        "t3ap0t",
+        "734p07",
+        "te@p0t",
+        "teeeaaaapoooot",
+        "(teapot)",
+        "teapot!",
+    ],
+)
+def test_however_a_word_is_written_one_reading_shows_it(written: str) -> None:
+    assert any(" teapot " in reading for reading in readings(f"one {written} now")), readings(f"one {written} now")
+
+
+def test_another_word_is_not_read_as_that_one() -> None:
+    assert not any("teapot" in reading for reading in readings("a tea pot, the potato at eat"))
+
+
+def test_digits_stay_digits_in_the_plain_reading() -> None:
+    assert read(["12yo, 3D and 4k!"]).plain.text == " 12yo 3d and 4k "
+
+
+def test_words_of_other_scripts_are_told_apart() -> None:
+    assert len({words(word) for word in ("кот", "код", "кит", "годы", "猫", "犬", "ネコ", "がき", "かき")}) == 9
+
+
+def test_a_place_in_any_reading_is_near_the_place_in_the_text() -> None:
+    text = "w.o.r.d, " * 2_000 + "m.a.r.k.e.r " + "other words! " * 2_000  # left out: half of the text
+    found = read(stretches(text))
+    [reading] = [other for other in found.others if " marker " in other.text]
+
+    assert abs(found.place(reading, reading.text.index("marker")) - text.index("m.a")) < STRETCH
+
+
+def test_stretches_are_the_text() -> None:
+    for text in ("", "a", "word " * 1_000, "x" * 5_000):
+        assert "".join(stretches(text)) == text
+        assert all(len(part) <= STRETCH for part in stretches(text))
+
+
+def test_a_shape_has_a_sign_for_each_character() -> None:
+    assert shape(fold("Ab1 $?é猫\n")) == "aa0 0.aa "
+
+
+def test_no_text_grows_by_much() -> None:
+    for character in ("\ufdfa", "㍿", "ﬃ", "⑽", "ß", "ΐ", "𝄞", "\u0344"):
+        assert len(fold(character * 1_000)) <= 4_000
+
+
+def test_the_table_of_lookalikes_is_what_unicode_says() -> None:
+    kept = make_lookalikes.FILE.read_text("utf-8").splitlines()
+
+    # Tables of a newer Unicode have more letters.
+    assert set(kept) - set(make_lookalikes.text().splitlines()) == set()
