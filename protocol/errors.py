@@ -10,7 +10,7 @@ signature, body; then what the body asks for.
     ├── OutOfTurn, TooSlow, Busy, NotRegistered, BadInvite, Stopping, Internal                  the conversation
     ├── Late, TooFarAhead, Equivocation, UnknownJob, Fenced, TooLate, OverLease, ReceiptMismatch  documents
     ├── BadValue, OverLimit, OverMaxPrice, NotOffered, PrivatePartMissing, PrivatePartMismatch,
-    │   ContentRefused                                                                          requests
+    │   ContentRefused, TimedOut                                                                requests
     ├── NotAllowed, UnknownAccount, NoKudos, JobsUnderWay                                       accounts
     ├── WrongCertificate, DigestMismatch, WrongLease, StreamGone, PrefixUnsupported             the direct stream
     └── BadToken, BadTicket, RelayFull, OverTicket, NoPath                                      paths
@@ -243,6 +243,12 @@ class ContentRefused(Refusal):
     """Content that the rules do not allow."""
 
     code = "content_refused"
+
+
+class TimedOut(Refusal):
+    """Nothing is taken from somebody for a while, after prompts that were refused."""
+
+    code = "timed_out"
 
 
 class NotAllowed(Refusal):

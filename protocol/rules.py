@@ -15,6 +15,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 Permille = Annotated[int, Meta(ge=0, le=1000)]
 Point = tuple[Natural, Natural]
+Treatment = Literal["allow", "label", "replace", "refuse"]
 Points = Annotated[tuple[Point, ...], Meta(min_length=1, max_length=32)]
 
 
@@ -226,6 +227,28 @@ class RelaysSection(Section, frozen=True, kw_only=True):
     seconds: Positive = 600
 
 
+class FilterSection(Section, frozen=True, kw_only=True):
+    """What the prompt filter does beyond the red line (sexual content about minors), which no rule moves.
+
+    adult, violence, people, hate, other: what becomes of a prompt with such words: `allow`; `label` (the job is marked
+    with it); `replace` (it has to be asked again without them, which costs nothing); `refuse` (which counts a strike).
+    strikes: refusals without consequence. timeout: seconds for which nothing is taken after the next one, doubled with
+    each further one. longest_timeout: the most it becomes. forget: seconds in which one strike is forgotten.
+    lists: SHA-256 of the word lists in force, in hex, by name; the tracker fills it in.
+    """
+
+    adult: Treatment = "label"
+    violence: Treatment = "label"
+    people: Treatment = "label"
+    hate: Treatment = "label"
+    other: Treatment = "refuse"
+    strikes: Natural = 3
+    timeout: Positive = 300
+    longest_timeout: Positive = 604_800
+    forget: Positive = 86_400
+    lists: dict[str, Annotated[str, Meta(min_length=64, max_length=64)]] = {}
+
+
 class PreviewsSection(Section, frozen=True, kw_only=True):
     """Small pictures of work in progress. allowed: whether workers send any. every: denoising steps between two."""
 
@@ -258,6 +281,7 @@ class Rules(Section, frozen=True, kw_only=True):
     reach: ReachSection = ReachSection()
     meet: MeetSection = MeetSection()
     relays: RelaysSection = RelaysSection()
+    filter: FilterSection = FilterSection()
     previews: PreviewsSection = PreviewsSection()
     models: dict[str, ModelSection] = {}
 

@@ -180,7 +180,7 @@ def _read_text(raw: bytes) -> TextPrivate:
 
 
 def texts_of(private: PrivatePart) -> Sequence[str]:
-    """Every field through which somebody's words can come: what a content filter has to read."""
+    """Every field through which somebody's words can come."""
     if isinstance(private, ImagePrivate):
         return (private.prompt, private.negative_prompt)
     return (private.prompt, *(message.content for message in private.messages), *private.stop)

@@ -255,6 +255,73 @@ def restore(folder: Path, file: Path, root_key: Path | None, force: bool, as_jso
         click.echo(words(done))
 
 
+@cli.group("filter")
+def filter_group() -> None:
+    """The prompt filter: its word lists, and what they make of prompts."""
+
+
+@filter_group.command("lists")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def filter_lists(folder: Path, as_json: bool) -> None:
+    """Show the word lists of the horde in DIR: those that come with Potluck, and its own in DIR/filter."""
+    from tracker.commands.folder import read_lists
+
+    with _exits():
+        found = read_lists(folder)
+    rows = [
+        {
+            "name": one.name,
+            "category": one.category,
+            "language": one.language,
+            "terms": len(one.terms),
+            "digest": one.digest.hex(),
+        }
+        for one in found
+    ]
+    if as_json:
+        click.echo(json.dumps({"lists": rows}))
+    else:
+        for row in rows:
+            click.echo(f"{row['name']:<20}{row['category']:<10}{row['language']:<4}{row['terms']:>6}  {row['digest']}")
+
+
+@filter_group.command("test")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("file", metavar="FILE", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def filter_test(folder: Path, file: Path, as_json: bool) -> None:
+    """Print what the horde in DIR would make of each prompt in FILE, and the terms that were found.
+
+    FILE has a prompt in each line, bare, or behind `clean`, `borderline` or `blocked` and a tab.
+    """
+    from tracker.commands.filter import test
+
+    with _exits():
+        tested = list(test(folder, file))
+    wrong = sum(one.is_wrong for one in tested)
+    if as_json:
+        rows = [
+            {
+                "line": one.line,
+                "label": one.label,
+                "refused": one.verdict.refused,
+                "dropped": one.verdict.dropped,
+                "labels": one.verdict.labels,
+                "terms": one.terms,
+                "wrong": one.is_wrong,
+            }
+            for one in tested
+        ]
+        click.echo(json.dumps({"prompts": rows, "wrong": wrong}, ensure_ascii=False))
+    else:
+        for one in tested:
+            terms = ", ".join(f"{term} ({category} {weight})" for weight, category, term in one.terms)
+            click.echo(f"{one.line}: {'WRONG: ' if one.is_wrong else ''}{one.outcome}{': ' if terms else ''}{terms}")
+        click.echo(f"{len(tested)} prompts, {wrong} not as their label says")
+    sys.exit(exits.FOUND_FAULTS if wrong else exits.OK)
+
+
 @cli.group()
 def admin() -> None:
     """Acts of the operator at a horde that is being served."""

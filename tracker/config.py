@@ -147,6 +147,8 @@ def parse(text: str, path: Path) -> Config:
     sections = reader.sections(tables)
     server = cast("ServerSection", sections.pop("server", ServerSection()))
     rules = Rules(**cast("dict[str, Any]", sections))
+    if rules.filter.lists:
+        reader.fault(("filter", "lists"), "is filled in by the tracker: put lists into the folder `filter`")
     if not reader.faults:
         for key, fault in _cross_checks(rules):
             reader.fault(key, fault)

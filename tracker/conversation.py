@@ -24,6 +24,7 @@ from protocol.documents import (
 )
 from protocol.envelope import Envelope
 from protocol.errors import Busy, Internal, OutOfTurn, Refusal
+from protocol.filter.verdict import Verdict
 from protocol.keys import show_key
 from protocol.messages import (
     MAX_HOLDING_ENTRIES,
@@ -44,7 +45,7 @@ from protocol.messages import (
     Unreachable,
     Welcome,
 )
-from protocol.work import ImagePrivate, Kind, PrivatePart, read_private, texts_of
+from protocol.work import ImagePrivate, Kind, PrivatePart, read_private
 from tracker.accounts import NOBODY
 from tracker.forwarded import IPAddress
 from tracker.session import Effect, Greeted, HangUp, Heard, Presented, Reconciled, Send, Session, State
@@ -75,10 +76,10 @@ class Outlet(Protocol):
 
 
 class Visit:
-    """What stays of a private part after its visit: the filter's labels, and what the public part must agree with."""
+    """What stays of a private part after its visit: the filter's verdict, and what the public part must agree with."""
 
-    def __init__(self, private: PrivatePart, labels: tuple[str, ...]) -> None:
-        self.labels = labels
+    def __init__(self, private: PrivatePart, verdict: Verdict) -> None:
+        self.verdict = verdict
         self.kind: Kind = "image" if isinstance(private, ImagePrivate) else "text"
         self.guided = isinstance(private, ImagePrivate) and private.guidance > 1000
 
@@ -282,7 +283,8 @@ class Conversation:
     def _visit(self, raw: bytes) -> None:
         """The one visit of a private part: filtered in memory, and only the verdict stays."""
         private = read_private(raw)
-        visit = Visit(private, self.coordinator.content_filter(texts_of(private)))
+        coordinator = self.coordinator
+        visit = Visit(private, coordinator.content_filter.look(private, coordinator.rules.rules.filter))
         while len(self.visits) >= MAX_VISITS:
             del self.visits[next(iter(self.visits))]
         self.visits[private_digest(raw)] = visit

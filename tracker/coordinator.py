@@ -55,7 +55,7 @@ from tracker import lifecycle
 from tracker.accounts import Acting, available, check_ask, check_work
 from tracker.addresses import Blocks
 from tracker.checked import Checked
-from tracker.content_filter import ContentFilter, no_filter
+from tracker.content_filter import ContentFilter, check_content
 from tracker.conversation import Conversation, Outlet, Visit
 from tracker.forwarded import IPAddress
 from tracker.jobs import Jobs, ended
@@ -92,7 +92,7 @@ class Coordinator:
         rules: RulesInForce,
         clock: Callable[[], int],
         chance: random.Random,
-        content_filter: ContentFilter = no_filter,
+        content_filter: ContentFilter | None = None,
     ) -> None:
         self.store = store
         self.root = root
@@ -100,7 +100,7 @@ class Coordinator:
         self.delegation = delegation
         self.shown = b""
         self.clock = clock
-        self.content_filter = content_filter
+        self.content_filter = content_filter or ContentFilter()
         self.checked = Checked()
         self._presence = Presence()
         self._blocks = Blocks()
@@ -125,7 +125,7 @@ class Coordinator:
         delegation: bytes,
         clock: Callable[[], int],
         chance: random.Random,
-        content_filter: ContentFilter = no_filter,
+        content_filter: ContentFilter | None = None,
     ) -> AsyncIterator[Coordinator]:
         """A coordinator that has taken up every job that had not ended; leaves no task behind."""
         rules = await store.rules_in_force()
@@ -339,6 +339,7 @@ class Coordinator:
         if request.user:
             open_jobs = self._jobs.open_jobs[party(origin, request.user)]
             check_user_limit(request.public, rules.rules, open_jobs)
+        await check_content(visit.verdict, party(origin, request.user), self.store, rules.rules.filter, now)
         models = affordable(request.public, rules.rules, self._jobs.pool.models(kind_of(request.public.work)))
         draw = self._jobs.draw(request, payer, origin, now)
         try:

@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple, cast
 
 from protocol.documents import Request
-from protocol.errors import NotAllowed, Refusal
+from protocol.errors import ContentRefused, NotAllowed, Refusal
 from protocol.messages import Ended, Offer, Position, Requeued, Withdrawn
 from protocol.postings import ANONYMOUS, mint_rate
 from protocol.work import PublicPart, kind_of
@@ -428,7 +428,10 @@ class Jobs:
         now = self._clock()
         happened = await self._store.happen(handle, attempt, event, self.rules.rules, now)
         lost = happened.lost or happened.outcome.attempt
-        if isinstance(event, lifecycle.Declined | lifecycle.NotAccepted) and happened.outcome.changed and lost:
+        turned_down = isinstance(event, lifecycle.NotAccepted) or (
+            isinstance(event, lifecycle.Declined) and event.reason != ContentRefused.code
+        )
+        if turned_down and happened.outcome.changed and lost:
             self._turned_down(lost.owner, now)
         self.follow(happened, now)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from protocol.errors import Fenced, OutOfTurn, OverLease, TooLate
+from protocol.errors import ContentRefused, Fenced, OutOfTurn, OverLease, TooLate
 from protocol.messages import Progress
 from protocol.prices import used_price
 from protocol.rules import Rules
@@ -116,7 +116,8 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Declined:
-    """The worker does not take the lease, with a reason. Once it has accepted, that is a failure."""
+    """The worker does not take the lease, with a reason. Once it has accepted, that is a failure; but for content that
+    it may not make, which it sees only then."""
 
     reason: str
 
@@ -333,6 +334,9 @@ class _Loss:
 
 def _loss_of(attempt: Attempt, event: Loss) -> _Loss:
     match event:
+        case Declined(ContentRefused.code as reason) if attempt.stage is not Stage.PUSHED:
+            # Only who has seen the words can say so. It counts, so that such a job does not go round all workers.
+            return _Loss(reason, "replaced", fault=False)
         case Declined(reason) if attempt.stage is not Stage.PUSHED:
             return _Loss(reason, "replaced")
         case Declined(reason):

@@ -42,11 +42,16 @@ TABLES: dict[str, str] = {
     "reach": "Whether people can connect to a worker, or to a peer that relays, at the address that it comes from.",
     "meet": "Hole punching: two peers behind routers connect to each other at the same moment, timed by the tracker.",
     "relays": "Streams of peers that cannot connect to each other pass through a relay, which cannot read them.",
+    "filter": (
+        "What becomes of prompts by their words. Sexual content about minors is refused everywhere, by no rule of this"
+        " table. docs/content.md says more."
+    ),
     "previews": "Small pictures of work in progress, from worker to requester.",
     "models": 'What the horde knows of single models, one table for each: `[models."name"]`.',
     "server": "How this process runs. Unlike the rules above, nothing of it is published.",
 }
 
+_TREATMENT = "'allow', 'label', 'replace' or 'refuse'"
 _POINTS = "Straight lines join the points; the last one's slope goes on. "
 
 NOTES: dict[str, Note] = {
@@ -318,6 +323,31 @@ NOTES: dict[str, Note] = {
     ),
     "relays.seconds": Note(
         "seconds", "How long a ticket serves.", "A stream that takes longer asks for another ticket."
+    ),
+    "filter.adult": Note(
+        _TREATMENT, "Prompts with adult content.", "`refuse` counts a strike, `replace` asks for another wording."
+    ),
+    "filter.violence": Note(_TREATMENT, "Prompts with cruelty and gore.", "The same."),
+    "filter.people": Note(
+        _TREATMENT, "Prompts that name people who live.", "The same. The shipped list is short: add to it."
+    ),
+    "filter.hate": Note(_TREATMENT, "Prompts with hate against groups of people.", "The same."),
+    "filter.other": Note(_TREATMENT, "Prompts with words of the horde's own lists of this category.", "The same."),
+    "filter.strikes": Note(
+        "refused prompts", "So many have no consequence but the refusal.", "Lower is harder on mistakes."
+    ),
+    "filter.timeout": Note(
+        "seconds",
+        "For so long nothing is taken after the next one; each further one doubles it.",
+        "Longer keeps those away who try out the filter. It holds for an account, an address block without one, or one"
+        " user of a service.",
+    ),
+    "filter.longest_timeout": Note("seconds", "The most that this becomes.", "Longer is harder on those who go on."),
+    "filter.forget": Note("seconds", "In so long one strike is forgotten.", "Shorter forgives sooner."),
+    "filter.lists": Note(
+        "SHA-256 by name",
+        "The word lists in force. The tracker fills it in from those that it ships and those in the folder `filter`.",
+        "Peers get the lists by their digests and check the same.",
     ),
     "previews.allowed": Note("true or false", "Whether workers send previews.", "Without them people wait blindly."),
     "previews.every": Note(

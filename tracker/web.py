@@ -39,6 +39,7 @@ from tracker.porch import Porch, listen
 from tracker.store.base import Gifts, Page, StoreError
 from tracker.tls import Certificate
 from tracker.ways import Place
+from tracker.web_filter import add_filter
 from tracker.web_ways import add_ways
 
 if TYPE_CHECKING:
@@ -235,6 +236,7 @@ def make_app(coordinator: Coordinator, settings: Settings, certificate: Certific
     app[DESK] = Desk(coordinator, settings, places, url=settings.link_url(settings.port))
     show_certificate(app, certificate)
     add_ways(app, coordinator.ways, places, float(settings.heartbeat_s))
+    add_filter(app, coordinator.content_filter)
     app.add_routes(
         [
             web.get("/peer", _peer),

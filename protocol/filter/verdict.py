@@ -19,8 +19,8 @@ from protocol.filter.doors import Words
 from protocol.filter.match import Effort, Hit, Matcher
 from protocol.filter.normalise import stretches
 from protocol.filter.wordlist import Category, WordList
+from protocol.rules import Treatment
 
-Treatment = Literal["allow", "label", "replace", "refuse"]
 #: What a horde decides by its rules.
 Topic = Literal["adult", "violence", "people", "hate", "other"]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
@@ -73,19 +73,22 @@ class Filter:
         """Of the lists in force."""
         return frozenset(one.digest for one in self.lists)
 
-    def judge(self, words: Words, effort: Effort | None = None) -> Verdict:
-        """The verdict on all words of one job."""
+    def judge(
+        self, words: Words, treatments: Mapping[str, Treatment] | None = None, effort: Effort | None = None
+    ) -> Verdict:
+        """The verdict on all words of one job. treatments: other ones than this filter was made with."""
+        treatments = self._treatments if treatments is None else treatments
         wanted = self._matcher.find(stretches(words.wanted), effort)
         unwanted, ends = self._find_unwanted(words.unwanted, effort)
         hits = (*wanted, *unwanted)
         topics = _topics(wanted)
         if _meet(wanted) or _meet_in_an_item(unwanted, ends) or _is_inverted(wanted, unwanted):
             return Verdict(MINORS, hits=hits)
-        refused = next((topic for topic in topics if self._treatments.get(topic) == "refuse"), "")
+        refused = next((topic for topic in topics if treatments.get(topic) == "refuse"), "")
         return Verdict(
             refused,
-            dropped=tuple(topic for topic in topics if self._treatments.get(topic) == "replace"),
-            labels=tuple(topic for topic in topics if self._treatments.get(topic, "allow") != "allow"),
+            dropped=tuple(topic for topic in topics if treatments.get(topic) == "replace"),
+            labels=tuple(topic for topic in topics if treatments.get(topic, "allow") != "allow"),
             hits=hits,
         )
 

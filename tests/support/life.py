@@ -15,7 +15,7 @@ from typing import Any, cast
 from protocol import codec
 from protocol.documents import Document, Lease, Settlement, sign
 from protocol.envelope import Envelope
-from protocol.errors import ContentRefused
+from protocol.filter.verdict import Verdict
 from protocol.keys import SigningKey
 from protocol.messages import (
     Announce,
@@ -30,8 +30,8 @@ from protocol.messages import (
     Unreachable,
 )
 from protocol.prices import price, tax
-from protocol.rules import LimitsSection, MatchingSection, MintSection, Rules
-from protocol.work import PublicPart
+from protocol.rules import FilterSection, LimitsSection, MatchingSection, MintSection, Rules
+from protocol.work import PrivatePart, PublicPart, texts_of
 from tests.support.books import check_books, minted_by_day
 from tests.support.builders import (
     DAY,
@@ -54,6 +54,7 @@ from tests.support.builders import (
 from tests.support.peers import AN_OFFER, Asked, Desk, FakeClock, Peer
 from tests.support.tally import Counting, Tally
 from tracker.audit import audit
+from tracker.content_filter import ContentFilter
 from tracker.lifecycle import LIVE
 from tracker.store.sqlite import SqliteStore
 
@@ -65,6 +66,7 @@ RULES = Rules(
     mint=MintSection(daily=PRICE * 2 + 7, steps=((400, 1_000), (900, 300))),
     matching=MatchingSection(failed_attempts=2),
     limits=LimitsSection(max_pixels=256 * 256),
+    filter=FilterSection(strikes=1_000_000),
 )
 WORKERS = range(3)
 #: The first has earned a little, the second has no account, the third is also a worker.
@@ -94,11 +96,12 @@ def _standing(state: str, latest: int, number: int, stage: str, cancelled: int) 
     return state
 
 
-def content_filter(texts: Any) -> tuple[str, ...]:
+class OnePrompt(ContentFilter):
     """Refuses one prompt."""
-    if FORBIDDEN in texts:
-        raise ContentRefused("this prompt is not allowed here")
-    return ()
+
+    def look(self, private: PrivatePart, rules: FilterSection) -> Verdict:
+        del rules
+        return Verdict("other" if FORBIDDEN in texts_of(private) else "")
 
 
 class Faults(logging.Handler):
@@ -162,7 +165,7 @@ class Life:
             return Counting.around(store, self.tally, how)
 
         self.desk = await self._stack.enter_async_context(
-            Desk.open(self.path, RULES, clock=self.clock, content_filter=content_filter, seed=self.restarts, wrap=wrap)
+            Desk.open(self.path, RULES, clock=self.clock, content_filter=OnePrompt(), seed=self.restarts, wrap=wrap)
         )
         if how:
             self.tally.started = self.clock.now

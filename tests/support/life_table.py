@@ -31,7 +31,7 @@ ROWS: Mapping[str, Branches] = {
         "leased in the same transaction": ("- | request | leased at once",),
         "the same again is answered, and nothing else": ("- | request | the same again",),
         "over what the rules allow": ("refused | request | over_limit",),
-        "content that the filter refuses": ("refused | private | content_refused",),
+        "content that the filter refuses": ("refused | request | content_refused",),
         "without its private part": ("refused | request | private_part_missing",),
         "too late": ("refused | request | late",),
         "hold: all": ("- | hold | all",),

@@ -70,7 +70,7 @@ from tests.support.builders import (
     some_bytes,
 )
 from tests.support.rules import plain
-from tracker.content_filter import ContentFilter, no_filter
+from tracker.content_filter import ContentFilter
 from tracker.conversation import Conversation
 from tracker.coordinator import Coordinator
 from tracker.store.base import Store
@@ -110,7 +110,7 @@ class Desk:
         rules: Rules | None = None,
         *,
         clock: FakeClock | None = None,
-        content_filter: ContentFilter = no_filter,
+        content_filter: ContentFilter | None = None,
         seed: int = 1,
         wrap: Callable[[SqliteStore], Store] = lambda store: store,
     ) -> AsyncIterator[Desk]:

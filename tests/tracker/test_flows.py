@@ -7,7 +7,7 @@ import pytest
 
 from protocol import codec, prices
 from protocol.documents import Lease, PeerRecord, RulesDocument, Settlement, sign
-from protocol.errors import ContentRefused
+from protocol.filter.verdict import Verdict
 from protocol.messages import (
     Account,
     AskAccount,
@@ -33,6 +33,7 @@ from protocol.rules import (
     Rules,
     TimesSection,
 )
+from protocol.work import texts_of
 from tests.support.builders import (
     HOUR,
     IMAGE_MODEL,
@@ -50,6 +51,7 @@ from tests.support.builders import (
     but,
 )
 from tests.support.peers import A_TEXT_OFFER, AN_OFFER, Desk, FakeClock, Peer, delivered, leased, states
+from tracker.content_filter import ContentFilter
 
 PRICE = prices.price(Rules(), a_public_part().work, IMAGE_MODEL)
 TAX = prices.tax(Rules())
@@ -298,20 +300,19 @@ async def test_a_refused_request_does_not_count_as_under_way(desk):
 async def test_the_content_filter_sees_every_text_once_and_can_refuse(path):
     seen = []
 
-    def content_filter(texts):
-        seen.append(tuple(texts))
-        if any("forbidden" in text for text in texts):
-            raise ContentRefused("this horde does not make that")
-        return ("label",)
+    class Forbids(ContentFilter):
+        def look(self, private, rules):
+            seen.append(texts_of(private))
+            return Verdict("other" if "forbidden" in private.prompt else "")
 
-    async with Desk.open(path, content_filter=content_filter) as desk:
+    async with Desk.open(path, content_filter=Forbids()) as desk:
         requester = await desk.requester()
         asked = requester.prepare(private=an_image_private("something forbidden"))
         await requester.say(Private(private=asked.private))
-        refused = await requester.hear(Refused)
-        assert (refused.code, refused.text) == ("content_refused", "this horde does not make that")
         await requester.send(asked.envelope)
-        assert await requester.refused() == "private_part_missing"
+        refused = await requester.hear(Refused)
+        assert (refused.code, refused.about) == ("content_refused", asked.envelope.digest)
+        assert refused.text.startswith("other: the prompt filter found what this horde's operator has listed")
         await requester.ask(private=an_image_private("a red circle"))
         assert seen == [("something forbidden", ""), ("a red circle", "")]
         assert states(desk) == ["waiting"]

@@ -28,12 +28,14 @@ from tracker.commands.folder import (
     read_certificate_of,
     read_config,
     read_delegation,
+    read_lists,
     read_serving_key,
 )
 from tracker.config import Config
 from tracker.store.base import StoreError
 from tracker.store.sqlite.database import migrations
 from tracker.tls import Certificate
+from tracker.word_lists import lists_of, naming
 
 #: With less room than this on the database's disk, somebody should look after it.
 FEW_BYTES = 1024**3
@@ -54,6 +56,7 @@ def check(folder: Path, now: int) -> Iterator[Finding]:
     """Everything that was looked at, as it is found."""
     try:
         config = read_config(folder)
+        read_lists(folder)
     except CommandError as error:
         for line in str(error).splitlines():
             yield Finding("error", "settings", line)
@@ -121,7 +124,7 @@ def _check_database(config: Config, root: bytes | None) -> Iterator[Finding]:
             if root is not None and horde[0] != root:
                 text = f"belongs to horde {show_key(horde[0])}, the delegation to {show_key(root)}"
                 yield Finding("error", "database", f"{path}: {text}")
-            yield _check_rules(config.rules, *rules)
+            yield _check_rules(naming(config.rules, lists_of(config.path.parent)), *rules)
     except (StoreError, sqlite3.Error) as error:
         yield Finding("error", "database", str(error))
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from protocol import documents
 from protocol.documents import Serving
 from protocol.envelope import Envelope, check_delegation
 from protocol.errors import Refusal
+from protocol.filter.wordlist import WordList
 from protocol.keyfiles import KeyFileError, load_key
 from protocol.keys import SigningKey, show_key
 from protocol.links import Link
 from tracker.commands.exits import BAD_CONFIG, BAD_HORDE, CommandError
 from tracker.config import FILE_NAME, Config, ConfigError, Settings, check_link_url, load
 from tracker.tls import BadCertificate, Certificate, read_certificate
+from tracker.word_lists import lists_of
 
 ROOT_KEY = "root.key"
 LOCK = "serving.lock"
@@ -28,6 +31,14 @@ def read_config(folder: Path) -> Config:
         )
     try:
         return load(folder / FILE_NAME)
+    except ConfigError as error:
+        raise CommandError(str(error), BAD_CONFIG) from error
+
+
+def read_lists(folder: Path) -> Sequence[WordList]:
+    """The word lists in force."""
+    try:
+        return lists_of(folder)
     except ConfigError as error:
         raise CommandError(str(error), BAD_CONFIG) from error
 

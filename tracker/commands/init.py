@@ -15,12 +15,13 @@ from protocol.keyfiles import create_key
 from protocol.keys import show_key
 from protocol.links import Link
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CommandError
-from tracker.commands.folder import ROOT_KEY, make_link, read_certificate_of
+from tracker.commands.folder import ROOT_KEY, make_link, read_certificate_of, read_lists
 from tracker.config import FILE_NAME, ConfigError, check_link_url, parse
 from tracker.rulebook import default_toml
 from tracker.store.base import StoreError
 from tracker.store.sqlite import SqliteStore
 from tracker.tls import make_self_signed
+from tracker.word_lists import naming
 
 #: What `--self-signed` makes, in the horde's folder.
 CERTIFICATE = "tls.crt"
@@ -52,6 +53,7 @@ def init(folder: Path, given: Mapping[str, object], now: int, *, self_signed: bo
         raise CommandError(wrong, BAD_COMMAND_LINE) from error
     if fault := check_link_url(config.settings):
         raise CommandError(f"--url: {fault}", BAD_COMMAND_LINE)
+    lists = read_lists(folder)
     settings = config.settings
     root_key = folder / ROOT_KEY
     files = [root_key, settings.serving_key, settings.delegation, settings.database, config.path]
@@ -65,7 +67,7 @@ def init(folder: Path, given: Mapping[str, object], now: int, *, self_signed: bo
         delegation = documents.sign(Serving(serving=serving.public, version=1), root, root.public)
         _write_new(settings.delegation, delegation.raw, 0o644, made)
         _write_new(settings.database, b"", 0o600, made)
-        SqliteStore.create(settings.database, delegation, config.rules, serving, now)
+        SqliteStore.create(settings.database, delegation, naming(config.rules, lists), serving, now)
         if settings.certificate and settings.private_key:
             host = urlsplit(settings.link_url(settings.port)).hostname or settings.host
             certificate, private_key = make_self_signed(host)

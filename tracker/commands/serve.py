@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 from aiohttp import web
 
 from protocol.envelope import Envelope, parse
+from protocol.filter.wordlist import WordList
 from protocol.keys import SigningKey, show_key
 from protocol.links import Link
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CANNOT_LISTEN, INTERRUPTED, OK, CommandError
@@ -28,16 +29,19 @@ from tracker.commands.folder import (
     read_certificate_of,
     read_config,
     read_delegation,
+    read_lists,
     read_serving_key,
     take_lock,
 )
 from tracker.config import Config, ConfigError, Settings, load
+from tracker.content_filter import ContentFilter
 from tracker.coordinator import Coordinator
 from tracker.porch import CannotListen
 from tracker.store.base import StoreError
 from tracker.store.sqlite import SqliteStore
 from tracker.tls import BadCertificate, Certificate, read_certificate
 from tracker.web import DESK, make_app, serving, show_certificate
+from tracker.word_lists import lists_of, naming
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +74,7 @@ class Horde:
     key: SigningKey
     delegation: Envelope
     certificate: Certificate | None
+    lists: Sequence[WordList]
 
 
 def serve(folder: Path, *, listen: str | None, until_stdin_closes: bool, announce: Callable[[Link], None]) -> int:
@@ -96,7 +101,7 @@ def _read(folder: Path, listen: str | None) -> Horde:
     delegation = read_delegation(config.settings)
     if fault := check_appointment(delegation, key, now_ms()):
         raise CommandError(f"{config.settings.serving_key}: {fault}", BAD_HORDE)
-    return Horde(config, key, delegation, read_certificate_of(config.settings))
+    return Horde(config, key, delegation, read_certificate_of(config.settings), read_lists(folder))
 
 
 async def _serve(horde: Horde, *, until_stdin_closes: bool, announce: Callable[[Link], None]) -> int:
@@ -108,7 +113,7 @@ async def _serve(horde: Horde, *, until_stdin_closes: bool, announce: Callable[[
         if root != horde.delegation.key:
             text = f"belongs to horde {show_key(root)}, the delegation to {show_key(horde.delegation.key)}"
             raise CommandError(f"{config.settings.database}: {text}", BAD_HORDE)
-        await store.publish_rules(config.rules, now_ms())
+        await store.publish_rules(naming(config.rules, horde.lists), now_ms())
         coordinator = await stack.enter_async_context(
             Coordinator.start(
                 store,
@@ -117,6 +122,7 @@ async def _serve(horde: Horde, *, until_stdin_closes: bool, announce: Callable[[
                 delegation=horde.delegation.raw,
                 clock=now_ms,
                 chance=random.Random(),  # noqa: S311 (draws among workers; nothing secret hangs on it)
+                content_filter=ContentFilter(horde.lists),
             )
         )
         app = make_app(coordinator, config.settings, horde.certificate)
@@ -219,6 +225,7 @@ def _reload(path: Path, coordinator: Coordinator) -> None:
     """Read the rules again and put them in force; a file with errors changes nothing."""
     try:
         config = load(path)
+        lists = lists_of(path.parent)
     except ConfigError as error:
         for fault in error.faults:
             log.error("%s", fault)  # noqa: TRY400 (the text says it all)
@@ -227,7 +234,8 @@ def _reload(path: Path, coordinator: Coordinator) -> None:
 
     async def publish() -> None:
         before = coordinator.rules.version
-        after = await coordinator.publish(config.rules)
+        coordinator.content_filter.use(lists)
+        after = await coordinator.publish(naming(config.rules, lists))
         changed = after.version != before
         log.info(
             "new rules are in force" if changed else "the rules have not changed", extra={"version": after.version}

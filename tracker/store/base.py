@@ -28,10 +28,11 @@ from protocol.documents import (
     Transfer,
 )
 from protocol.envelope import Envelope
-from protocol.rules import Rules
+from protocol.rules import FilterSection, Rules
 from tracker.accounts import Acting
 from tracker.earning import NOTHING_MISSING, Missing
 from tracker.lifecycle import Attempt, Event, Job, Outcome
+from tracker.strikes import Strikes
 
 #: So many awards can be read by anybody; older ones are in the ledger alone.
 SHOWN_AWARDS = 100
@@ -329,6 +330,10 @@ class Store(ABC):
         """The newest `SHOWN_AWARDS` of them, the newest first."""
 
     @abstractmethod
+    async def strike(self, who: str, rules: FilterSection, now: int) -> Strikes:
+        """A prompt of `who` (`lines.party`) was refused: how that stands now. `admit` refuses during a time-out."""
+
+    @abstractmethod
     async def tidy(self, now: int) -> None:
         """Drop what was counted for limits that have passed, and what nothing will ask for again.
 
@@ -360,7 +365,7 @@ class Store(ABC):
         models: those that can serve it, the dearest of which sets the hold. A request that was taken in before is
         answered as then; nothing of `choices` is used. room: of the jobs whose price the payer's kudos do not cover, so
         many may be leased at once, the others wait whatever their choice; None for any number. Raises `Equivocation`,
-        `OverLimit`, `WrongSigner` (the job key was used before).
+        `TimedOut`, `OverLimit`, `WrongSigner` (the job key was used before).
         """
 
     @abstractmethod

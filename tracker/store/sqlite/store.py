@@ -29,10 +29,11 @@ from protocol.envelope import Envelope, check_delegation, parse
 from protocol.errors import NotAllowed, ReceiptMismatch, UnknownJob, WrongSigner
 from protocol.keys import SigningKey, show_key
 from protocol.postings import SYSTEM
-from protocol.rules import Rules
+from protocol.rules import FilterSection, Rules
 from tracker import lifecycle
 from tracker.accounts import Acting
 from tracker.lifecycle import Event, Job, State
+from tracker.lines import party
 from tracker.store.base import (
     AccountState,
     Admitted,
@@ -52,12 +53,13 @@ from tracker.store.base import (
     Store,
     StoreError,
 )
-from tracker.store.sqlite import accounts, acts, admission, giving, papers, probation, recovery, rows, tidying
+from tracker.store.sqlite import accounts, acts, admission, giving, papers, probation, recovery, rows, strikes, tidying
 from tracker.store.sqlite.database import connect
 from tracker.store.sqlite.papers import job_identity
 from tracker.store.sqlite.settling import happen, job_and_attempt, job_of, received, settlement_of, take_answer
 from tracker.store.sqlite.tables import Tables
 from tracker.store.sqlite.writer import Writer
+from tracker.strikes import Strikes, check_time_out
 from tracker.values import replace
 
 T = TypeVar("T")
@@ -233,6 +235,10 @@ class SqliteStore(Store):
         """See `Store`."""
         return await self._step(giving.awards)
 
+    async def strike(self, who: str, rules: FilterSection, now: int) -> Strikes:
+        """See `Store`."""
+        return await self._step(lambda c: strikes.strike(c, who, rules, now))
+
     async def tidy(self, now: int) -> None:
         """See `Store`."""
         await self._step(lambda c: tidying.tidy(c, self._tables, now))
@@ -264,6 +270,7 @@ class SqliteStore(Store):
             if known and (jobs := rows.jobs_of_request(connection, envelope.digest)):
                 return Admitted(jobs, sum(job.held for job in jobs), {}, again=True)
             documents.check_validity(request.valid_until, now)
+            check_time_out(strikes.find(connection, party(origin, request.user)), now)
             return admission.admit(
                 connection,
                 self._tables,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from tracker.ledger import DAY_MS, day_of
+from tracker.store.sqlite import strikes
 from tracker.store.sqlite.tables import Tables
 
 #: Shares of the mint are kept for so many days after the last job of their day has ended.
@@ -19,6 +20,7 @@ def tidy(connection: sqlite3.Connection, tables: Tables, now: int) -> None:
     """See `Store.tidy`."""
     _drop_faults(connection, now - tables.versions.get(connection).rules.earning.fault_days * DAY_MS)
     _drop_shares(connection, now)
+    strikes.drop_forgotten(connection, tables.versions.get(connection).rules.filter, now)
 
 
 def _drop_faults(connection: sqlite3.Connection, passed: int) -> None:
