@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peer.events import Unreachable
 from protocol.links import Link
+
+if TYPE_CHECKING:
+    import aiohttp
 
 MAX_BYTES = 4 * 1024 * 1024
 TIMEOUT_SECONDS = 20
@@ -20,6 +23,18 @@ async def fetch(link: Link, what: str = "scrape") -> dict[str, Any]:
     """`/scrape`, `/rules` or `/healthz` of the tracker; raises `Unreachable`."""
     import json
 
+    url = f"{http_url(link)}/{what}"
+    try:
+        found = json.loads(await fetch_bytes(link, what))
+    except ValueError as error:
+        raise Unreachable(f"{url} answers something else than JSON: is this the address of a tracker?") from error
+    if not isinstance(found, dict):
+        raise Unreachable(f"{url} answers no JSON object: is this the address of a tracker?")
+    return found
+
+
+async def fetch_bytes(link: Link, what: str, limit: int = MAX_BYTES) -> bytes:
+    """What the tracker answers under this path, `limit` bytes of it at most; raises `Unreachable`."""
     import aiohttp
 
     from peer.tracker_tls import other_certificate, tls_of
@@ -31,16 +46,19 @@ async def fetch(link: Link, what: str = "scrape") -> dict[str, Any]:
             aiohttp.ClientSession(timeout=timeout) as session,
             session.get(url, allow_redirects=False, ssl=tls_of(link)) as answer,
         ):
-            raw = await answer.content.read(MAX_BYTES)
+            raw = await _read(answer.content, limit)
             if answer.status != 200:
                 raise Unreachable(f"{url} answers with HTTP status {answer.status}: is this the address of a tracker?")
-        found = json.loads(raw)
+            return raw
     except aiohttp.ServerFingerprintMismatch as error:
         raise Unreachable(other_certificate(link)) from error
     except (aiohttp.ClientError, OSError) as error:  # a time-out too
         raise Unreachable(f"no tracker answers at {url}: is it running, is the address right?") from error
-    except ValueError as error:
-        raise Unreachable(f"{url} answers something else than JSON: is this the address of a tracker?") from error
-    if not isinstance(found, dict):
-        raise Unreachable(f"{url} answers no JSON object: is this the address of a tracker?")
-    return found
+
+
+async def _read(content: aiohttp.StreamReader, limit: int) -> bytes:
+    """All that comes, up to a limit; one `read` gives what is there already."""
+    raw = bytearray()
+    while len(raw) < limit and (more := await content.read(limit - len(raw))):
+        raw += more
+    return bytes(raw)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from peer.certificate import Certificate, fresh_certificate
 from peer.connection import BACKOFF, Backoff, CannotJoin, Connection
+from peer.content import Content
 from peer.engines.base import (
     ArtifactMade,
     Done,
@@ -158,6 +159,8 @@ class Worker:
         self._keeping = Keeping(folder / "settled", link.root)
         self._showing = Showing(self._keeping)
         self._jobs = Jobs(key.public, (), settings.ahead, settings.anonymous)
+        self._content = Content(link, folder / "filter", self._tell_news)
+        self._jobs.refuses = lambda private, prefix: self._content.refuses(private, prefix, self.connection.rules)
         self._outputs: dict[Attempt, Output] = {}
         self._runs: dict[Attempt, _Run] = {}
         self._outbox: list[Progress | Envelope] = []
@@ -234,6 +237,7 @@ class Worker:
             self._group.create_task(self.connection.run())
             self._group.create_task(self._send_outbox())
             self._group.create_task(self._watch_deadlines())
+            self._group.create_task(self._content.keep(lambda: self.connection.rules))
             if self._settings.maps:
                 self._group.create_task(self._whereabouts.keep_mapped())
             if self._relaying is not None:
@@ -256,6 +260,8 @@ class Worker:
         )
         self._carry_out(self._jobs.opened(opened, self.connection.now()))
         output = self._outputs.get(opened.attempt)
+        if output is None and (gone := self._jobs.gone.get(opened.attempt)) is not None:
+            raise gone.refusal()
         if output is None:
             raise StreamGone("the worker could not make room for the result: wait for the next attempt")
         return output

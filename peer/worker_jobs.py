@@ -7,7 +7,7 @@ out in their order.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,7 @@ from protocol.envelope import Envelope
 from protocol.errors import (
     BadBody,
     Busy,
+    ContentRefused,
     NotOffered,
     OverLimit,
     PrefixUnsupported,
@@ -178,7 +179,14 @@ class Gone:
     """Why an attempt ended, remembered as long as its lease could open it anew."""
 
     deadline: int
+    code: str
     text: str
+
+    def refusal(self) -> Refusal:
+        """What somebody hears who opens it all the same."""
+        if self.code == ContentRefused.code:
+            return ContentRefused(self.text)
+        return StreamGone(f"this attempt has ended here: {self.text}")
 
 
 @dataclass
@@ -193,6 +201,8 @@ class Jobs:
     offers: Sequence[Sequence[Offer]]
     ahead: int
     anonymous: bool = True
+    #: Of a private part and the text already shown: the category for which the horde does not make it, or nothing.
+    refuses: Callable[[PrivatePart, str], str] = lambda private, prefix: ""
     #: The tracker's clock when it let us in last: what was leased before, and is not held, is over.
     welcomed: int = 0
     jobs: dict[Attempt, Job] = field(default_factory=dict)
@@ -308,14 +318,23 @@ class Jobs:
             offer.continues for offers in self.offers for offer in _fitting(job.lease, offers)
         ):
             raise PrefixUnsupported(f"{job.lease.model!r} cannot continue a given text here: open without a prefix")
+        if category := self.refuses(private, opened.prefix):
+            self.jobs[opened.attempt] = job
+            return self._decline(job, category)
         job.private, job.prefix = private, opened.prefix
         self._move(job, Step.OPEN)
         self.jobs[opened.attempt] = job
         return [Prepare(job.attempt), *self._restate(job), *self._fill()]
 
+    def _decline(self, job: Job, category: str) -> list[Effect]:
+        """Now that it is seen what is asked for."""
+        text = f"{category}: the prompt filter of this horde finds what may not be made, in what is asked for together"
+        text += " with the text already shown"
+        return [_tell(job.lease, "declined", ContentRefused.code, text), *self._drop(job, ContentRefused.code, text)]
+
     def _take_from_opening(self, opened: Opened, now: int) -> Job:
         if (gone := self.gone.get(opened.attempt)) is not None:
-            raise StreamGone(f"this attempt has ended here: {gone.text}")
+            raise gone.refusal()
         if opened.lease.issued < self.welcomed:
             raise StreamGone("this worker does not hold this attempt any more: wait for the next one")
         refusal = self.why_not(opened.lease, now)
@@ -434,7 +453,7 @@ class Jobs:
     def _forget(self, job: Job, code: str, text: str) -> list[Effect]:
         """Its engine, if it had one, counts as busy until `engine_free`."""
         del self.jobs[job.attempt]
-        self.gone[job.attempt] = Gone(job.lease.deadline, text)
+        self.gone[job.attempt] = Gone(job.lease.deadline, code, text)
         return [Discard(job.attempt, code, text)]
 
     def _move(self, job: Job, step: Step) -> None:

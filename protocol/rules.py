@@ -248,6 +248,16 @@ class FilterSection(Section, frozen=True, kw_only=True):
     forget: Positive = 86_400
     lists: dict[str, Annotated[str, Meta(min_length=64, max_length=64)]] = {}
 
+    def treatments(self) -> dict[str, Treatment]:
+        """How this horde treats each topic of the filter."""
+        return {
+            "adult": self.adult,
+            "violence": self.violence,
+            "people": self.people,
+            "hate": self.hate,
+            "other": self.other,
+        }
+
 
 class PreviewsSection(Section, frozen=True, kw_only=True):
     """Small pictures of work in progress. allowed: whether workers send any. every: denoising steps between two."""

@@ -7,13 +7,13 @@ refuse gets a strike, of which nothing is kept but the number and the time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from protocol.errors import ContentRefused
 from protocol.filter.doors import words_of
-from protocol.filter.verdict import MINORS, TOPICS, Filter, Verdict
+from protocol.filter.verdict import MINORS, Filter, Verdict
 from protocol.filter.wordlist import WordList
-from protocol.rules import FilterSection, Treatment
+from protocol.rules import FilterSection
 from protocol.work import PrivatePart
 
 if TYPE_CHECKING:
@@ -46,13 +46,8 @@ class ContentFilter:
 
     def look(self, private: PrivatePart, rules: FilterSection) -> Verdict:
         """The verdict on a private part by these rules, and nothing of what was said."""
-        found = self._filter.judge(words_of(private), treatments(rules))
+        found = self._filter.judge(words_of(private), rules.treatments())
         return Verdict(found.refused, found.dropped, found.labels)
-
-
-def treatments(rules: FilterSection) -> dict[str, Treatment]:
-    """How a horde treats each topic."""
-    return {topic: cast("Treatment", getattr(rules, topic)) for topic in TOPICS}
 
 
 async def check_content(verdict: Verdict, who: str, store: Store, rules: FilterSection, now: int) -> None:

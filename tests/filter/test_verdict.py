@@ -8,9 +8,10 @@ import pytest
 from protocol.filter.doors import Words, words_of
 from protocol.filter.match import Effort, Matcher
 from protocol.filter.normalise import stretches
-from protocol.filter.verdict import MINORS, Filter
+from protocol.filter.verdict import MINORS, TOPICS, Filter
 from protocol.filter.wordlist import parse, shipped
 from protocol.frames import OpenBody
+from protocol.rules import FilterSection
 from protocol.work import ImagePrivate, TextPrivate
 from tests.filter.labelled import Labelled, prompts, report, wrong
 
@@ -236,3 +237,7 @@ def test_the_effort_grows_with_the_text_and_no_faster(piece: str) -> None:
     assert large.scanned <= 16 * 32_000
     assert large.met <= 18 * small.met + 64
     assert large.met <= 2 * 32_000
+
+
+def test_every_topic_has_a_rule() -> None:
+    assert tuple(FilterSection().treatments()) == TOPICS

@@ -1,4 +1,4 @@
-"""The prompt filter at the tracker: refusals, strikes, time-outs, word lists by digest; nothing of what was said stays."""
+"""The prompt filter at the tracker: refusals, strikes, time-outs, word lists; nothing of what was said stays."""
 
 from pathlib import Path
 
@@ -22,17 +22,18 @@ from tracker.web_filter import add_filter
 from tracker.word_lists import lists_of, naming
 
 LINE = FilterSection(strikes=2, timeout=60, longest_timeout=200, forget=1_000)
+TAKEN = ("", "")
 WICKED = "sexual picture of a 12 year old"
 
 
-async def ask(requester: Peer, prompt: str) -> Refused | None:
-    """Ask for a picture; the refusal, or None where it was taken in."""
+async def ask(requester: Peer, prompt: str) -> tuple[str, str]:
+    """Ask for a picture; code and text of the refusal, empty where it was taken in."""
     asked = requester.prepare(private=an_image_private(prompt))
     await requester.say(Private(private=asked.private))
     await requester.send(asked.envelope)
     await requester.desk.quiet()
-    heard = [said for said in requester.heard if isinstance(said, Refused) and said.about == asked.envelope.digest]
-    return heard[0] if heard else None
+    refusals = [said for said in requester.heard if isinstance(said, Refused)]
+    return next(((said.code, said.text) for said in refusals if said.about == asked.envelope.digest), TAKEN)
 
 
 # Strikes
@@ -95,7 +96,7 @@ def test_faults_of_own_lists_are_named_together(tmp_path: Path) -> None:
 
 
 def test_digests_of_lists_are_not_for_operators_to_write() -> None:
-    with pytest.raises(ConfigError, match="horde.toml:2: filter.lists: is filled in by the tracker"):
+    with pytest.raises(ConfigError, match=r"horde\.toml:2: filter\.lists: is filled in by the tracker"):
         parse(f'[filter]\nlists = {{ "minor.en" = "{"0" * 64}" }}\n', Path("horde.toml"))
 
 
@@ -145,27 +146,24 @@ async def strict(path):
 
 async def test_strikes_lead_to_a_time_out_of_this_account_alone_and_it_ends(strict):
     requester, other = await strict.requester(account=True), await strict.requester(101)
-    codes = []
-    for _ in range(3):
-        refused = await ask(requester, WICKED)
-        codes.append(refused.code)
-    assert codes == ["content_refused"] * 3
-    assert "12" not in refused.text
-    assert "nothing is taken from you for 60 s now" in refused.text
+    refusals = [await ask(requester, WICKED) for _ in range(3)]
+    assert [code for code, _ in refusals] == ["content_refused"] * 3
+    assert not any("12" in text for _, text in refusals)
+    assert "nothing is taken from you for 60 s now" in refusals[-1][1]
 
-    assert (await ask(requester, "a lighthouse")).code == "timed_out"
-    assert await ask(other, "a lighthouse") is None
+    assert (await ask(requester, "a lighthouse"))[0] == "timed_out"
+    assert await ask(other, "a lighthouse") == TAKEN
     strict.clock.now += 60 * SECOND
-    assert await ask(requester, "a lighthouse") is None
+    assert await ask(requester, "a lighthouse") == TAKEN
 
 
 async def test_strikes_last_beyond_the_process_and_hold_nothing_of_what_was_said(path):
     rules = Rules(filter=msgspec.structs.replace(LINE, strikes=0))
     clock = FakeClock()
     async with Desk.open(path, rules, clock=clock, content_filter=ContentFilter(shipped())) as desk:
-        assert (await ask(await desk.requester(account=True), WICKED)).code == "content_refused"
+        assert (await ask(await desk.requester(account=True), WICKED))[0] == "content_refused"
     async with Desk.open(path, rules, clock=clock, content_filter=ContentFilter(shipped())) as desk:
-        assert (await ask(await desk.requester(account=True), "a lighthouse")).code == "timed_out"
+        assert (await ask(await desk.requester(account=True), "a lighthouse"))[0] == "timed_out"
         clock.now += 10_000 * SECOND
         await desk.store.tidy(clock.now)
         assert states(desk) == []
@@ -177,10 +175,10 @@ async def test_words_to_be_dropped_are_refused_without_a_strike(path):
     rules = Rules(filter=FilterSection(strikes=0, violence="replace"))
     async with Desk.open(path, rules, content_filter=ContentFilter(shipped())) as desk:
         requester = await desk.requester()
-        refused = await ask(requester, "a castle, beheading")
-        assert refused.code == "content_refused"
-        assert refused.text.startswith("violence: this horde drops words")
-        assert await ask(requester, "a castle") is None
+        code, text = await ask(requester, "a castle, beheading")
+        assert code == "content_refused"
+        assert text.startswith("violence: this horde drops words")
+        assert await ask(requester, "a castle") == TAKEN
 
 
 async def test_lists_are_there_by_their_digests(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from protocol.filter.doors import Words
 from protocol.filter.verdict import MINORS, Filter, Verdict
 from tracker.commands.exits import BAD_COMMAND_LINE, CommandError
 from tracker.commands.folder import read_config, read_lists
-from tracker.content_filter import treatments
 
 LABELS = ("clean", "borderline", "blocked")
 
@@ -48,7 +47,7 @@ class Tested:
 def test(folder: Path, file: Path) -> Iterator[Tested]:
     """The verdict on each prompt of the file: one a line, bare, or behind its label and a tab."""
     config = read_config(folder)
-    judge = Filter(read_lists(folder), treatments(config.rules.filter))
+    judge = Filter(read_lists(folder), config.rules.filter.treatments())
     try:
         text = file.read_text("utf-8-sig")
     except OSError as error:
