@@ -1,4 +1,4 @@
-"""The link by which a horde is joined: `potluck:?tr=<url>&id=<root key>&cert=...&name=...`, like a magnet link."""
+"""The link by which a horde is joined: `potluck:?tr=<url>&id=<root key>&cert=...&members=1&name=...`, like a magnet link."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ class Link:
     """A horde's address. url: ws:// or wss://, without a path or with the prefix under which the tracker answers.
 
     certificate: SHA-256 of the only TLS certificate to be taken there; empty where an authority vouches for it.
+    members: whether only accounts are served there; the rules decide, and a link may be older than they are.
     """
 
     url: str
     root: bytes
     name: str = ""
     certificate: bytes = b""
+    members: bool = False
 
     def __str__(self) -> str:
         text = f"{SCHEME}:?tr={quote(self.url, safe=':/')}&id={show_key(self.root)}"
         if self.certificate:
             text += f"&cert={show_certificate(self.certificate)}"
+        if self.members:
+            text += "&members=1"
         return f"{text}&name={quote(self.name, safe='')}" if self.name else text
 
     @property
@@ -64,7 +68,7 @@ def parse_link(text: str) -> Link:
     certificate = _parse_certificate(_one(fields, "cert")) if "cert" in fields else b""
     if certificate and not url.startswith("wss:"):
         raise BadLink(f"`cert=` says which certificate {url[:80]!r} shows, and ws:// shows none: wanted wss://")
-    return Link(url, parse_key(root), name[:60], certificate)
+    return Link(url, parse_key(root), name[:60], certificate, "members" in fields and _is_for_members(fields))
 
 
 def show_certificate(digest: bytes) -> str:
@@ -97,6 +101,12 @@ def _one(fields: dict[str, list[str]], name: str) -> str:
     if len(values) != 1:
         raise BadLink(f"a link to a horde has exactly one `{name}=`: this one has {len(values)}")
     return values[0]
+
+
+def _is_for_members(fields: dict[str, list[str]]) -> bool:
+    if (found := _one(fields, "members")) != "1":
+        raise BadLink(f"`members={found[:60]}`: wanted `members=1`, or no such field; copy the link again")
+    return True
 
 
 def _check_url(url: str) -> str:

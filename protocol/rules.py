@@ -183,10 +183,12 @@ class TransfersSection(Section, frozen=True, kw_only=True):
 class AccountsSection(Section, frozen=True, kw_only=True):
     """Who may have an account.
 
-    registration: `open` (every key that asks), `invited` (with a code of the operator) or `closed`.
+    registration: `open` (every key that asks), `invited` (with a code of the operator) or `closed`. anonymous: whether
+    people without an account are served; where not, the horde is for its members alone.
     """
 
     registration: Literal["open", "invited", "closed"] = "open"
+    anonymous: bool = True
 
 
 class ReachSection(Section, frozen=True, kw_only=True):

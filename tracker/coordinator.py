@@ -567,6 +567,7 @@ class Coordinator:
         leased = sum(not lease.receipt for lease in jobs.leases.all())
         return {
             "name": self.rules.rules.horde.name,
+            "members_only": not self.rules.rules.accounts.anonymous,
             "peers": sum(conversation.is_open for conversation in self._conversations),
             "workers": len(jobs.pool.workers),
             "waiting": len(jobs.queue),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protocol.errors import NotOffered, OverLimit, OverMaxPrice
+from protocol.errors import NotOffered, NotRegistered, OverLimit, OverMaxPrice
 from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart, Work
 from tracker.pricing import price
@@ -12,6 +12,11 @@ from tracker.pricing import price
 
 def check_limits(public: PublicPart, rules: Rules, *, anonymous: bool, open_jobs: int) -> None:
     """Refuse what is larger or more than the rules allow; the text says which rule, until when, and what lifts it."""
+    if anonymous and not rules.accounts.anonymous:
+        raise NotRegistered(
+            "this horde serves its members, and you ask without an account (rule accounts.anonymous):"
+            f" {to_get_in(rules)}; `--anonymous` is not for this horde"
+        )
     if public.share:
         raise NotOffered("this horde has no open data set yet: ask without `share`")
     if public.flags:
@@ -34,6 +39,17 @@ def check_limits(public: PublicPart, rules: Rules, *, anonymous: bool, open_jobs
             f"{open_jobs} jobs {whose} are under way and {public.n} more are asked for: at most {most} at once by the"
             f" rule limits.{rule}; {_until(open_jobs + public.n - most, open_jobs)}{lift}"
         )
+
+
+def to_get_in(rules: Rules) -> str:
+    """What somebody without an account can do to get one."""
+    match rules.accounts.registration:
+        case "open":
+            return "register, which is free (`potluck account --register`)"
+        case "invited":
+            return "ask its operator for an invitation, then `potluck account --register --invite CODE`"
+        case "closed":
+            return "it takes no new accounts now: ask its operator"
 
 
 def check_user_limit(public: PublicPart, rules: Rules, open_jobs: int) -> None:

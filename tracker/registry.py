@@ -25,6 +25,7 @@ from protocol.documents import (
 from protocol.envelope import Envelope
 from protocol.errors import NotRegistered, WrongSigner
 from protocol.messages import MAX_GIVEN_ENTRIES, Account, Delegations, Given, Register, Taken
+from protocol.rules import Rules
 from tracker.accounts import Acting, check_own
 from tracker.jobs import Jobs
 from tracker.store.base import Store
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NOTICE = (
-    "This horde is free for everyone, always, with and without an account. Kudos is earned by serving, decides who "
-    "goes first, and cannot be bought."
-)
+_KUDOS = "Kudos is earned by serving, decides who goes first, and cannot be bought."
+NOTICE = f"This horde is free for everyone, always, with and without an account. {_KUDOS}"
+NOTICE_TO_MEMBERS = f"This horde serves its members, and is free for them, always. {_KUDOS}"
+
+
+def notice(rules: Rules) -> str:
+    """What everybody is told with his account."""
+    return NOTICE if rules.accounts.anonymous else NOTICE_TO_MEMBERS
 
 
 class Registry:
@@ -64,6 +69,10 @@ class Registry:
     def tick(self, now: int) -> None:
         """Delegations that have expired by now are over."""
         self._timers.run(now)
+
+    @property
+    def _notice(self) -> str:
+        return notice(self._jobs.rules.rules)
 
     # Which session has which account
 
@@ -96,7 +105,7 @@ class Registry:
         self._watched.discard((key, expires))
         for conversation in self._sessions(key):
             if self._act_as(conversation, conversation.acting.at(self._clock())):
-                conversation.tell(Account(number=0, notice=NOTICE))
+                conversation.tell(Account(number=0, notice=self._notice))
 
     def _sessions(self, key: bytes) -> list[Conversation]:
         return [found for found in self._conversations if found.is_open and found.key == key]
@@ -120,7 +129,12 @@ class Registry:
             await self._store.register(conversation.key, self._clock(), said.invite if mode == "invited" else None)
         await self._changed([conversation.key], but=conversation)
         if mode == "closed" and not conversation.account:  # asked of the store: the session may be behind it
-            raise NotRegistered("this horde takes no new accounts; you are served without one")
+            served = self._jobs.rules.rules.accounts.anonymous
+            raise NotRegistered(
+                "this horde takes no new accounts; you are served without one"
+                if served
+                else "this horde takes no new accounts and serves only those that it has: ask its operator"
+            )
         await self.tell_account(conversation)
 
     async def take(self, conversation: Conversation, envelope: Envelope, document: Document) -> None:
@@ -171,7 +185,7 @@ class Registry:
         """How the peer's account stands."""
         number, now = conversation.account, self._clock()
         if not number:
-            conversation.tell(Account(number=0, notice=NOTICE))
+            conversation.tell(Account(number=0, notice=self._notice))
             return
         state = await self._store.account(number, now)
         if state.withheld and not state.missing and await self._store.vest(number, self._clock()):
@@ -187,7 +201,7 @@ class Registry:
                 taken_free=state.taken_free,
                 jobs_done=state.jobs_done,
                 jobs_received=state.jobs_received,
-                notice=NOTICE,
+                notice=self._notice,
                 name=face.name,
                 public=face.public,
                 service=face.service,

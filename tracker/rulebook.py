@@ -38,7 +38,7 @@ TABLES: dict[str, str] = {
     "mint": "Kudos made for jobs whose requester has too little, so that the worker is paid all the same.",
     "earning": "Probation: part of what a new owner earns waits until it is trusted. The owner sees how much, and why.",
     "transfers": "Kudos that accounts give each other. They have no memo and no price: they say thank you.",
-    "accounts": "Who may have an account. Nobody needs one to be served.",
+    "accounts": "Who may have an account, and whether anybody needs one to be served.",
     "reach": "Whether people can connect to a worker, or to a peer that relays, at the address that it comes from.",
     "meet": "Hole punching: two peers behind routers connect to each other at the same moment, timed by the tracker.",
     "relays": "Streams of peers that cannot connect to each other pass through a relay, which cannot read them.",
@@ -273,6 +273,12 @@ NOTES: dict[str, Note] = {
         "'open', 'invited' or 'closed'",
         "Whether a key that asks becomes an account: all, those with a code of `potluck-tracker admin invite`, none.",
         "Keys without an account stay anonymous: they can ask and cannot serve.",
+    ),
+    "accounts.anonymous": Note(
+        "true or false",
+        "Whether people without an account are served.",
+        "Where false, the horde is for its members: their link and its page say so, and who asks as nobody is refused"
+        " with what to do. What was taken before goes on.",
     ),
     "reach.test": Note(
         "true or false",

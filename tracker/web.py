@@ -7,7 +7,6 @@ A handler parses, calls one function of the coordinator and replies. Here, at th
 from __future__ import annotations
 
 import asyncio
-import base64
 import html
 import logging
 import secrets
@@ -22,7 +21,6 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Protocol, cast
 
-import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -31,15 +29,18 @@ from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, parse
 from protocol.errors import BadValue, Busy, Internal, OutOfTurn, OverLimit, Stopping, TooLarge, UnknownAccount
 from protocol.links import Link
 from protocol.postings import BURN, MINT
+from tracker.answers import answer
 from tracker.config import Settings
 from tracker.doors import Door, Places, Rounds, block_of, client_of, door_of, household_of
 from tracker.forwarded import Client
 from tracker.ledger import day_of, show_kudos
+from tracker.limits import to_get_in
 from tracker.porch import Porch, listen
 from tracker.store.base import Gifts, Page, StoreError
 from tracker.tls import Certificate
 from tracker.ways import Place
 from tracker.web_filter import add_filter
+from tracker.web_rules import add_rules
 from tracker.web_ways import add_ways
 
 if TYPE_CHECKING:
@@ -221,7 +222,8 @@ class Desk:
     def link(self) -> Link:
         """The link by which this horde is joined."""
         pin = self.certificate.pin if self.certificate else b""
-        return Link(self.url, self.coordinator.root, self.coordinator.rules.rules.horde.name, pin)
+        rules = self.coordinator.rules.rules
+        return Link(self.url, self.coordinator.root, rules.horde.name, pin, not rules.accounts.anonymous)
 
 
 NOTHING_HERE = "nothing is here: / names what there is, and an account's page is /accounts/NUMBER"
@@ -237,12 +239,12 @@ def make_app(coordinator: Coordinator, settings: Settings, certificate: Certific
     show_certificate(app, certificate)
     add_ways(app, coordinator.ways, places, float(settings.heartbeat_s))
     add_filter(app, coordinator.content_filter)
+    add_rules(app, coordinator)
     app.add_routes(
         [
             web.get("/peer", _peer),
             web.get("/", _page),
             web.get("/scrape", _scrape),
-            web.get("/rules", _rules),
             web.get(r"/accounts/{number:[0-9]{1,18}}", _account),
             web.get("/services", _services),
             web.get("/awards", _awards),
@@ -309,10 +311,10 @@ async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
     except web.HTTPException as refusal:
         text = NOTHING_HERE if refusal.status == HTTPStatus.NOT_FOUND else refusal.reason
-        response = _json({"code": "refused", "text": text}, status=refusal.status)
+        response = answer({"code": "refused", "text": text}, status=refusal.status)
     except Exception as error:  # noqa: BLE001 (the edge: the reader gets an answer, the log the trace)
         reference = _log_fault("a request failed", error, path=request.path)
-        response = _json({"code": Internal.code, "text": _sentence(reference)}, status=500)
+        response = answer({"code": Internal.code, "text": _sentence(reference)}, status=500)
     if not response.prepared:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Access-Control-Allow-Origin"] = "*"
@@ -343,7 +345,7 @@ async def _peer(request: web.Request) -> web.StreamResponse:
             "this address has as many connections here as the rule limits.connections allows: close some; if none is"
             " left to close, it made too many in this minute: try again when the minute is over"
         )
-        return _json({"code": OverLimit.code, "text": text}, status=429)
+        return answer({"code": OverLimit.code, "text": text}, status=429)
     try:
         return await _converse(request, desk, block_of(address))
     finally:
@@ -355,7 +357,7 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
     door = door_of(request)
     if door is None or door.spoke_early:
         text = "a peer speaks after the challenge: wait for it"
-        return _json({"code": OutOfTurn.code, "text": text}, status=400)
+        return answer({"code": OutOfTurn.code, "text": text}, status=400)
     if not all(request.headers.get(name, "").isascii() for name in HANDSHAKE):
         raise web.HTTPBadRequest  # aiohttp fails at them; whatever else is wrong it refuses
     socket = web.WebSocketResponse(
@@ -424,15 +426,10 @@ def _too_large(conversation: Conversation, size: int) -> None:
 # Readers
 
 
-def _json(content: object, status: int = 200) -> web.Response:
-    body = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-    return web.Response(body=body, status=status, content_type="application/json")
-
-
 async def _scrape(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     ledger = await _ledger(desk)
-    return _json({**desk.coordinator.scrape(), "link": str(desk.link), **ledger})
+    return answer({**desk.coordinator.scrape(), "link": str(desk.link), **ledger})
 
 
 async def _ledger(desk: Desk) -> dict[str, object]:
@@ -474,18 +471,6 @@ def carried_text(jobs: int) -> str:
     return f"contributors carried {what} of people without kudos"
 
 
-async def _rules(request: web.Request) -> web.Response:
-    rules = request.app[DESK].coordinator.rules
-    return _json(
-        {
-            "version": rules.version,
-            "digest": rules.digest.hex(),
-            "rules": rules.rules,
-            "document": base64.b64encode(rules.document).decode("ascii"),
-        }
-    )
-
-
 async def _account(request: web.Request) -> web.Response:
     """An account whose owner wants it seen; whether there is another one under a number, nobody is told."""
     coordinator = request.app[DESK].coordinator
@@ -493,8 +478,8 @@ async def _account(request: web.Request) -> web.Response:
     page = await coordinator.store.page(number, coordinator.clock())
     if page is None:
         text = f"account {number} is not public, or there is none: its owner can change that (potluck account public)"
-        return _json({"code": UnknownAccount.code, "text": text}, status=404)
-    return _json(_page_of(page))
+        return answer({"code": UnknownAccount.code, "text": text}, status=404)
+    return answer(_page_of(page))
 
 
 async def _services(request: web.Request) -> web.Response:
@@ -502,19 +487,19 @@ async def _services(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     after = request.query.get("after", "0")
     if not (after.isdecimal() and len(after) <= 18):
-        return _json({"code": BadValue.code, "text": f"after={after[:40]}: wanted the number of an account"}, 400)
+        return answer({"code": BadValue.code, "text": f"after={after[:40]}: wanted the number of an account"}, 400)
     now = desk.coordinator.clock()
     if not 0 <= now - desk.listed < LEDGER_MS:
         desk.listed, desk.lists, desk.services = now, 0, {}
     part = desk.services.get(int(after))
     if part is None:
         if desk.lists >= MAX_LISTS:
-            return _json({"code": Busy.code, "text": "too many parts of this list are asked for: try in a second"}, 503)
+            return answer({"code": Busy.code, "text": "too many parts of this list are asked for: try in a second"}, 503)
         desk.lists += 1
         pages = await desk.coordinator.store.services(now, int(after), LISTED)
         following = pages[-1].state.number if len(pages) == LISTED else None
         part = desk.services[int(after)] = {"services": [_page_of(page) for page in pages], "after": following}
-    return _json(part)
+    return answer(part)
 
 
 async def _awards(request: web.Request) -> web.Response:
@@ -527,7 +512,7 @@ async def _awards(request: web.Request) -> web.Response:
             {"account": one.account, "amount": one.amount, "reason": one.reason, "day": one.day}
             for one in await desk.coordinator.store.awards()
         ]
-    return _json({"awards": desk.awards})
+    return answer({"awards": desk.awards})
 
 
 def _page_of(page: Page) -> dict[str, object]:
@@ -546,7 +531,7 @@ def _page_of(page: Page) -> dict[str, object]:
 async def _healthz(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     fault = await _fault(desk.coordinator) or _want_of_room(desk.settings.database)
-    return _json({"ok": False, "text": fault}, status=503) if fault else _json({"ok": True})
+    return answer({"ok": False, "text": fault}, status=503) if fault else answer({"ok": True})
 
 
 async def _fault(coordinator: Coordinator) -> str:
@@ -575,6 +560,14 @@ def _want_of_room(database: Path) -> str:
     return "the disk of the database is full: new requests are refused until there is room"
 
 
+def _for_members(desk: Desk) -> str:
+    """What strangers are told first by a horde that is not for them."""
+    rules = desk.coordinator.rules.rules
+    if rules.accounts.anonymous:
+        return ""
+    return f"<p><strong>Members only:</strong> it serves those who have an account: {html.escape(to_get_in(rules))}."
+
+
 async def _page(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     link = desk.link
@@ -583,10 +576,11 @@ async def _page(request: web.Request) -> web.Response:
     text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
         f"<h1>{name}</h1><p>A Potluck horde: people with a GPU to spare serve people who need one, for free."
+        f"{_for_members(desk)}"
         f"<p>Join it: <code>potluck join '{html.escape(str(link))}'</code>"
         f"<p>So far {carried_text(gifts.jobs)}. They have left {show_kudos(gifts.unspent)} kudos unspent, which is"
         " a gift to whoever has none."
-        '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a>,'
+        '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a> (<a href="rules/history">how they changed</a>),'
         ' <a href="services">what services give and take</a>, <a href="awards">whom its operator thanked</a>,'
         ' <a href="healthz">its health</a></html>\n'
     )

@@ -118,6 +118,7 @@ def links() -> Json:
         Link("wss://horde.example:8443/potluck", b.ROOT.public, "Ünïcode & spaces + more"),
         Link("ws://[::1]:8000", b.ROOT.public, "x" * 60),
         Link("wss://192.0.2.7:7345", b.ROOT.public, "a name", b.a_digest("certificate")),
+        Link("wss://192.0.2.7:7345", b.ROOT.public, "a name", b.a_digest("certificate"), members=True),
     ]
     key, shown = show_key(b.ROOT.public), show_certificate(b.a_digest("certificate"))
     return {
@@ -128,6 +129,7 @@ def links() -> Json:
                 "root": link.root.hex(),
                 "name": link.name,
                 "certificate": link.certificate.hex(),
+                "members": link.members,
                 "needs_insecure": link.needs_insecure,
             }
             for link in [*good, Link("ws://horde.example", b.ROOT.public), Link("ws://8.8.8.8:80", b.ROOT.public)]
@@ -148,6 +150,8 @@ def links() -> Json:
             f"potluck:?tr=wss://h&id={key}&cert={shown.upper()}",
             f"potluck:?tr=wss://h&id={key}&cert={shown}&cert={shown}",
             f"potluck:?tr=ws://127.0.0.1&id={key}&cert={shown}",
+            f"potluck:?tr=ws://127.0.0.1&id={key}&members=0",
+            f"potluck:?tr=ws://127.0.0.1&id={key}&members=1&members=1",
         ],
     }
 

@@ -96,7 +96,8 @@ def make_link(config: Config, root: bytes, port: int, certificate: Certificate |
     """The link by which this horde is joined. certificate: the one that the settings name."""
     check_link(config)
     pin = certificate.pin if certificate else b""
-    return Link(config.settings.link_url(port), root, config.rules.horde.name, pin)
+    rules = config.rules
+    return Link(config.settings.link_url(port), root, rules.horde.name, pin, not rules.accounts.anonymous)
 
 
 def take_lock(folder: Path) -> sqlite3.Connection:

@@ -223,6 +223,10 @@ class Store(ABC):
         """The newest version of the rules."""
 
     @abstractmethod
+    async def rules(self, version: int) -> RulesInForce:
+        """A version of the rules that there is."""
+
+    @abstractmethod
     async def publish_rules(self, rules: Rules, now: int) -> RulesInForce:
         """Sign and keep these rules as the next version; the version in force if they are the same."""
 

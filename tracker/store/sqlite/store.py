@@ -129,6 +129,10 @@ class SqliteStore(Store):
         """See `Store`."""
         return await self._step(self._tables.versions.get)
 
+    async def rules(self, version: int) -> RulesInForce:
+        """See `Store`."""
+        return await self._step(lambda c: self._tables.versions.get(c, version))
+
     async def publish_rules(self, rules: Rules, now: int) -> RulesInForce:
         """See `Store`."""
         tables = self._tables
