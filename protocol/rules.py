@@ -191,6 +191,12 @@ class AccountsSection(Section, frozen=True, kw_only=True):
     anonymous: bool = True
 
 
+class LedgerSection(Section, frozen=True, kw_only=True):
+    """What anybody may read of the ledger. delay_days: days after its own at which an entry can be read."""
+
+    delay_days: Natural = 1
+
+
 class ReachSection(Section, frozen=True, kw_only=True):
     """Whether people can connect to a worker, or to a peer that relays, at the address that it comes from.
 
@@ -290,6 +296,7 @@ class Rules(Section, frozen=True, kw_only=True):
     earning: EarningSection = EarningSection()
     transfers: TransfersSection = TransfersSection()
     accounts: AccountsSection = AccountsSection()
+    ledger: LedgerSection = LedgerSection()
     reach: ReachSection = ReachSection()
     meet: MeetSection = MeetSection()
     relays: RelaysSection = RelaysSection()

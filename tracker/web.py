@@ -36,6 +36,8 @@ from tracker.forwarded import Client
 from tracker.ledger import day_of, show_kudos
 from tracker.limits import to_get_in
 from tracker.porch import Porch, listen
+from tracker.public.reader import PublicLedger
+from tracker.public.web import add_ledger
 from tracker.store.base import Gifts, Page, StoreError
 from tracker.tls import Certificate
 from tracker.ways import Place
@@ -240,6 +242,7 @@ def make_app(coordinator: Coordinator, settings: Settings, certificate: Certific
     add_ways(app, coordinator.ways, places, float(settings.heartbeat_s))
     add_filter(app, coordinator.content_filter)
     add_rules(app, coordinator)
+    add_ledger(app, PublicLedger(settings.database), coordinator)
     app.add_routes(
         [
             web.get("/peer", _peer),
@@ -318,7 +321,7 @@ async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not response.prepared:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Access-Control-Allow-Origin"] = "*"
-        response.headers["Cache-Control"] = "no-store"
+        response.headers.setdefault("Cache-Control", "no-store")
     return response
 
 

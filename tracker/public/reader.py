@@ -1,0 +1,275 @@
+"""Reads the public side of a ledger from its database, beside the tracker that writes it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from protocol import codec
+from protocol.documents import (
+    Checkpoint,
+    Document,
+    Evidence,
+    Leaf,
+    Request,
+    Serving,
+    Settlement,
+    open_document,
+    parse_document,
+)
+from protocol.envelope import Envelope, check_document_context, parse
+from protocol.errors import BadValue, NotAllowed, UnknownJob
+from protocol.keys import show_key
+from protocol.public import (
+    OPEN_EVENTS,
+    PART_ENTRIES,
+    AskOpening,
+    Consistency,
+    Head,
+    Inclusion,
+    Opened,
+    OpenedEntry,
+    Part,
+    Row,
+)
+from tracker.ledger import DAY_MS
+from tracker.public.tree import Nodes
+from tracker.store.base import StoreError
+
+#: How leaves begin whose evidence is public: the head of the map, then the event.
+_OPEN = tuple(
+    codec.encode(Leaf(event=event, day=0, postings=(), hold=bytes(32), evidence=bytes(32))).split(b"\xa3day")[0]
+    for event in OPEN_EVENTS
+)
+#: The entries of a job lie around the moments of its hold and its settlement; so many before and behind are looked at.
+AROUND = 2000
+
+
+class PublicLedger:
+    """One ledger. Its methods wait for the disk, and may be called from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._nodes = Nodes()
+        self._lock = threading.Lock()
+
+    # What anybody may read
+
+    def head(self, delay_days: int, now: int) -> Head:
+        """Where the ledger stands."""
+        with self._open() as connection:
+            root, delegation = connection.execute("SELECT root, delegation FROM horde").fetchone()
+            [rules] = connection.execute("SELECT max(version) FROM rules").fetchone()
+            return Head(
+                root=show_key(root),
+                delegation=delegation,
+                checkpoint=_newest(connection),
+                public=_public(connection, delay_days, now),
+                rules=rules,
+                delay_days=delay_days,
+            )
+
+    def part(self, first: int, delay_days: int, now: int) -> tuple[Part, bool]:
+        """Entries from one number on, and whether these will stay all of this part; raises `BadValue`."""
+        with self._open() as connection:
+            size = _size_of(_public(connection, delay_days, now))
+            if first % PART_ENTRIES or first > size:
+                raise BadValue(
+                    f"from={first}: wanted a multiple of {PART_ENTRIES} that is at most {size}, for so many entries can"
+                    " be read by now"
+                )
+            stop = min(first + PART_ENTRIES, size)
+            return Part(first=first, rows=tuple(_rows(connection, first, stop))), stop == first + PART_ENTRIES
+
+    def rules(self, version: int) -> bytes:
+        """A version of the rules, as signed; empty if there is none."""
+        with self._open() as connection:
+            row = connection.execute("SELECT document FROM rules WHERE version = ?", (version,)).fetchone()
+            return row[0] if row else b""
+
+    def inclusion(self, entry: int, size: int) -> Inclusion:
+        """The proof that an entry is among the first `size`; raises `BadValue`."""
+        with self._open() as connection:
+            _check_sizes(connection, size)
+            if not 0 <= entry < size:
+                raise BadValue(f"entry={entry}: wanted one of the {size} that size={size} means")
+            proof = self._inclusion(connection, entry, size)
+            [leaf] = _hashes(connection, entry, entry + 1)
+        return Inclusion(entry=entry, size=size, leaf=leaf.hex(), proof=tuple(one.hex() for one in proof))
+
+    def consistency(self, earlier: int, later: int) -> Consistency:
+        """The proof that the tree of `later` entries continues that of `earlier`; raises `BadValue`."""
+        with self._open() as connection:
+            _check_sizes(connection, later)
+            if not 0 < earlier <= later:
+                raise BadValue(f"from={earlier}&to={later}: wanted sizes that rise, from 1 on")
+
+            def read(start: int, stop: int) -> Sequence[bytes]:
+                return _hashes(connection, start, stop)
+
+            with self._lock:
+                self._nodes.grow(later, read)
+                root = self._nodes.root(0, earlier, read)
+                proof = self._nodes.consistency(earlier, later, read)
+        return Consistency(earlier=earlier, later=later, root=root.hex(), proof=tuple(node.hex() for node in proof))
+
+    # What the parties may read
+
+    def opened(self, asked: AskOpening) -> Opened:
+        """What the commitments of a job's entries hide, for who shows its settlement; raises `Refusal`."""
+        with self._open() as connection:
+            root, delegation = connection.execute("SELECT root, delegation FROM horde").fetchone()
+            settlement = _shown(asked.settlement, Settlement, root)
+            _check_served(settlement, delegation)
+            said = open_document(settlement, Settlement)
+            row = connection.execute(
+                "SELECT leaf, hash, evidence FROM entries WHERE entry = ?", (said.entry,)
+            ).fetchone()
+            if row is None or row[1] != said.leaf:
+                raise UnknownJob(f"entry {said.entry} is not the one that this settlement names: a restore has cut it")
+            checkpoint = _newest(connection)
+            size = _size_of(checkpoint)
+            found = [(said.entry, row[0], row[2])]
+            if asked.request:
+                request = _shown(asked.request, Request, root)
+                found += list(_others(connection, said, request))
+            entries = tuple(
+                OpenedEntry(
+                    entry=entry, leaf=leaf, evidence=evidence, proof=tuple(self._inclusion(connection, entry, size))
+                )
+                for entry, leaf, evidence in sorted(found)
+                if entry < size
+            )
+            return Opened(delegation=delegation, checkpoint=checkpoint, entries=entries)
+
+    # Below
+
+    def _inclusion(self, connection: sqlite3.Connection, entry: int, size: int) -> list[bytes]:
+        def read(start: int, stop: int) -> Sequence[bytes]:
+            return _hashes(connection, start, stop)
+
+        with self._lock:
+            self._nodes.grow(size, read)
+            return self._nodes.inclusion(entry, size, read)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """The database at one moment."""
+        uri = f"{self._path.resolve().as_uri()}?mode=ro"
+        try:
+            with closing(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as connection:
+                connection.execute("PRAGMA busy_timeout = 5000")
+                connection.execute("BEGIN")
+                yield connection
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: cannot be read ({error})") from error
+
+
+def _newest(connection: sqlite3.Connection) -> bytes:
+    row = connection.execute("SELECT document FROM checkpoints ORDER BY size DESC LIMIT 1").fetchone()
+    return bytes(row[0])
+
+
+def _public(connection: sqlite3.Connection, delay_days: int, now: int) -> bytes:
+    """The newest checkpoint of before the days that cannot be read yet; the first of all if there is none."""
+    if not delay_days:
+        return _newest(connection)
+    before = (now // DAY_MS - delay_days + 1) * DAY_MS
+    low, high, found = *connection.execute("SELECT min(size), max(size) FROM checkpoints").fetchone(), b""
+    while low <= high:  # later checkpoints cover more
+        middle = (low + high) // 2
+        size, raw = connection.execute(
+            "SELECT size, document FROM checkpoints WHERE size <= ? ORDER BY size DESC LIMIT 1", (middle,)
+        ).fetchone()
+        if open_document(parse(raw), Checkpoint).time < before:
+            low, found = middle + 1, raw
+        else:
+            high = size - 1
+    if found:
+        return found
+    row = connection.execute("SELECT document FROM checkpoints ORDER BY size LIMIT 1").fetchone()
+    return bytes(row[0])
+
+
+def _size_of(checkpoint: bytes) -> int:
+    return open_document(parse(checkpoint), Checkpoint).size
+
+
+def _check_sizes(connection: sqlite3.Connection, size: int) -> None:
+    """Nothing is proved of what no checkpoint covers yet."""
+    newest = _size_of(_newest(connection))
+    if not 0 < size <= newest:
+        raise BadValue(f"a tree of {size} entries: wanted 1 to {newest}, which the newest checkpoint covers")
+
+
+def _hashes(connection: sqlite3.Connection, start: int, stop: int) -> list[bytes]:
+    rows = connection.execute("SELECT hash FROM entries WHERE entry >= ? AND entry < ? ORDER BY entry", (start, stop))
+    return [hashed for (hashed,) in rows]
+
+
+def _rows(connection: sqlite3.Connection, start: int, stop: int) -> Iterator[Row]:
+    for leaf, evidence in connection.execute(
+        "SELECT leaf, evidence FROM entries WHERE entry >= ? AND entry < ? ORDER BY entry", (start, stop)
+    ):
+        if not leaf.startswith(_OPEN):
+            yield Row(leaf=leaf)
+            continue
+        row = connection.execute(
+            "SELECT raw FROM documents WHERE digest = ? AND kind IN ('award', 'epoch')",
+            (codec.decode(evidence, Evidence).documents[0],),
+        ).fetchone()
+        yield Row(leaf=leaf, evidence=evidence, document=row[0] if row else b"")
+
+
+D = TypeVar("D", bound=Document)
+
+
+def _shown(raw: bytes, of: type[D], root: bytes) -> Envelope:
+    """A document that a party shows; whose it is has to be looked at besides."""
+    envelope = parse_document(raw, of)
+    check_document_context(envelope, root)
+    envelope.verify()
+    return envelope
+
+
+def _check_served(envelope: Envelope, delegation: bytes) -> None:
+    """Anybody could sign a settlement that names an entry: only this horde's own opens anything."""
+    said = open_document(parse(delegation), Serving)
+    if envelope.key not in {said.serving, *(former.key for former in said.former)}:
+        raise NotAllowed(f"a settlement of key {show_key(envelope.key)[:8]}…, which never served this horde")
+
+
+def _others(
+    connection: sqlite3.Connection, said: Settlement, request: Envelope
+) -> Iterator[tuple[int, bytes, bytes]]:
+    """The hold of a job, and what came back of it: entries about the job that pay nobody else."""
+    row = connection.execute("SELECT request, admitted FROM jobs WHERE job = ?", (said.job,)).fetchone()
+    if row is None or row[0] != request.digest:
+        raise NotAllowed("this request is not the one behind the settlement: show the one that asked for the job")
+    [size] = connection.execute("SELECT count(*) FROM entries").fetchone()
+    hold = _first_since(connection, row[1], size)
+    seen: set[int] = set()
+    for around in (hold, said.entry):
+        for entry, leaf, evidence in connection.execute(
+            "SELECT entry, leaf, evidence FROM entries WHERE entry >= ? AND entry < ? AND instr(evidence, ?)",
+            (around - AROUND, around + AROUND, said.job),
+        ):
+            about = codec.decode(evidence, Evidence).job == said.job
+            if about and entry != said.entry and entry not in seen:
+                seen.add(entry)
+                yield entry, leaf, evidence
+
+
+def _first_since(connection: sqlite3.Connection, time: int, size: int) -> int:
+    """The first entry that is not older than this; clocks go forward, or nearly."""
+
+    def time_of(entry: int) -> int:
+        [raw] = connection.execute("SELECT evidence FROM entries WHERE entry = ?", (entry,)).fetchone()
+        return codec.decode(raw, Evidence).time
+
+    return bisect_left(range(size), time, key=time_of)
