@@ -39,6 +39,7 @@ TABLES: dict[str, str] = {
     "earning": "Probation: part of what a new owner earns waits until it is trusted. The owner sees how much, and why.",
     "transfers": "Kudos that accounts give each other. They have no memo and no price: they say thank you.",
     "accounts": "Who may have an account, and whether anybody needs one to be served.",
+    "ledger": "What anybody may read of the ledger, over HTTP: `potluck audit` checks it.",
     "reach": "Whether people can connect to a worker, or to a peer that relays, at the address that it comes from.",
     "meet": "Hole punching: two peers behind routers connect to each other at the same moment, timed by the tracker.",
     "relays": "Streams of peers that cannot connect to each other pass through a relay, which cannot read them.",
@@ -279,6 +280,12 @@ NOTES: dict[str, Note] = {
         "Whether people without an account are served.",
         "Where false, the horde is for its members: their link and its page say so, and who asks as nobody is refused"
         " with what to do. What was taken before goes on.",
+    ),
+    "ledger.delay_days": Note(
+        "days",
+        "Days after its own (UTC) at which an entry of the ledger can be read by anybody; 0: at once.",
+        "Lower lets people who watch see at what time each account gave and took, and so who served whom. Proofs are"
+        " given at once in any case.",
     ),
     "reach.test": Note(
         "true or false",
