@@ -22,6 +22,11 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_PROOF_BYTES = 16 * 1024
 MAX_OPENED_BYTES = 256 * 1024
 
+#: An exported ledger's files: its head in JSON, parts by their first entry, rules by their version.
+HEAD_FILE = "ledger.json"
+ENTRIES_FOLDER = "entries"
+RULES_FOLDER = "rules"
+
 #: Events whose evidence is public: acts of the operator and of the root, which concern everybody.
 OPEN_EVENTS = ("award", "epoch")
 
@@ -108,3 +113,8 @@ def is_open(leaf: Leaf) -> bool:
 def part_of(entry: int) -> int:
     """The first entry of the part in which this one is."""
     return entry - entry % PART_ENTRIES
+
+
+def part_name(first: int) -> str:
+    """The name of a part's file: names are in the order of the entries."""
+    return f"{first:012}"

@@ -214,11 +214,31 @@ def backup(folder: Path, file: Path, force: bool, as_json: bool) -> None:
         click.echo(words(made))
 
 
-def _told(done: int, whole: int) -> None:
+def _told(done: int, whole: int, of: str = "pages") -> None:
     """How far a copy is, for people who watch."""
     if sys.stderr.isatty():
         end = "\n" if done == whole else "\r"
-        click.echo(f"{done * 100 // max(1, whole)} % of {whole:,} pages copied{end}", nl=False, err=True)
+        click.echo(f"{done * 100 // max(1, whole)} % of {whole:,} {of} copied{end}", nl=False, err=True)
+
+
+@cli.command(short_help="Write the public side of the ledger to TARGET.")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("target", metavar="TARGET", type=FOLDER)
+@click.option("--from", "begin", metavar="N", type=click.IntRange(min=0), default=0, help="The first entry to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def export(folder: Path, target: Path, begin: int, as_json: bool) -> None:
+    """Write what anybody may read of the ledger in DIR to the folder TARGET. Works while the tracker serves.
+
+    `potluck audit TARGET` checks it. With --from, a multiple of 1000, an older export is brought up to date.
+    """
+    from tracker.commands.export import export, words
+
+    with _exits():
+        made = export(folder, target, begin=begin, now=_now(), told=lambda done, all: _told(done, all, "entries"))
+    if as_json:
+        click.echo(json.dumps({"folder": str(made.folder), "entries": made.size, "parts": made.parts}))
+    else:
+        click.echo(words(made))
 
 
 @cli.command(short_help="Let the horde in DIR go on from a backup.")

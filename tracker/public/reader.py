@@ -180,14 +180,15 @@ def _public(connection: sqlite3.Connection, delay_days: int, now: int) -> bytes:
     if not delay_days:
         return _newest(connection)
     before = (now // DAY_MS - delay_days + 1) * DAY_MS
-    low, high, found = *connection.execute("SELECT min(size), max(size) FROM checkpoints").fetchone(), b""
+    low, high = connection.execute("SELECT min(size), max(size) FROM checkpoints").fetchone()
+    found = b""
     while low <= high:  # later checkpoints cover more
         middle = (low + high) // 2
         size, raw = connection.execute(
             "SELECT size, document FROM checkpoints WHERE size <= ? ORDER BY size DESC LIMIT 1", (middle,)
         ).fetchone()
         if open_document(parse(raw), Checkpoint).time < before:
-            low, found = middle + 1, raw
+            low, found = middle + 1, bytes(raw)
         else:
             high = size - 1
     if found:
@@ -244,9 +245,7 @@ def _check_served(envelope: Envelope, delegation: bytes) -> None:
         raise NotAllowed(f"a settlement of key {show_key(envelope.key)[:8]}…, which never served this horde")
 
 
-def _others(
-    connection: sqlite3.Connection, said: Settlement, request: Envelope
-) -> Iterator[tuple[int, bytes, bytes]]:
+def _others(connection: sqlite3.Connection, said: Settlement, request: Envelope) -> Iterator[tuple[int, bytes, bytes]]:
     """The hold of a job, and what came back of it: entries about the job that pay nobody else."""
     row = connection.execute("SELECT request, admitted FROM jobs WHERE job = ?", (said.job,)).fetchone()
     if row is None or row[0] != request.digest:
