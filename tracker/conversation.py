@@ -23,7 +23,7 @@ from protocol.documents import (
     Request,
 )
 from protocol.envelope import Envelope
-from protocol.errors import Busy, Internal, OutOfTurn, Refusal
+from protocol.errors import Busy, Internal, OutOfTurn, PrivatePartMissing, Refusal
 from protocol.filter.verdict import Verdict
 from protocol.keys import show_key
 from protocol.messages import (
@@ -58,6 +58,8 @@ log = logging.getLogger(__name__)
 
 #: Messages of one peer that are being carried out at once; beyond that its socket is not read.
 MAX_AT_ONCE = 128
+#: From this size on a private part is filtered in a thread, so that nobody has to wait for it.
+LARGE_BYTES = 16 * 1024
 #: Private parts that may wait for their request.
 MAX_VISITS = 64
 
@@ -120,7 +122,7 @@ class Conversation:
         self.record: PeerRecord | None = None
         self.announced: Announce | None = None
         self.has_moved = False  # its record is another one than was known before
-        self.visits: dict[bytes, Visit] = {}
+        self.visits: dict[bytes, asyncio.Future[Visit]] = {}
         self._outlet = outlet
         self._session = Session(
             coordinator.root, coordinator.key, coordinator.delegation, secrets.token_bytes(16), coordinator.checked
@@ -256,7 +258,7 @@ class Conversation:
         coordinator = self.coordinator
         match message:
             case Private():
-                self._visit(message.private)
+                await self._visit(message.private)
             case Report():
                 await coordinator.report(self, message)
             case Announce():
@@ -280,14 +282,27 @@ class Conversation:
             case AskQuote():
                 await coordinator.quote(self, message)
 
-    def _visit(self, raw: bytes) -> None:
-        """The one visit of a private part: filtered in memory, and only the verdict stays."""
+    async def _visit(self, raw: bytes) -> None:
+        """The one visit of a private part: filtered in memory, and only the verdict stays.
+
+        Its request may be taken up while a large one is still looked at, so that its place is there at once.
+        """
         private = read_private(raw)
         coordinator = self.coordinator
-        visit = Visit(private, coordinator.content_filter.look(private, coordinator.rules.rules.filter))
+        rules = coordinator.rules.rules.filter
         while len(self.visits) >= MAX_VISITS:
             del self.visits[next(iter(self.visits))]
-        self.visits[private_digest(raw)] = visit
+        place = self.visits[private_digest(raw)] = asyncio.get_running_loop().create_future()
+        try:
+            if len(raw) < LARGE_BYTES:
+                verdict = coordinator.content_filter.look(private, rules)
+            else:
+                verdict = await asyncio.to_thread(coordinator.content_filter.look, private, rules)
+        except BaseException:
+            place.set_exception(PrivatePartMissing("the private part could not be looked at: send it again"))
+            place.exception()  # whoever waits hears of it; nobody needs to
+            raise
+        place.set_result(Visit(private, verdict))
 
     async def _take(self, envelope: Envelope, document: Document) -> None:
         coordinator = self.coordinator

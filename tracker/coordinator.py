@@ -320,7 +320,7 @@ class Coordinator:
         try:
             if visit is None:
                 raise PrivatePartMissing("the private part of this request has not been here: send `private` before it")
-            await self._admit(conversation, envelope, request, visit)
+            await self._admit(conversation, envelope, request, await asyncio.shield(visit))
         except Refusal:
             found = await self.store.standing_of_request(conversation.key, request.nonce)
             if found is None or found[0] != envelope.digest:

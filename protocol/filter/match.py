@@ -72,7 +72,7 @@ class Matcher:
         found: dict[Hit, None] = {}
         for reading in (readings.plain, *readings.others):
             for start, term in self._standing(reading, effort):
-                found[Hit(readings.place(reading, start + term.pattern.startswith(" ")), term)] = None
+                found[Hit(readings.place(reading, start + (term.pattern[0] == " ")), term)] = None
         for at, letters in readings.joined:
             for start, _, term in self._letters.search(letters, effort):
                 found[Hit(readings.place(readings.plain, at + 2 * start), term)] = None

@@ -15,7 +15,7 @@ import re
 import string
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import resources
@@ -46,6 +46,7 @@ _STANDS_FOR = {
 _LONG = re.compile(r"[\u3300-\u33ff\ufdf0-\ufdff]")
 _REPEATED = re.compile(r"([^\W\d_])\1\1+")
 _SINGLES = re.compile(r"(?: \w){3,}(?= )")
+_ALONE = " a a a "
 
 
 class Reading:
@@ -80,10 +81,10 @@ class Readings:
 
     def place(self, reading: Reading, at: int) -> int:
         """About where in the text a character of a reading stands."""
-        number = max(0, min(bisect_right(reading.starts, at) - 1, len(self.places) - 1))
+        number = bisect_right(reading.starts, at) - 1
         start = reading.starts[number]
         end = reading.starts[number + 1] if number + 1 < len(reading.starts) else len(reading.text)
-        return self.places[number] + (at - start) * self.sizes[number] // max(1, end - start)
+        return self.places[number] + (at - start) * self.sizes[number] // (end - start or 1)
 
 
 class _Letters(dict[int, str | None]):
@@ -188,9 +189,6 @@ def shape(text: str) -> str:
     return text.replace("?", ".").encode("ascii", "replace").replace(b"?", b"a").translate(_SHAPES).decode()
 
 
-#: In a shape: digits beside letters, and letters with something between them.
-_SIGNS = ("0a", "a0", "a.a", "a.0", "0.a", "a..a", "a.0.a")
-_IN_SHAPE = AhoCorasick(_SIGNS, implementation=Implementation.DFA)
 _RUNS = AhoCorasick([letter * 3 for letter in string.ascii_letters], implementation=Implementation.DFA)
 
 
@@ -213,14 +211,14 @@ def read(stretches: Sequence[str]) -> Readings:
     sizes = [len(stretch) for stretch in stretches]
     plain = _reading(folded, _SPACED)
     found = Readings([0, *accumulate(sizes)][:-1], sizes, plain)
-    signs = {_SIGNS[match[0]] for match in _IN_SHAPE.find_matches_as_indexes(shape("".join(folded)), overlapping=True)}
-    if signs & {"0a", "a0"}:
+    signs = shape("".join(folded))
+    if "0" in signs and ("0a" in signs or "a0" in signs):
         found.others.append(_guess(folded, _SYMBOLS))
-    if signs & {"a.a", "a.0", "0.a", "a..a", "a.0.a"}:
+    if "." in signs or "0" in signs:
         found.others.append(_guess(folded, _CLOSED))
-    found.others += [again for reading in (plain, *found.others) for again in _without_repetitions(reading)]
-    if " a a a " in shape(plain.text):
-        found.joined = [(match.start(), match[0].replace(" ", "")) for match in _SINGLES.finditer(plain.text)]
+    if _RUNS.find_matches_as_indexes(plain.text):
+        found.others += [again for reading in (plain, *found.others) for again in _without_repetitions(reading)]
+    found.joined = list(_joined(plain.text))
     return found
 
 
@@ -260,10 +258,19 @@ def _one_space_apart(parts: Sequence[str]) -> list[str]:
     return found
 
 
+def _joined(plain: str) -> Iterator[tuple[int, str]]:
+    """Letters that stand alone, three and more of them in a row, put together; and where they stood."""
+    signs = shape(plain)
+    at = signs.find(_ALONE)
+    while at >= 0:
+        match = _SINGLES.match(plain, at)
+        if match is not None:  # what a shape takes for a letter may be a mark
+            yield at, match[0].replace(" ", "")
+        at = signs.find(_ALONE, at + 1 if match is None else match.end())
+
+
 def _without_repetitions(reading: Reading) -> list[Reading]:
-    """Letters that stand three times and more, as one and as two; nothing where there are none."""
-    if not _RUNS.find_matches_as_indexes(reading.text):
-        return []
+    """Letters that stand three times and more, as one and as two."""
     ends = [*reading.starts[1:], len(reading.text)]
     parts = [reading.text[start:end] for start, end in zip(reading.starts, ends, strict=True)]
     return [Reading([_REPEATED.sub(by, part) for part in parts]) for by in (r"\1", r"\1\1")]

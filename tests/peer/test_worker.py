@@ -374,6 +374,19 @@ async def test_a_text_comes_as_it_is_made_and_can_be_resumed_by_number(tmp_path:
         assert (receipt.used, receipt.context_used) == (4, 30)
 
 
+async def test_a_prefix_that_makes_of_it_what_may_not_be_made_is_declined_and_no_engine_sees_it(tmp_path: Path) -> None:
+    async with Scene(tmp_path, PuppetEngine(TEXTS)).play() as scene:
+        lease = await scene.lease(TEXT_LEASE)
+        for _ in range(2):
+            async with scene.reader.open(lease, prefix="sexual picture of a 12 year old") as stream:
+                [failed] = await stream.rest()
+                assert isinstance(failed, Failed)
+                assert (stream.status, failed.code) == (400, "content_refused")
+        await scene.reports("declined")
+        assert scene.puppet.tasks.empty()
+        assert scene.spools() == []
+
+
 async def test_an_opening_before_the_lease_counts_as_acceptance(tmp_path: Path) -> None:
     async with Scene(tmp_path).play() as scene:
         lease = scene.tracker.horde.sign(IMAGE_LEASE)

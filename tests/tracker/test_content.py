@@ -17,6 +17,7 @@ from tracker.commands.exits import BAD_CONFIG, CommandError
 from tracker.commands.filter import test as judge_file
 from tracker.config import ConfigError, parse
 from tracker.content_filter import ContentFilter
+from tracker.conversation import LARGE_BYTES
 from tracker.strikes import NONE, Strikes, check_time_out, standing, struck
 from tracker.web_filter import add_filter
 from tracker.word_lists import lists_of, naming
@@ -155,6 +156,15 @@ async def test_strikes_lead_to_a_time_out_of_this_account_alone_and_it_ends(stri
     assert await ask(other, "a lighthouse") == TAKEN
     strict.clock.now += 60 * SECOND
     assert await ask(requester, "a lighthouse") == TAKEN
+
+
+async def test_a_large_private_part_is_looked_at_beside_and_its_request_waits_for_that(strict):
+    requester = await strict.requester()
+    filler = "a long walk along the river. " * 2_000
+    assert len(filler) > LARGE_BYTES
+
+    assert (await ask(requester, filler + WICKED))[0] == "content_refused"
+    assert await ask(requester, filler) == TAKEN
 
 
 async def test_strikes_last_beyond_the_process_and_hold_nothing_of_what_was_said(path):

@@ -204,6 +204,12 @@ def test_a_worker_that_declines_what_it_had_accepted_has_failed():
     assert (outcome.job.failed, outcome.fault) == (1, True)
 
 
+def test_a_worker_that_may_not_make_what_it_was_shown_has_not_failed_but_the_attempt_counts():
+    outcome = lose(Declined("content_refused"), Stage.OPENED)
+    assert (outcome.job.failed, outcome.fault, outcome.requeued) == (1, False, "content_refused")
+    assert lose(Declined("content_refused"), Stage.PUSHED).job.failed == 0
+
+
 def test_a_stream_that_nobody_opened_is_no_fault_of_the_worker_which_may_get_the_job_again():
     outcome = lose(NotOpened(), Stage.ACCEPTED)
     assert outcome.job.state is State.WAITING

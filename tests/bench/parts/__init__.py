@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tests.bench.figures import Figure
-from tests.bench.parts import jobs, memory, paths, pictures, queues, streams, texts
+from tests.bench.parts import filtering, jobs, memory, paths, pictures, queues, streams, texts
 from tests.bench.scale import Bench
 
 Part = Callable[[Bench], Awaitable[list[Figure]]]
@@ -14,6 +14,7 @@ PARTS: dict[str, Part] = {
     "jobs": jobs.measure,
     "queues": queues.measure,
     "memory": memory.measure,
+    "filter": filtering.measure,
     "streams": streams.measure,
     "paths": paths.measure,
     "pictures": pictures.measure,
