@@ -11,6 +11,7 @@ from peer.commands.delegate import delegate
 from peer.commands.demo import demo
 from peer.commands.horde import join, status
 from peer.commands.relay import relay
+from peer.commands.rules import rules
 from peer.commands.transfer import transfer
 from peer.commands.verify import verify
 from peer.commands.worker import worker
@@ -40,7 +41,7 @@ def main() -> None:
     """
 
 
-for _command in (demo, join, image, text, worker, relay, account, delegate, transfer, status, verify):
+for _command in (demo, join, image, text, worker, relay, account, delegate, transfer, rules, status, verify):
     main.add_command(_command)
 
 

@@ -181,6 +181,17 @@ class Client:
         return self._connection.rules
 
     @property
+    def rules_document(self) -> Envelope:
+        """The rules in force as they were signed, by a key that the horde's root vouches for."""
+        assert self._connection.rules_document is not None  # noqa: S101 (known once the connection was ready)
+        return self._connection.rules_document
+
+    @property
+    def rules_news(self) -> str:
+        """Which version is in force, and what it changed of the rules that this peer's home had kept."""
+        return self._connection.rules_news
+
+    @property
     def account_number(self) -> int:
         """The number of our account, 0 for anonymous people."""
         return self._connection.account

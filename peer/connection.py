@@ -18,6 +18,7 @@ from typing import Protocol, TypeAlias
 
 import aiohttp
 
+from peer.ruling import changed
 from peer.session import (
     Deliver,
     DeliverDocument,
@@ -30,6 +31,7 @@ from peer.session import (
     Welcomed,
 )
 from peer.tracker_tls import other_certificate, tls_of
+from protocol.changes import Change, told
 from protocol.envelope import MAX_ENVELOPE_BYTES, SESSION_ID_BYTES, Envelope
 from protocol.errors import Malformed, Refusal, TooLarge, TooSlow, WrongCertificate
 from protocol.keys import SigningKey
@@ -167,6 +169,8 @@ class Connection:
         self.rules: Rules | None = None
         self.rules_version = 0
         self.rules_document = rules
+        #: What the rules in force changed of those that were known before.
+        self.rules_changes: list[Change] = []
         self.account = 0
         self.clock_offset = 0
         self.delegation_version = delegation_seen
@@ -194,6 +198,12 @@ class Connection:
     async def wait_ready(self) -> None:
         """Return once the connection stands and both sides have said what they hold; `rules` are known then."""
         await self._ready.wait()
+
+    @property
+    def rules_news(self) -> str:
+        """Which rules are in force, and what they changed, for people."""
+        changes = told(self.rules_changes)
+        return f"version {self.rules_version}{': ' if changes else ''}{changes}"
 
     @property
     def local_host(self) -> str | None:
@@ -352,6 +362,7 @@ class Connection:
                 for following in session.hold(self._handler.holding()):
                     await self._carry_out(session, following)
             case NewRules(envelope, version, rules):
+                self.rules_changes = changed(self.rules_document, rules)
                 self.rules_document, self.rules_version, self.rules = envelope, version, rules
             case Deliver(message):
                 if isinstance(message, Account):

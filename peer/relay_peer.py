@@ -152,7 +152,7 @@ class RelayPeer:
     async def received_document(self, envelope: Envelope) -> None:
         """Only the rules concern us."""
         if envelope.kind == "rules":
-            self._on_news(News("rules", f"version {self.connection.rules_version}"))
+            self._on_news(News("rules", self.connection.rules_news))
 
     async def lost(self) -> None:
         """Who meets here already goes on."""

@@ -350,7 +350,7 @@ class Worker:
                 self._tell_news(News("settled", attempt=attempt, earned=paid.paid + paid.minted))
                 self._carry_out(effects)
         elif envelope.kind == "rules":
-            self._tell_news(News("rules", f"version {self.connection.rules_version}"))
+            self._tell_news(News("rules", self.connection.rules_news))
 
     def _keep(self, attempt: Attempt, settlement: Envelope) -> None:
         """Keep a settlement for some days, should the tracker lose it."""

@@ -26,16 +26,14 @@ class Change(msgspec.Struct, frozen=True):
     after: Any
 
     def __str__(self) -> str:
-        return f"{self.key}: {_shown(self.before)} -> {_shown(self.after)}"
+        return f"{self.key}: {shown(self.before)} -> {shown(self.after)}"
 
 
 def changes(before: Rules, after: Rules) -> list[Change]:
     """Every key whose value differs, in the order of the rules; models and lists each by their name."""
-    old, new = dict(_values(before)), dict(_values(after))
+    old, new = dict(values(before)), dict(values(after))
     keys = [*new, *(key for key in old if key not in new)]
-    return [
-        Change(key, old.get(key), new.get(key)) for key in keys if old.get(key, _MISSING) != new.get(key, _MISSING)
-    ]
+    return [Change(key, old.get(key), new.get(key)) for key in keys if old.get(key, _MISSING) != new.get(key, _MISSING)]
 
 
 def told(found: Sequence[Change]) -> str:
@@ -44,7 +42,7 @@ def told(found: Sequence[Change]) -> str:
     return "; ".join([*map(str, islice(found, TOLD)), *more])
 
 
-def _values(rules: Rules) -> Iterator[tuple[str, Any]]:
+def values(rules: Rules) -> Iterator[tuple[str, Any]]:
     """Every key with its value, in JSON's types."""
     for table, values in msgspec.to_builtins(rules).items():
         for key, value in values.items():
@@ -60,7 +58,8 @@ def _name(key: str) -> str:
     return key if key.isidentifier() else msgspec.json.encode(key).decode()
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as people read it, cut where it is long."""
     if value is None:
         return "none"
     text = msgspec.json.encode(value).decode()

@@ -1,4 +1,4 @@
-"""The link by which a horde is joined: `potluck:?tr=<url>&id=<root key>&cert=...&members=1&name=...`, like a magnet link."""
+"""The link by which a horde is joined, like a magnet link: `potluck:?tr=<url>&id=<root key>&members=1&name=...`."""
 
 from __future__ import annotations
 

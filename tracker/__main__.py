@@ -71,15 +71,28 @@ def _now() -> int:
 @click.option(
     "--self-signed", is_flag=True, help="Speak TLS with a certificate made now, whose digest the link carries."
 )
+@click.option(
+    "--template",
+    type=click.Choice(["public", "school", "friends"]),
+    help="Begin with rules for such a horde; the defaults if not given.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def init(folder: Path, name: str | None, listen: str | None, url: str | None, self_signed: bool, as_json: bool) -> None:
+def init(
+    folder: Path,
+    name: str | None,
+    listen: str | None,
+    url: str | None,
+    self_signed: bool,
+    template: str | None,
+    as_json: bool,
+) -> None:
     """Make a new horde in DIR: keys, rules and database. Prints the link by which people join."""
     from tracker.commands.init import init, words
 
     given = {"horde.name": name, "server.listen": listen, "server.url": url}
     with _exits():
         chosen = {key: value for key, value in given.items() if value is not None}
-        made = init(folder, chosen, _now(), self_signed=self_signed)
+        made = init(folder, chosen, _now(), self_signed=self_signed, kind=template or "")
     if as_json:
         from protocol.keys import show_key
 

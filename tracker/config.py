@@ -9,8 +9,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, cast, get_args, get_origin
@@ -208,7 +209,7 @@ class _Reader:
         read: dict[str, object] = {}
         for name, found in tables.items():
             if name not in SECTIONS:
-                self.fault((name,), f"unknown table; known are {', '.join(SECTIONS)}")
+                self.fault((name,), f"unknown table{_meant(name, SECTIONS)}; known are {', '.join(SECTIONS)}")
             elif name == "models":
                 models = found.items() if self._is_table(found, (name,)) else ()
                 read[name] = {
@@ -228,7 +229,7 @@ class _Reader:
         for name, value in found.items():
             key = (*path, name)
             if name not in fields:
-                self.fault(key, f"unknown key; known are {', '.join(fields)}")
+                self.fault(key, f"unknown key{_meant(name, fields)}; known are {', '.join(fields)}")
             elif get_origin(fields[name]) is dict:
                 values[name] = self._by_name(key, value, get_args(fields[name])[1])
             else:
@@ -268,6 +269,16 @@ class _Reader:
             return True
         self.fault(key, f"wanted a table, found {_shown(found)}")
         return False
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """What somebody probably wanted to write who wrote `name`, as a part of a sentence; else the table in which such a
+    key stands, if there is one."""
+    near = get_close_matches(name, list(known), n=1, cutoff=0.7)
+    if near:
+        return f" (did you mean {near[0]}?)"
+    tables = [table for table, of in SECTIONS.items() if name in of.__struct_fields__]
+    return f" (did you mean {' or '.join(f'{table}.{name}' for table in tables)}?)" if tables else ""
 
 
 def shown_key(key: KeyPath) -> str:

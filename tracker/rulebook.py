@@ -455,9 +455,10 @@ def toml_value(value: object) -> str:
             raise TypeError(f"no TOML for {value!r}")
 
 
-def default_toml(given: Mapping[str, object] | None = None) -> str:
-    """The file that `init` writes: every key with meaning, unit and default in a comment, those in `given` set."""
-    given = given or {}
+def default_toml(given: Mapping[str, object] | None = None, reasons: Mapping[str, str] | None = None) -> str:
+    """The file that `init` writes: every key with meaning, unit and default in a comment, those in `given` set; with
+    the reasons for some of these."""
+    given, reasons = given or {}, reasons or {}
     lines = [
         "# The rules of this horde, and how its tracker runs.",
         "# A line that begins with # and a key shows a default; take the # away to change it.",
@@ -468,7 +469,7 @@ def default_toml(given: Mapping[str, object] | None = None) -> str:
         lines += ['# [models."name"]'] if _is_by_name(table) else [f"[{table}]"]
         for key, default in keys():
             if key.partition(".")[0] == table:
-                lines += _setting(key, default, given)
+                lines += _setting(key, default, given, reasons.get(key, ""))
     return "\n".join(lines) + "\n"
 
 
@@ -478,13 +479,14 @@ def row(key: str, default: object) -> str:
     return f"| `{key}` | {note.unit} | `{toml_value(default)}` | {note.meaning.strip()} | {note.effect} |"
 
 
-def _setting(key: str, default: object, given: Mapping[str, object]) -> list[str]:
+def _setting(key: str, default: object, given: Mapping[str, object], reason: str) -> list[str]:
     note = NOTES[key]
     table, _, name = key.partition(".")
     comment = [
         "",
         *_comment(f"{note.meaning.strip()} {note.effect}"),
         *_comment(f"Unit: {note.unit}. Default: {toml_value(default)}"),
+        *(_comment(f"Here: {reason}") if reason else ()),
     ]
     if _is_by_name(table):
         return [*comment, f"# {name} = {toml_value(default)}"]

@@ -497,7 +497,9 @@ async def _services(request: web.Request) -> web.Response:
     part = desk.services.get(int(after))
     if part is None:
         if desk.lists >= MAX_LISTS:
-            return answer({"code": Busy.code, "text": "too many parts of this list are asked for: try in a second"}, 503)
+            return answer(
+                {"code": Busy.code, "text": "too many parts of this list are asked for: try in a second"}, 503
+            )
         desk.lists += 1
         pages = await desk.coordinator.store.services(now, int(after), LISTED)
         following = pages[-1].state.number if len(pages) == LISTED else None
@@ -583,7 +585,7 @@ async def _page(request: web.Request) -> web.Response:
         f"<p>Join it: <code>potluck join '{html.escape(str(link))}'</code>"
         f"<p>So far {carried_text(gifts.jobs)}. They have left {show_kudos(gifts.unspent)} kudos unspent, which is"
         " a gift to whoever has none."
-        '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a> (<a href="rules/history">how they changed</a>),'
+        '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a>, <a href="rules/history">what changed</a>,'
         ' <a href="services">what services give and take</a>, <a href="awards">whom its operator thanked</a>,'
         ' <a href="healthz">its health</a></html>\n'
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -27,14 +28,20 @@ def join(settings: Settings, link: str, name: str, default: bool, offline: bool)
         from protocol.links import parse_link
 
         parsed = parse_link(link)
+        registration, is_member = "", False
         if not offline:
-            async with Client(parsed, home=settings.home, insecure=settings.insecure):
-                pass  # it answered, and proved that the link's key is its own
+            async with Client(parsed, home=settings.home, insecure=settings.insecure) as horde:
+                # It answered, and proved that the link's key is its own.
+                parsed = replace(parsed, members=not horde.rules.accounts.anonymous)
+                registration, is_member = horde.rules.accounts.registration, bool(horde.account_number)
         kept = settings.home.join(parsed, name or settings.horde, default=default)
         if settings.json:
-            print_json({"name": kept, "link": str(parsed), "root": show_key(parsed.root)})
+            about = {"name": kept, "link": str(parsed), "root": show_key(parsed.root)}
+            print_json({**about, "members_only": parsed.members})
         else:
             click.echo(f"joined {plain(kept)}: {parsed.url}")
+            if parsed.members:
+                click.echo(_to_members(registration, is_member=is_member))
 
     run(settings, work)
 
@@ -53,14 +60,27 @@ def status(settings: Settings) -> None:
         async with settings.client() as horde:
             found = await horde.account()
             key = show_key(horde.key.public)
+            news = horde.rules_news
         if settings.json:
-            print_json({"horde": scraped, "account": {"key": key, **account_fields(found)}})
+            print_json({"horde": scraped, "rules": news, "account": {"key": key, **account_fields(found)}})
             return
+        click.echo(plain(f"{'rules':<24} {news}"))
         for line in scrape_lines(scraped):
             click.echo(line)
         click.echo("\n".join(account_lines(found, key)))
 
     run(settings, work)
+
+
+def _to_members(registration: str, *, is_member: bool) -> str:
+    """What whoever joins a horde that is not for everybody has to do; registration: its rule, empty if unknown."""
+    if is_member:
+        return "This horde serves its members only, and you are one."
+    how = {
+        "open": "`potluck account --register` makes you one",
+        "closed": "it takes no new ones now: ask its operator",
+    }.get(registration, "with a code of its operator, `potluck account --register --invite CODE` makes you one")
+    return f"This horde serves its members only: {how}."
 
 
 def scrape_lines(scraped: dict[str, Any], indent: str = "", inside: str = "") -> list[str]:

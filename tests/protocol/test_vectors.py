@@ -151,7 +151,9 @@ def test_every_encoding_of_small_order_and_every_non_canonical_one_is_listed() -
 def test_links() -> None:
     rows = vectors("links.json")
     for row in rows["valid"]:
-        link = Link(row["url"], bytes.fromhex(row["root"]), row["name"], bytes.fromhex(row["certificate"]), row["members"])
+        link = Link(
+            row["url"], bytes.fromhex(row["root"]), row["name"], bytes.fromhex(row["certificate"]), row["members"]
+        )
         assert str(link) == row["link"]
         assert parse_link(row["link"]) == link
         assert link.needs_insecure == row["needs_insecure"]

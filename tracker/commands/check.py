@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from protocol import documents
+from protocol.changes import changes, told
 from protocol.documents import RulesDocument
 from protocol.envelope import parse
 from protocol.errors import Refusal
@@ -136,7 +137,9 @@ def _check_rules(rules: Rules, version: int, document: bytes) -> Finding:
         return Finding("error", "rules", f"version {version} in the database cannot be read: {error}")
     if in_force == rules:
         return Finding("ok", "rules", f"version {version} is what the file says")
-    return Finding("ok", "rules", f"the file differs from version {version}: `serve` publishes version {version + 1}")
+    differing = told(changes(in_force, rules))
+    text = f"the file differs from version {version}: `serve` publishes version {version + 1} ({differing})"
+    return Finding("ok", "rules", text)
 
 
 def _check_disk(config: Config) -> Finding:

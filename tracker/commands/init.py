@@ -20,6 +20,7 @@ from tracker.config import FILE_NAME, ConfigError, check_link_url, parse
 from tracker.rulebook import default_toml
 from tracker.store.base import StoreError
 from tracker.store.sqlite import SqliteStore
+from tracker.templates import NO_TEMPLATE, template
 from tracker.tls import make_self_signed
 from tracker.word_lists import naming
 
@@ -38,14 +39,16 @@ class NewHorde:
     link: Link | None
 
 
-def init(folder: Path, given: Mapping[str, object], now: int, *, self_signed: bool = False) -> NewHorde:
+def init(folder: Path, given: Mapping[str, object], now: int, *, self_signed: bool = False, kind: str = "") -> NewHorde:
     """Make keys, delegation, rules file and database; raises `CommandError` rather than touch a horde that is there.
 
-    given: settings by their key in `horde.toml`. self_signed: make a certificate too, and speak TLS with it.
+    given: settings by their key in `horde.toml`. self_signed: make a certificate too, and speak TLS with it. kind: of
+    the horde, one of `templates.NAMES`; empty for the defaults.
     """
+    start = template(kind) if kind else NO_TEMPLATE
     if self_signed:
         given = {**given, "server.certificate": CERTIFICATE, "server.private_key": PRIVATE_KEY}
-    text = default_toml(given)
+    text = default_toml({**start.values, **given}, start.reasons)
     try:
         config = parse(text, folder / FILE_NAME)
     except ConfigError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from protocol.changes import changes, told
 from protocol.envelope import Envelope, parse
 from protocol.filter.wordlist import WordList
 from protocol.keys import SigningKey, show_key
@@ -233,13 +234,13 @@ def _reload(path: Path, coordinator: Coordinator) -> None:
         return
 
     async def publish() -> None:
-        before = coordinator.rules.version
+        before = coordinator.rules
         coordinator.content_filter.use(lists)
         after = await coordinator.publish(naming(config.rules, lists))
-        changed = after.version != before
-        log.info(
-            "new rules are in force" if changed else "the rules have not changed", extra={"version": after.version}
-        )
+        about: dict[str, object] = {"version": after.version}
+        if after.version != before.version:
+            about["changes"] = told(changes(before.rules, after.rules))
+        log.info("new rules are in force" if "changes" in about else "the rules have not changed", extra=about)
 
     task = asyncio.get_running_loop().create_task(publish())
     _reloads.add(task)
