@@ -136,3 +136,17 @@ def test_a_public_host_may_not(host: str) -> None:
     shown = f"[{host}]" if ":" in host else host
     assert a_link(f"ws://{shown}:1").needs_insecure
     assert not a_link(f"wss://{shown}:1").needs_insecure
+
+
+def test_a_link_says_that_only_members_are_served_there() -> None:
+    link = Link("ws://127.0.0.1:8000", ROOT.public, "x", members=True)
+
+    assert str(link) == f"potluck:?tr=ws://127.0.0.1:8000&id={ID}&members=1&name=x"
+    assert parse_link(str(link)) == link
+    assert not parse_link(f"potluck:?tr=ws://[::1]:8000&id={ID}").members
+
+
+@pytest.mark.parametrize("field", ["members=0", "members=", "members=yes", "members=1&members=1"])
+def test_a_link_that_says_something_else_about_members_is_refused(field: str) -> None:
+    with pytest.raises(BadLink, match="members="):
+        parse_link(f"potluck:?tr=ws://[::1]:8000&id={ID}&{field}")

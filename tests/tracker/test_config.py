@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.rules import ModelSection, Rules
 from tracker.config import ConfigError, check_link_url, load, parse, parse_listen
-from tracker.rulebook import NOTES, TABLES, default_toml, keys, row, toml_value
+from tracker.rulebook import NOTES, TABLES, Note, default_toml, keys, row, toml_value
 
 FILE = Path("horde.toml")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "rules.md"
@@ -82,7 +82,10 @@ def test_values_of_all_forms_are_read():
     [
         (
             "[matching]\nevry = 3",
-            "horde.toml:2: matching.evry: unknown key; known are failed_attempts, every, declines, half_life_days",
+            (
+                "horde.toml:2: matching.evry: unknown key (did you mean every?); known are failed_attempts, every,"
+                " declines, half_life_days"
+            ),
         ),
         (
             '[limits]\n\n# a comment\nmax_pixels = "many"',
@@ -124,7 +127,19 @@ def test_values_of_all_forms_are_read():
         ),
         (
             "\n[time]\naccept = 3",
-            f"horde.toml:2: time: unknown table; known are {', '.join(TABLES)}",
+            f"horde.toml:2: time: unknown table (did you mean times?); known are {', '.join(TABLES)}",
+        ),
+        (
+            "max_n = 3",
+            f"horde.toml:1: max_n: unknown table (did you mean limits.max_n?); known are {', '.join(TABLES)}",
+        ),
+        (
+            "[horde]\nmax_n = 3",
+            "horde.toml:2: horde.max_n: unknown key (did you mean limits.max_n?); known are name",
+        ),
+        (
+            "[horde]\nqqq = 3",
+            "horde.toml:2: horde.qqq: unknown key; known are name",
         ),
         (
             f"[prices]\ntax = {10**15}",
@@ -258,7 +273,81 @@ def test_every_key_has_a_note_and_every_note_a_key():
 @pytest.mark.parametrize(("key", "default"), list(keys()))
 def test_every_key_stands_in_the_documents_with_meaning_unit_default_and_effect(key, default):
     assert row(key, default) in DOCUMENT.read_text("utf-8").splitlines()
-    assert all((NOTES[key].unit, NOTES[key].meaning, NOTES[key].effect, toml_value(default)))
+    assert lacks(NOTES[key], default) == []
+
+
+def lacks(note, default):
+    """What a key's documentation does not say of meaning, unit, default and effect."""
+    said = {
+        "unit": note.unit,
+        "meaning": note.meaning.endswith((".", " ")) and note.meaning,
+        "effect": note.effect.endswith(".") and note.effect,
+        "default": toml_value(default),
+    }
+    return [name for name, text in said.items() if not text]
+
+
+def test_a_key_without_a_unit_or_an_effect_would_be_seen():
+    assert lacks(Note("", "It is.", ""), 3) == ["unit", "effect"]
+    assert lacks(Note("jobs", "", "More is more."), "") == ["meaning"]
+
+
+EVERY = list(keys())
+
+
+def line_with(key, value):
+    """A file that sets just this key, to a value written as TOML, in its third line."""
+    table, _, name = key.partition(".")
+    return f'[{table}."x"]\n\n{name} = {value}' if table == "models" else f"[{table}]\n\n{name} = {value}"
+
+
+def wrong_values(default):
+    """Values of other types than this one's."""
+    match default:
+        case bool():
+            return ["1", "'true'", "[]"]
+        case int():
+            return ["'many'", "1.5", "true", "[1]", "2000-01-01"]
+        case str():
+            return ["3", "true", "['x']"]
+        case tuple():
+            return ["3", "'x'", "[['x']]", "true"]
+        case _:
+            return ["3", "'x'", "[1]"]
+
+
+@pytest.mark.parametrize(("key", "default"), EVERY)
+def test_a_wrong_type_of_every_key_is_told_with_file_line_key_what_was_found_and_what_is_allowed(key, default):
+    for value in wrong_values(default):
+        [fault, *_] = faults_of(line_with(key, value))
+        shown = key.replace("models.", "models.x.")
+        assert fault.startswith(f"horde.toml:3: {shown}: wanted "), fault
+        if not value.startswith("["):
+            assert fault.endswith(f"found {value}") or "found a date or time" in fault, fault
+
+
+@pytest.mark.parametrize(("key", "default"), EVERY)
+def test_what_is_out_of_range_for_any_key_is_told_with_its_bounds(key, default):
+    if isinstance(default, bool) or not isinstance(default, int | tuple | str) or key.startswith("server."):
+        return
+    too_much = {int: "-1", str: "'" + "x" * 400 + "'", tuple: "[]"}[type(default)]
+    fault = next((fault for fault in faults_of(line_with(key, too_much)) if key.split(".")[-1] in fault), "")
+    assert fault.startswith("horde.toml:3: ")
+    assert ": wanted " in fault
+    assert ", found " in fault
+    if isinstance(default, int):
+        [huge, *_] = faults_of(line_with(key, str(10**15)))
+        assert huge.startswith("horde.toml:3: ")
+        assert "wanted" in huge
+
+
+@pytest.mark.parametrize(("key", "default"), EVERY)
+def test_a_slip_in_any_key_is_told_with_the_key_that_was_meant(key, default):
+    table, _, name = key.partition(".")
+    slip = f"{name}x"
+    fault = faults_of(line_with(f"{table}.{slip}", toml_value(default)))[0]
+    assert fault.startswith("horde.toml:3: ")
+    assert f".{slip}: unknown key (did you mean {name}?); known are " in fault
 
 
 @pytest.mark.parametrize(
