@@ -43,7 +43,12 @@ from protocol.keys import SigningKey
 from protocol.links import Link, parse_link
 from protocol.messages import (
     Account,
+    ActEntry,
+    Acts,
+    Appeals,
     AskAccount,
+    AskActs,
+    AskAppeals,
     AskDelegations,
     AskQuote,
     AskWhy,
@@ -284,6 +289,14 @@ class Client:
         """The delegations of our account that stand, the oldest first."""
         return (await self._exchange(AskDelegations(), Delegations)).entries
 
+    async def acts(self) -> Sequence[ActEntry]:
+        """The acts of moderators that concern our account, the newest first."""
+        return (await self._exchange(AskActs(), Acts)).entries
+
+    async def appeals(self) -> Appeals:
+        """The appeals that nobody has answered, for a moderator. Raises `Refused` for others."""
+        return await self._exchange(AskAppeals(), Appeals)
+
     def now(self) -> int:
         """The tracker's clock, by which documents are dated."""
         return self._connection.now()
@@ -430,7 +443,7 @@ class Client:
                     self._jobs[message.job].told(message)
             case messages.Refused():
                 await self._refused(message)
-            case Account() | Quote() | Why():
+            case Account() | Quote() | Why() | Acts() | Appeals():
                 self._answer(message)
             case Delegations():
                 self._given += message.entries

@@ -15,7 +15,6 @@ import msgspec
 
 from protocol import codec
 from protocol.documents import (
-    DOCUMENTS,
     Checkpoint,
     Document,
     Lease,
@@ -52,11 +51,14 @@ from protocol.errors import (
     refusal,
 )
 from protocol.keys import SigningKey, show_key
+from protocol.kinds import DOCUMENTS
 from protocol.messages import (
     DOCUMENTS_FROM_TRACKER,
     FROM_TRACKER,
     MAX_HOLDING_ENTRIES,
     Account,
+    Acts,
+    Appeals,
     Delegations,
     Ended,
     Held,
@@ -165,6 +167,8 @@ _TALK: tuple[type[SessionMessage], ...] = (
     Delegations,
     Quote,
     Why,
+    Acts,
+    Appeals,
 )
 _PAPERS = (Lease, PeerRecord, Settlement, Checkpoint, RulesDocument)
 

@@ -21,6 +21,7 @@ from protocol.errors import Late, TooFarAhead, UnknownKind
 from protocol.keys import SigningKey
 from protocol.work import (
     MAX_MODELS,
+    PSEUDONYM_BYTES,
     Digest,
     Handle,
     Key,
@@ -30,6 +31,7 @@ from protocol.work import (
     PublicPart,
     Salt,
     Thousandths,
+    Topic,
 )
 
 #: `valid_until` lies at most so far ahead.
@@ -155,12 +157,15 @@ class Asker(Body, frozen=True, kw_only=True):
     """What the tracker vouches for about who asks, without saying who it is.
 
     anonymous: no account. service: the name of a service account, empty for persons. give_back: 0 takes and has not
-    given yet, 1 gives some of what it takes, 2 gives about as much, 3 gives more.
+    given yet, 1 gives some of what it takes, 2 gives about as much, 3 gives more. own: it is the account for which this
+    worker works. pseudonym: by which this worker, and no other, knows the account; empty for people without one.
     """
 
     anonymous: bool = False
     service: Annotated[str, Meta(max_length=60)] = ""
     give_back: Annotated[int, Meta(ge=0, le=3)] = 0
+    own: bool = False
+    pseudonym: Annotated[bytes, Meta(max_length=PSEUDONYM_BYTES)] = b""
 
 
 class Lease(Document, frozen=True, kw_only=True):
@@ -171,7 +176,7 @@ class Lease(Document, frozen=True, kw_only=True):
     by it. private_digest, job_key: as in the request. issued, deadline: milliseconds. rules: version that prices it.
     price: what the worker earns at most; paid: the part that the requester's hold covers; free: the part that is
     minted. Unminted remainders of a free part are not paid. owners: how many different owners' workers could have
-    served it; below the rules' `mint.owners` nothing is minted.
+    served it; below the rules' `mint.owners` nothing is minted. labels: topics that the prompt filter found.
     """
 
     KIND = "lease"
@@ -193,6 +198,7 @@ class Lease(Document, frozen=True, kw_only=True):
     paid: Count
     free: Count
     owners: Count = 0
+    labels: Annotated[tuple[Topic, ...], Meta(max_length=16)] = ()
 
 
 class PeerRecord(Document, frozen=True, kw_only=True):
@@ -513,37 +519,6 @@ class Evidence(Body, frozen=True, kw_only=True):
     received: Milliseconds = 0
     documents: tuple[Digest, ...] = ()
 
-
-DOCUMENTS: dict[str, type[Document]] = {
-    kind.KIND: kind
-    for kind in (
-        Serving,
-        Shown,
-        Epoch,
-        Request,
-        Cancel,
-        Lease,
-        PeerRecord,
-        Opening,
-        Receipt,
-        Acknowledgement,
-        Denial,
-        Settlement,
-        Checkpoint,
-        RulesDocument,
-        Profile,
-        Delegation,
-        Revocation,
-        Recovery,
-        Rotation,
-        Leaving,
-        Transfer,
-        Award,
-        RelayTicket,
-        RelayEntry,
-        ReachProof,
-    )
-}
 
 D = TypeVar("D", bound=Document)
 

@@ -257,6 +257,18 @@ class NotAllowed(Refusal):
     code = "not_allowed"
 
 
+class Suspended(Refusal):
+    """A moderator's act stands against this; the text names it, until when, and how to answer."""
+
+    code = "suspended"
+
+
+class UnknownAct(Refusal):
+    """No act of that digest, or one that is over or to which this does not apply."""
+
+    code = "unknown_act"
+
+
 class UnknownAccount(Refusal):
     """No account of that number, or one that has left."""
 

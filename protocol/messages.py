@@ -12,7 +12,19 @@ from msgspec import Meta
 from protocol.codec import Body
 from protocol.documents import MAX_NAME_CHARACTERS
 from protocol.errors import MAX_TEXT_CHARACTERS
-from protocol.work import MAX_PRIVATE_BYTES, Digest, Handle, Milliseconds, ModelName, Nonce, PublicPart
+from protocol.work import (
+    MAX_PRIVATE_BYTES,
+    PSEUDONYM_BYTES,
+    Digest,
+    Handle,
+    Key,
+    Milliseconds,
+    ModelName,
+    Nonce,
+    Pseudonym,
+    PublicPart,
+    Topic,
+)
 
 Code = Annotated[str, Meta(min_length=1, max_length=40)]
 Sentence = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
@@ -28,6 +40,13 @@ MAX_TICKETS = 3
 MAX_TRIES = 10
 MAX_HOLDING_ENTRIES = 256
 MAX_GIVEN_ENTRIES = 16
+#: Acts that are told of one account, and appeals that are told at once.
+MAX_ACT_ENTRIES = 32
+MAX_APPEAL_ENTRIES = 16
+#: Accounts or services that a worker names in each of its lists.
+MAX_NAMED = 256
+
+ServiceName = Annotated[str, Meta(min_length=1, max_length=60)]
 
 
 class SessionMessage(Body, frozen=True, kw_only=True):
@@ -111,7 +130,10 @@ class Announce(SessionMessage, frozen=True, kw_only=True):
 
     offers: none stops new leases. slots: jobs that it makes at once, 1 to 64. ahead: leases that it takes beyond
     that, 0 to 64. anonymous: serves anonymous people. min_free_rate: serves uncovered jobs only while at least so
-    many thousandths of a free part are minted.
+    many thousandths of a free part are minted. paused: serves its own account alone. declines: topics that it does not
+    serve. services: serves service accounts; not_services: but for these, by name. min_give_back: serves accounts of
+    this class and above, and with 1 to 3 no anonymous people. not_accounts, friends: accounts that it does not serve,
+    and those that it serves before others, by their pseudonyms at this worker. None of this holds for its own account.
     """
 
     KIND = "announce"
@@ -122,6 +144,13 @@ class Announce(SessionMessage, frozen=True, kw_only=True):
     ahead: Annotated[int, Meta(ge=0, le=64)] = 1
     anonymous: bool = True
     min_free_rate: Annotated[int, Meta(ge=0, le=1000)] = 0
+    paused: bool = False
+    declines: Annotated[tuple[Topic, ...], Meta(max_length=16)] = ()
+    services: bool = True
+    not_services: Annotated[tuple[ServiceName, ...], Meta(max_length=MAX_NAMED)] = ()
+    min_give_back: Annotated[int, Meta(ge=0, le=3)] = 0
+    not_accounts: Annotated[tuple[Pseudonym, ...], Meta(max_length=MAX_NAMED)] = ()
+    friends: Annotated[tuple[Pseudonym, ...], Meta(max_length=MAX_NAMED)] = ()
 
 
 class Private(SessionMessage, frozen=True, kw_only=True):
@@ -213,9 +242,11 @@ class Kept(SessionMessage, frozen=True, kw_only=True):
 
 
 class AskAccount(SessionMessage, frozen=True, kw_only=True):
-    """How does my account stand?"""
+    """How does my account stand? worker: also by which pseudonym does the worker of this key know it."""
 
     KIND = "ask_account"
+
+    worker: Key | None = None
 
 
 class AskDelegations(SessionMessage, frozen=True, kw_only=True):
@@ -238,6 +269,18 @@ class AskWhy(SessionMessage, frozen=True, kw_only=True):
     KIND = "ask_why"
 
     job: Handle | None = None
+
+
+class AskActs(SessionMessage, frozen=True, kw_only=True):
+    """Which acts of moderators concern my account?"""
+
+    KIND = "ask_acts"
+
+
+class AskAppeals(SessionMessage, frozen=True, kw_only=True):
+    """A moderator asks for the appeals that nobody has answered."""
+
+    KIND = "ask_appeals"
 
 
 # From tracker to peer
@@ -415,7 +458,7 @@ class Account(SessionMessage, frozen=True, kw_only=True):
     counts price and tax, and taken_free the part of prices that others carried. notice: what everybody should know.
     name: without the number behind it; empty if none was chosen. public, service: as in its profile. withheld: earned,
     and not to be spent until the account is trusted. trust_jobs, trust_days: what is missing to that. faults: those
-    within the rules' days, which have to pass first.
+    within the rules' days, which have to pass first. pseudonym: where a worker was named, by which it knows the account.
     """
 
     KIND = "account"
@@ -436,6 +479,7 @@ class Account(SessionMessage, frozen=True, kw_only=True):
     trust_jobs: Count = 0
     trust_days: Count = 0
     faults: Count = 0
+    pseudonym: Annotated[bytes, Meta(max_length=PSEUDONYM_BYTES)] = b""
 
 
 class Given(Body, frozen=True, kw_only=True):
@@ -474,6 +518,43 @@ class Quote(SessionMessage, frozen=True, kw_only=True):
     wait: Count = 0
 
 
+class ActEntry(Body, frozen=True, kw_only=True):
+    """One act of the public log. number: its place there. act: its envelope. state: `proposed` waits for a second
+    signature and has no effect; `over` has none any more. appeals: the receiver's own that nobody has answered."""
+
+    number: Annotated[int, Meta(ge=1)]
+    act: bytes
+    state: Literal["proposed", "stands", "over"]
+    appeals: Count = 0
+
+
+class Acts(SessionMessage, frozen=True, kw_only=True):
+    """Acts of moderators that concern this account, the newest first; unasked whenever one comes or changes."""
+
+    KIND = "acts"
+    MAX_BYTES = 256 * 1024
+
+    entries: Annotated[tuple[ActEntry, ...], Meta(max_length=MAX_ACT_ENTRIES)]
+
+
+class AppealEntry(Body, frozen=True, kw_only=True):
+    """One appeal. account: whose. appeal: its envelope. entry: the act that it is about."""
+
+    account: Count
+    appeal: bytes
+    entry: ActEntry
+
+
+class Appeals(SessionMessage, frozen=True, kw_only=True):
+    """To a moderator: the appeals that nobody has answered, the oldest first; as many as fit. more: how many do not."""
+
+    KIND = "appeals"
+    MAX_BYTES = 512 * 1024
+
+    entries: Annotated[tuple[AppealEntry, ...], Meta(max_length=MAX_APPEAL_ENTRIES)]
+    more: Count = 0
+
+
 class Why(SessionMessage, frozen=True, kw_only=True):
     """Counts by reason why nothing comes: for a worker of waiting jobs, for a job of workers. job: as asked."""
 
@@ -500,6 +581,8 @@ FROM_PEER: dict[str, type[SessionMessage]] = {
         AskDelegations,
         AskQuote,
         AskWhy,
+        AskActs,
+        AskAppeals,
     )
 }
 FROM_TRACKER: dict[str, type[SessionMessage]] = {
@@ -523,6 +606,8 @@ FROM_TRACKER: dict[str, type[SessionMessage]] = {
         Delegations,
         Quote,
         Why,
+        Acts,
+        Appeals,
     )
 }
 
@@ -543,6 +628,11 @@ DOCUMENTS_FROM_PEER = frozenset(
         "leaving",
         "transfer",
         "award",
+        "act",
+        "appeal",
+        "proposal",
+        "vote",
+        "answer",
     }
 )
 DOCUMENTS_FROM_TRACKER = frozenset({"rules", "lease", "peer_record", "settlement", "checkpoint"})

@@ -16,6 +16,7 @@ Natural = Annotated[int, Meta(ge=0)]
 Permille = Annotated[int, Meta(ge=0, le=1000)]
 Point = tuple[Natural, Natural]
 Treatment = Literal["allow", "label", "replace", "refuse"]
+KeyText = Annotated[str, Meta(min_length=52, max_length=52)]
 Points = Annotated[tuple[Point, ...], Meta(min_length=1, max_length=32)]
 
 
@@ -267,6 +268,43 @@ class FilterSection(Section, frozen=True, kw_only=True):
         }
 
 
+class RolesSection(Section, frozen=True, kw_only=True):
+    """Who acts for this horde, by their keys as `potluck account` shows them.
+
+    operators: make kudos and do all that moderators do. moderators: act by signed documents in a public log.
+    """
+
+    operators: Annotated[tuple[KeyText, ...], Meta(max_length=32)] = ()
+    moderators: Annotated[tuple[KeyText, ...], Meta(max_length=256)] = ()
+
+
+class ModerationSection(Section, frozen=True, kw_only=True):
+    """What moderators need for their acts.
+
+    signers: keys that have to sign a ban, or a return of more than `return_alone` thousandths. appeals: that an account
+    may have open against one act.
+    """
+
+    signers: Annotated[int, Meta(ge=1, le=2)] = 2
+    return_alone: Natural = 50_000
+    appeals: Annotated[int, Meta(ge=1, le=10)] = 3
+
+
+class VotesSection(Section, frozen=True, kw_only=True):
+    """Who may propose changes of rules and vote on them, and for how long.
+
+    standing: thousandths that an account must have been paid for serving within `days`, before the vote began. days:
+    so many. open_days: how long a vote lasts. quorum: votes that there must be at least; of these more than half
+    decide. proposals: that one account may have open at once; 0 switches votes off.
+    """
+
+    standing: Positive = 100_000
+    days: Annotated[int, Meta(ge=1, le=366)] = 30
+    open_days: Annotated[int, Meta(ge=1, le=90)] = 7
+    quorum: Positive = 3
+    proposals: Natural = 1
+
+
 class PreviewsSection(Section, frozen=True, kw_only=True):
     """Small pictures of work in progress. allowed: whether workers send any. every: denoising steps between two."""
 
@@ -302,6 +340,9 @@ class Rules(Section, frozen=True, kw_only=True):
     relays: RelaysSection = RelaysSection()
     filter: FilterSection = FilterSection()
     previews: PreviewsSection = PreviewsSection()
+    roles: RolesSection = RolesSection()
+    moderation: ModerationSection = ModerationSection()
+    votes: VotesSection = VotesSection()
     models: dict[str, ModelSection] = {}
 
 

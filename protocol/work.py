@@ -26,6 +26,12 @@ MAX_PRIVATE_BYTES = 256 * 1024
 MAX_SEED = 2**53 - 1
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=120)]
+#: A topic of the prompt filter, or a mark that a requester gives its request.
+Topic = Annotated[str, Meta(min_length=1, max_length=40)]
+#: By what a worker knows an account.
+PSEUDONYM_BYTES = 16
+Pseudonym = Annotated[bytes, Meta(min_length=PSEUDONYM_BYTES, max_length=PSEUDONYM_BYTES)]
+
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Handle = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -69,8 +75,8 @@ class PublicPart(Body, frozen=True, kw_only=True):
     """Every input of price and matching.
 
     work: the measures of an image or a text. models: names, any of which will do; none means any of that kind.
-    n: how many results, 1 to 64, each a job of its own. share: give the result to the open data set. flags: content
-    marks that workers may decline (a later version names them). max_price: thousandths of a kudo that one job may cost
+    n: how many results, 1 to 64, each a job of its own. share: give the result to the open data set. flags: topics of the
+    prompt filter by which the request marks itself, so that workers can decline it. max_price: thousandths of a kudo that one job may cost
     without tax; 0 means no bound.
     """
 
@@ -78,7 +84,7 @@ class PublicPart(Body, frozen=True, kw_only=True):
     models: Annotated[tuple[ModelName, ...], Meta(max_length=MAX_MODELS)] = ()
     n: Annotated[int, Meta(ge=1, le=MAX_N)] = 1
     share: bool = False
-    flags: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=40)], ...], Meta(max_length=16)] = ()
+    flags: Annotated[tuple[Topic, ...], Meta(max_length=16)] = ()
     max_price: Annotated[Thousandths, Meta(ge=0)] = 0
 
 

@@ -21,6 +21,8 @@ import msgspec
 from msgspec import Meta
 
 from protocol import prices
+from protocol.errors import BadKey
+from protocol.keys import parse_key
 from protocol.links import is_private_host
 from protocol.rules import Positive, Rules, Section
 from protocol.work import ImageWork, TextWork
@@ -438,6 +440,7 @@ def _cross_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
         yield ("mint", "steps"), "wanted permille, of at most 1000"
     yield from _time_checks(rules)
     yield from _price_checks(rules)
+    yield from _role_checks(rules)
     if rules.prices.plugin:
         try:
             plugin(rules.prices.plugin)
@@ -454,6 +457,17 @@ def _time_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
         if times.accept + times.open >= within:
             both = times.accept + times.open
             yield ("times", lease), f"wanted more than times.accept and times.open together ({both}), found {within}"
+
+
+def _role_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
+    for name, shown in (("operators", rules.roles.operators), ("moderators", rules.roles.moderators)):
+        for text in shown:
+            try:
+                parse_key(text)
+            except BadKey as error:
+                yield ("roles", name), f"wanted keys as `potluck account` shows them: {error}"
+        if len(set(shown)) != len(shown):
+            yield ("roles", name), "names a key twice: name it once"
 
 
 def _price_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:

@@ -47,6 +47,9 @@ TABLES: dict[str, str] = {
         "What becomes of prompts by their words. Sexual content about minors is refused everywhere, by no rule of this"
         " table. docs/content.md says more."
     ),
+    "roles": "Who acts for this horde, by key. The serving key is an operator's without being named.",
+    "moderation": "What moderators need for their acts. docs/moderation.md says what acts there are.",
+    "votes": "Who may propose changes of rules and vote on them. docs/votes.md says how it goes.",
     "previews": "Small pictures of work in progress, from worker to requester.",
     "models": 'What the horde knows of single models, one table for each: `[models."name"]`.',
     "server": "How this process runs. Unlike the rules above, nothing of it is published.",
@@ -361,6 +364,46 @@ NOTES: dict[str, Note] = {
         "SHA-256 by name",
         "The word lists in force. The tracker fills it in from those that it ships and those in the folder `filter`.",
         "Peers get the lists by their digests and check the same.",
+    ),
+    "roles.operators": Note(
+        "keys",
+        "Keys that make kudos (`admin award`) and do all that moderators do, from anywhere.",
+        "Who is taken out can act no more; what was done stands.",
+    ),
+    "roles.moderators": Note(
+        "keys",
+        "Keys that may warn, limit, suspend, ban, pause, trust, return kudos and block, by signed acts in a public log.",
+        "Who is taken out can act no more; what was done stands.",
+    ),
+    "moderation.signers": Note(
+        "keys",
+        "How many different keys have to sign a ban, or a return of many kudos, before it is so.",
+        "With 1 a single key does what cannot be undone: for a horde whose operator is alone.",
+    ),
+    "moderation.return_alone": Note(
+        "thousandths",
+        "The most kudos that one moderator returns alone.",
+        "Higher needs fewer second signatures; 0 needs one for every return.",
+    ),
+    "moderation.appeals": Note(
+        "appeals",
+        "Appeals that one account may have open against one act.",
+        "Higher lets people say more before a moderator has answered.",
+    ),
+    "votes.standing": Note(
+        "thousandths",
+        "What an account must have been paid for serving, within `days` before a vote began, to propose and to vote.",
+        "Higher asks for more work for each voice, so that many accounts cost as many times the work.",
+    ),
+    "votes.days": Note("days", "Within so many days before the vote began.", "Fewer count who serves now."),
+    "votes.open_days": Note("days", "How long a vote lasts.", "Longer lets more people hear of it."),
+    "votes.quorum": Note(
+        "votes",
+        "So many votes there must be; more than half of them decide.",
+        "Higher keeps few people from deciding for all.",
+    ),
+    "votes.proposals": Note(
+        "proposals", "That one account may have open at once.", "0 switches proposals off; votes under way go on."
     ),
     "previews.allowed": Note("true or false", "Whether workers send previews.", "Without them people wait blindly."),
     "previews.every": Note(

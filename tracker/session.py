@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from protocol import codec
-from protocol.documents import DOCUMENTS, Document, Receipt
+from protocol.documents import Document, Receipt
 from protocol.envelope import (
     MAX_BEFORE_HELLO_BYTES,
     MAX_ENVELOPE_BYTES,
@@ -24,12 +24,15 @@ from protocol.envelope import (
 )
 from protocol.errors import OutOfTurn, Refusal, TooLarge, UnknownKind
 from protocol.keys import SigningKey
+from protocol.kinds import DOCUMENTS
 from protocol.messages import (
     DOCUMENTS_FROM_PEER,
     FROM_PEER,
     MAX_HOLDING_ENTRIES,
     Announce,
     AskAccount,
+    AskActs,
+    AskAppeals,
     AskDelegations,
     AskPaths,
     AskQuote,
@@ -79,6 +82,8 @@ ALLOWED: dict[State, frozenset[type[SessionMessage]]] = {
             AskDelegations,
             AskQuote,
             AskWhy,
+            AskActs,
+            AskAppeals,
         }
     ),
     State.CLOSED: frozenset(),

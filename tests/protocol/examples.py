@@ -42,6 +42,10 @@ LEAST_MESSAGES: tuple[m.SessionMessage, ...] = (
     m.Delegations(entries=(), last=True),
     m.Quote(price=0, tax=0, held=0, free=0, workers=0, ahead=0),
     m.Why(reasons=()),
+    m.AskActs(),
+    m.AskAppeals(),
+    m.Acts(entries=()),
+    m.Appeals(entries=()),
 )
 
 A_TICKET = b.a_relay_ticket(
@@ -143,6 +147,17 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
     ),
     m.Quote(price=5_370, tax=1_000, held=6_370, free=5_370, workers=2, ahead=3, wait=90),
     m.Why(job=b.a_handle(), reasons=(("no_such_model", 3), ("too_large", 1))),
+    m.Acts(entries=(m.ActEntry(number=3, act=b.signed(b.an_act()).raw, state="stands", appeals=1),)),
+    m.Appeals(
+        entries=(
+            m.AppealEntry(
+                account=100,
+                appeal=b.signed(b.an_appeal()).raw,
+                entry=m.ActEntry(number=3, act=b.signed(b.an_act()).raw, state="proposed"),
+            ),
+        ),
+        more=2,
+    ),
 )
 
 LEAST_DOCUMENTS: tuple[Document, ...] = (
@@ -171,6 +186,12 @@ LEAST_DOCUMENTS: tuple[Document, ...] = (
     b.a_relay_ticket(),
     b.a_relay_entry(),
     b.a_reach_proof(),
+    b.an_act(),
+    b.an_appeal(),
+    b.a_proposal(),
+    b.a_vote(),
+    b.an_outcome(),
+    b.an_answer(),
 )
 
 TEXT_REQUEST = b.but(
@@ -234,6 +255,16 @@ FULL_DOCUMENTS: tuple[Document, ...] = (
     A_TICKET,
     b.a_relay_entry(b.signed(A_TICKET)),
     b.a_reach_proof(),
+    b.an_act("limit", open_jobs=2, until=b.NOW + b.DAY),
+    b.an_act("pause", worker=b.a_digest("a worker"), until=b.NOW + b.DAY),
+    b.an_act("return", amount=5_000, to=101),
+    b.an_act("block", block="2001:db8::/48", until=b.NOW + b.DAY),
+    b.an_act("agree", about=b.a_digest("an act")),
+    b.an_appeal(text="x" * 2000),
+    b.a_proposal(key='models."a name".price', value="500"),
+    b.a_vote(yes=False, version=2),
+    b.an_outcome(accepted=False),
+    b.an_answer(rules=7),
 )
 
 WORKS = {

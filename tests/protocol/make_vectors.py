@@ -622,6 +622,18 @@ def _bad_bodies() -> list[tuple[str, str, Any]]:
         ("transfer", "of nothing", plain_fields(b.a_transfer()) | {"amount": 0}),
         ("relay_ticket", "a digest of 31 bytes", plain_fields(b.a_relay_ticket()) | {"certificate": bytes(31)}),
         ("award", "without a reason to read", plain_fields(b.an_award()) | {"reason": ""}),
+        ("act", "a suspension without an end", plain_fields(b.an_act()) | {"act": "suspend"}),
+        ("act", "a ban with an end", plain_fields(b.an_act()) | {"act": "ban", "until": b.NOW}),
+        ("act", "a lift of nothing", plain_fields(b.an_act()) | {"act": "lift", "account": 0}),
+        ("act", "a return to itself", plain_fields(b.an_act()) | {"act": "return", "amount": 1, "to": 100}),
+        *(
+            (
+                "act",
+                f"a block of {block}",
+                plain_fields(b.an_act("block", block="192.0.2.0/24", until=1)) | {"block": block},
+            )
+            for block in ("192.0.2.7/32", "192.0.2.7/24", "here", "2001:db8::/64")
+        ),
     ]
     return found
 

@@ -24,6 +24,7 @@ from protocol.envelope import (
 from protocol.errors import REFUSALS, BadKey, Refusal
 from protocol.frames import FrameReader, OpenBody, encode_frame
 from protocol.keys import SigningKey, check_key, parse_key, show_key, verify
+from protocol.kinds import DOCUMENTS
 from protocol.links import BadLink, Link, parse_link
 from protocol.merkle import (
     consistency_proof,
@@ -58,7 +59,7 @@ PRIVATE: dict[str, Any] = {"image": ImagePrivate, "text": TextPrivate}
 KINDS: dict[str, Any] = {
     **messages.FROM_PEER,
     **messages.FROM_TRACKER,
-    **documents.DOCUMENTS,
+    **DOCUMENTS,
     "leaf": documents.Leaf,
     "evidence": documents.Evidence,
 }

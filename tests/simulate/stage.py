@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from unittest.mock import patch
 
-from protocol.documents import DOCUMENTS, Document, Serving, sign
+from protocol.documents import Document, Serving, sign
 from protocol.envelope import Envelope, parse
 from protocol.errors import Refusal
 from protocol.keys import SigningKey
+from protocol.kinds import DOCUMENTS
 from protocol.messages import Hello, Refused, SessionMessage
 from protocol.rules import Rules
 from tracker.conversation import Conversation

@@ -43,6 +43,7 @@ from protocol.documents import (
     sign,
 )
 from protocol.envelope import Challenge, Envelope
+from protocol.governing import Act, Answer, Appeal, Outcome, Proposal, Vote
 from protocol.keys import SigningKey
 from protocol.links import Link
 from protocol.merkle import EMPTY_ROOT, leaf_hash
@@ -412,6 +413,49 @@ def a_rules_document(rules: Rules | None = None, version: int = 1, previous: byt
     return RulesDocument(version=version, issued=NOW, rules=to_json(rules or Rules()), previous=previous)
 
 
+def an_act(act: str = "warn", **fields: Any) -> Act:
+    """A moderator's act; a warning of the first account unless `fields` say otherwise."""
+    values: dict[str, Any] = {
+        "nonce": a_nonce(40),
+        "valid_until": NOW + HOUR,
+        "act": act,
+        "rule": "filter.hate",
+        "reason": "prompts that name a neighbour",
+    }
+    if not {"account", "block", "about"} & fields.keys():
+        values["account"] = 100
+    return Act(**values | fields)
+
+
+def an_appeal(about: bytes = b"", **fields: Any) -> Appeal:
+    """An account's answer to an act."""
+    values: dict[str, Any] = {"nonce": a_nonce(41), "valid_until": NOW + HOUR, "text": "that neighbour is a cat"}
+    return Appeal(**values | {"about": about or a_digest("an act")} | fields)
+
+
+def a_proposal(**fields: Any) -> Proposal:
+    """A change of one rule."""
+    values: dict[str, Any] = {"nonce": a_nonce(42), "valid_until": NOW + HOUR, "key": "limits.max_n", "value": "30"}
+    return Proposal(**values | {"text": "sheets of thirty"} | fields)
+
+
+def a_vote(proposal: bytes = b"", *, yes: bool = True, version: int = 1) -> Vote:
+    """A voice."""
+    return Vote(version=version, proposal=proposal or a_digest("a proposal"), yes=yes)
+
+
+def an_outcome(**fields: Any) -> Outcome:
+    """How a vote ended."""
+    values: dict[str, Any] = {"proposal": a_digest("a proposal"), "yes": 3, "no": 1, "accepted": True}
+    return Outcome(**values | {"ended": NOW + DAY, "root": a_digest("votes")} | fields)
+
+
+def an_answer(**fields: Any) -> Answer:
+    """What an operator says of an outcome."""
+    values: dict[str, Any] = {"nonce": a_nonce(43), "valid_until": NOW + HOUR, "proposal": a_digest("a proposal")}
+    return Answer(**values | {"text": "no worker could draw so many"} | fields)
+
+
 def a_relay_ticket(
     lease: Lease | None = None,
     *,
@@ -476,6 +520,12 @@ SIGNERS: dict[str, SigningKey] = {
     "relay_ticket": SERVING,
     "relay_entry": JOB_KEY,
     "reach_proof": WORKER,
+    "act": SERVING,
+    "appeal": REQUESTER,
+    "proposal": REQUESTER,
+    "vote": REQUESTER,
+    "outcome": SERVING,
+    "answer": SERVING,
 }
 
 

@@ -13,8 +13,9 @@ import click
 import msgspec
 
 from protocol import frames, messages
-from protocol.documents import DOCUMENTS, Evidence, Leaf
+from protocol.documents import Evidence, Leaf
 from protocol.envelope import Challenge
+from protocol.kinds import DOCUMENTS
 from protocol.rules import Rules
 from protocol.work import ImagePrivate, ImageWork, PublicPart, TextPrivate, TextWork
 

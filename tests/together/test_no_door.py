@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from protocol.documents import DOCUMENTS
 from protocol.envelope import Envelope, parse
 from protocol.errors import Refusal
+from protocol.kinds import DOCUMENTS
 from tests.protocol.test_fields import OF_MONEY
 from tests.support.fields import FILE, reasons
 from tests.support.horde import Horde

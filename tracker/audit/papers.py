@@ -11,7 +11,6 @@ import msgspec
 
 from protocol import codec, documents
 from protocol.documents import (
-    DOCUMENTS,
     Acknowledgement,
     Award,
     Cancel,
@@ -36,6 +35,7 @@ from protocol.documents import (
 )
 from protocol.envelope import Envelope, check_delegation, check_document_context, parse
 from protocol.errors import Refusal
+from protocol.kinds import DOCUMENTS
 from protocol.rules import Rules, from_json
 from tracker.audit.report import Findings
 from tracker.store.base import StoreError

@@ -1,0 +1,70 @@
+"""Every kind of document, by its name on the wire."""
+
+from __future__ import annotations
+
+from protocol.documents import (
+    Acknowledgement,
+    Award,
+    Cancel,
+    Checkpoint,
+    Delegation,
+    Denial,
+    Document,
+    Epoch,
+    Lease,
+    Leaving,
+    Opening,
+    PeerRecord,
+    Profile,
+    ReachProof,
+    Receipt,
+    Recovery,
+    RelayEntry,
+    RelayTicket,
+    Request,
+    Revocation,
+    Rotation,
+    RulesDocument,
+    Serving,
+    Settlement,
+    Shown,
+    Transfer,
+)
+from protocol.governing import Act, Answer, Appeal, Outcome, Proposal, Vote
+
+DOCUMENTS: dict[str, type[Document]] = {
+    kind.KIND: kind
+    for kind in (
+        Serving,
+        Shown,
+        Epoch,
+        Request,
+        Cancel,
+        Lease,
+        PeerRecord,
+        Opening,
+        Receipt,
+        Acknowledgement,
+        Denial,
+        Settlement,
+        Checkpoint,
+        RulesDocument,
+        Profile,
+        Delegation,
+        Revocation,
+        Recovery,
+        Rotation,
+        Leaving,
+        Transfer,
+        Award,
+        RelayTicket,
+        RelayEntry,
+        ReachProof,
+        Act,
+        Appeal,
+        Proposal,
+        Vote,
+        Outcome,
+        Answer,
+    )
+}
