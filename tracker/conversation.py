@@ -274,7 +274,7 @@ class Conversation:
             case Kept():
                 await coordinator.recover(self, message)
             case AskAccount():
-                await coordinator.registry.tell_account(self)
+                await coordinator.registry.tell_account(self, message.worker)
             case AskDelegations():
                 await coordinator.registry.tell_delegations(self)
             case AskWhy():

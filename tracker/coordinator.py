@@ -54,6 +54,7 @@ from protocol.work import ImageWork, PublicPart, kind_of
 from tracker import lifecycle
 from tracker.accounts import Acting, available, check_ask, check_work
 from tracker.addresses import Blocks
+from tracker.askers import Askers
 from tracker.checked import Checked
 from tracker.content_filter import ContentFilter, check_content
 from tracker.conversation import Conversation, Outlet, Visit
@@ -63,6 +64,7 @@ from tracker.leases import LiveLease
 from tracker.lifecycle import Stage, State
 from tracker.limits import affordable, check_limits, check_user_limit
 from tracker.lines import party
+from tracker.matching import NOBODY, Named
 from tracker.presence import Presence
 from tracker.pricing import price
 from tracker.quotes import cost
@@ -110,6 +112,7 @@ class Coordinator:
         self.ways = Ways(
             store, self._presence, self._jobs, self.registry, root=root, key=key, clock=clock, chance=chance
         )
+        self._askers = Askers(store)
         self._sealed = self._positioned = clock()
         self._vested = 0
         self.is_stopping = False
@@ -341,7 +344,8 @@ class Coordinator:
             check_user_limit(request.public, rules.rules, open_jobs)
         await check_content(visit.verdict, party(origin, request.user), self.store, rules.rules.filter, now)
         models = affordable(request.public, rules.rules, self._jobs.pool.models(kind_of(request.public.work)))
-        draw = self._jobs.draw(request, payer, origin, now)
+        facts = await self._askers.facts(payer, visit.verdict.labels, now)
+        draw = self._jobs.draw(request, payer, origin, now, facts)
         try:
             admitted = await self.store.admit(
                 envelope,
@@ -353,6 +357,7 @@ class Coordinator:
                 rules=rules,
                 now=now,
                 room=draw.room,
+                facts=facts,
             )
         except Exception:
             self._jobs.not_admitted(draw)
@@ -385,7 +390,8 @@ class Coordinator:
         balance, free_now = await self._means(conversation.acting, now)
         found = cost(dearest, tax, balance, public.n)
         score = balance - found.first_held - free_now
-        prospect = self._jobs.prospect(public, payer, origin, score, found.is_carried, now)
+        facts = await self._askers.facts(payer, (), now)
+        prospect = self._jobs.prospect(public, payer, origin, score, found.is_carried, now, facts)
         conversation.tell(
             Quote(
                 price=dearest,
@@ -486,8 +492,16 @@ class Coordinator:
         if not conversation.account:
             return  # it has lost its account meanwhile
         running = [lease.name for lease in self._jobs.leases.of_worker(key) if not lease.receipt]
-        self._jobs.feed(self._jobs.pool.announce(key, conversation.account, announce, running))
+        named = self._named(key, announce)
+        self._jobs.feed(self._jobs.pool.announce(key, conversation.account, announce, running, named))
         self.ways.announced(conversation)
+
+    def _named(self, worker: bytes, announce: Announce) -> Named:
+        """The accounts behind the pseudonyms by which a worker names them."""
+        if not (announce.not_accounts or announce.friends):
+            return NOBODY
+        names = self.store.pseudonyms
+        return Named(names.read(worker, announce.not_accounts), names.read(worker, announce.friends))
 
     async def _compare_leases(self, conversation: Conversation, leases: Sequence[LiveLease]) -> None:
         """A worker is back: leases that it had not yet taken are pushed again; those that it lost are lost."""

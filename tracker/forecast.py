@@ -7,7 +7,8 @@ from itertools import islice
 
 from protocol.messages import Offer
 from protocol.work import Kind
-from tracker.matching import Constraints, Queue, Waiting
+from tracker.fitting import Constraints
+from tracker.matching import Queue, Waiting
 from tracker.pool import Crew, Pool, names
 from tracker.waits import Speeds, expected, in_turn, units
 

@@ -22,13 +22,14 @@ from protocol.messages import Ended, Offer, Position, Requeued, Withdrawn
 from protocol.postings import ANONYMOUS, mint_rate
 from protocol.work import PublicPart, kind_of
 from tracker import lifecycle
+from tracker.fitting import Constraints, constraints_of
 from tracker.forecast import Forecast
 from tracker.leases import Leases, LiveLease
 from tracker.ledger import day_of
-from tracker.lifecycle import Attempt, Event, Job, Stage, State
+from tracker.lifecycle import NO_FACTS, Attempt, Event, Facts, Job, Stage, State
 from tracker.limits import affordable
 from tracker.lines import Name, name_of, party
-from tracker.matching import Constraints, Queue, Terms, Waiting, Worker, constraints_of
+from tracker.matching import Queue, Terms, Waiting, Worker
 from tracker.pool import Pool
 from tracker.presence import Listener, Presence
 from tracker.store.base import Admitted, Choice, Happened, Leased, RulesInForce, Standing, Store, StoreError
@@ -151,7 +152,7 @@ class Jobs:
 
     # Admission
 
-    def draw(self, request: Request, payer: int, origin: str, now: int) -> Draw:
+    def draw(self, request: Request, payer: int, origin: str, now: int, facts: Facts = NO_FACTS) -> Draw:
         """Workers for the jobs of a request that is about to be admitted; their places are promised meanwhile.
 
         Whether kudos cover a job shows when it is admitted: until then each may be one that others carry.
@@ -159,20 +160,27 @@ class Jobs:
         public, lines = request.public, self.queue.lines
         anonymous = payer == ANONYMOUS
         self._begun(origin, request.user, public.n)
-        constraints = self._constraints(public, self.rules.version, anonymous=anonymous)
-        probe = Waiting.unborn(public, constraints, origin, now)
+        constraints = self._constraints(public, self.rules.version, anonymous=anonymous, facts=facts)
+        probe = Waiting.unborn(public, constraints, origin, now, payer=payer, service=facts.service)
         owners = self._owners(probe, now)
         room = max(0, lines.room(origin, anonymous=anonymous, user=request.user))
         is_carried = anonymous or (not room and lines.is_waiting(origin, request.user))  # surely, or as good as that
         pairs: list[Drawn | None] = []
         for number in range(public.n):
-            pair = None if is_carried and number >= room else self.pool.draw(probe, self.terms(now), self._chance)
+            is_kept_back = is_carried and number >= room
+            pair = self._draw(probe, self.terms(now), kept_back=is_kept_back)
             if pair is not None:
                 self.pool.promise(pair[0])
             pairs.append(pair and Drawn(*pair, owners))
         draw = Draw(pairs, origin, room, request.user)
         lines.reserve(origin, len(draw.workers), anonymous=anonymous, user=request.user)
         return draw
+
+    def _draw(self, waiting: Waiting, terms: Terms, *, kept_back: bool) -> tuple[Worker, Offer] | None:
+        """A worker for a job. kept_back: as many of its origin run as may, which does not keep its own workers."""
+        if kept_back:
+            return self.pool.draw_own(waiting, terms)
+        return self.pool.draw(waiting, terms, self._chance)
 
     def _owners(self, waiting: Waiting, now: int) -> int:
         """How many owners could have this job served, as leases say it."""
@@ -252,21 +260,21 @@ class Jobs:
             self._tell_position(waiting)
 
     def _waiting(self, job: Job) -> Waiting:
-        return Waiting.of(job, self._constraints(job.public, self.rules.version, anonymous=job.anonymous))
+        return Waiting.of(
+            job, self._constraints(job.public, self.rules.version, anonymous=job.anonymous, facts=job.facts)
+        )
 
-    def _constraints_now(self, public: PublicPart, version: int, *, anonymous: bool) -> Constraints:
+    def _constraints_now(self, public: PublicPart, version: int, *, anonymous: bool, facts: Facts) -> Constraints:
         """What the jobs of a request have in common under these rules; `version` tells what was kept from the rest."""
         models = public.models
         if models:
             with suppress(Refusal):  # rules may have changed since it was admitted: then no worker fits
                 models = affordable(public, self.rules.rules, ())
-        return constraints_of(public, models, anonymous=anonymous)
+        return constraints_of(public, models, anonymous=anonymous, facts=facts)
 
     def _match(self, waiting: Waiting) -> bool:
         """Lease a waiting job if it may be and somebody can take it now."""
-        if self.queue.lines.keeps_back(waiting):
-            return False
-        pair = self.pool.draw(waiting, self.terms(self._clock()), self._chance)
+        pair = self._draw(waiting, self.terms(self._clock()), kept_back=self.queue.lines.keeps_back(waiting))
         if pair is None:
             return False
         self._spawn(self._lease(waiting, *pair))
@@ -612,11 +620,22 @@ class Jobs:
             self.predictions.told(waiting.handle, wait, now)
             requester.tell(Position(job=waiting.handle, ahead=ahead, workers=workers, wait=wait))
 
-    def prospect(self, public: PublicPart, payer: int, origin: str, score: int, carried: bool, now: int) -> Prospect:
+    def prospect(
+        self,
+        public: PublicPart,
+        payer: int,
+        origin: str,
+        score: int,
+        carried: bool,
+        now: int,
+        facts: Facts = NO_FACTS,
+    ) -> Prospect:
         """What the first job of such a request would meet now, if its rank had this score. Changes nothing."""
         anonymous = payer == ANONYMOUS
-        constraints = self._constraints(public, self.rules.version, anonymous=anonymous)
-        probe = Waiting.unborn(public, constraints, origin, now, score=score, carried=carried)
+        constraints = self._constraints(public, self.rules.version, anonymous=anonymous, facts=facts)
+        probe = Waiting.unborn(
+            public, constraints, origin, now, score=score, carried=carried, payer=payer, service=facts.service
+        )
         workers = self.pool.able(probe, self.terms(now))
         return Prospect(self.queue.ahead_of(probe), workers, self.forecast.wait(probe, now) if workers else 0)
 

@@ -44,6 +44,19 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What workers may go by, as it stood when a request was taken in. labels: topics that the prompt filter found.
+    service: the name of a service, empty for all others. give_back: the class of who asks (`Asker`)."""
+
+    labels: tuple[str, ...] = ()
+    service: str = ""
+    give_back: int = 0
+
+
+NO_FACTS = Facts()
+
+
+@dataclass(frozen=True)
 class Job:
     """One result that somebody asked for.
 
@@ -77,6 +90,7 @@ class Job:
     carried: bool = False
     delegation: bytes = b""
     user: bytes = b""
+    facts: Facts = NO_FACTS
 
     @property
     def work(self) -> Work:

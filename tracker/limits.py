@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol.errors import NotOffered, NotRegistered, OverLimit, OverMaxPrice
+from protocol.filter.verdict import TOPICS
 from protocol.rules import Rules
 from protocol.work import ImageWork, PublicPart, Work
 from tracker.pricing import price
@@ -19,8 +20,8 @@ def check_limits(public: PublicPart, rules: Rules, *, anonymous: bool, open_jobs
         )
     if public.share:
         raise NotOffered("this horde has no open data set yet: ask without `share`")
-    if public.flags:
-        raise NotOffered(f"flag {public.flags[0]!r} is not known here: ask without it")
+    if unknown := sorted(set(public.flags) - set(TOPICS)):
+        raise NotOffered(f"flag {unknown[0]!r} is not known here: known are {', '.join(TOPICS)}")
     limits = rules.limits
     for name, found in _measures(public).items():
         rule = f"anonymous_{name}" if anonymous else name

@@ -25,7 +25,8 @@ from protocol.rules import LimitsSection
 from protocol.work import Work
 
 if TYPE_CHECKING:
-    from tracker.matching import Constraints, Waiting
+    from tracker.fitting import Constraints
+    from tracker.matching import Waiting
 
 #: How many of a line stand in the queue. More than one, since the first may be nothing for the worker that comes.
 SHOWN = 4

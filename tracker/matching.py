@@ -1,17 +1,18 @@
 """Who serves whom: waiting jobs in buckets, and one function that gives the reason against a pair.
 
 Jobs whose constraints are alike lie in one bucket, ordered by rank. Reasons are judged once for a bucket; what differs
-from job to job (workers that had it already, its price cap, how much of it is uncovered) is looked at on a short scan
-at the bucket's head. So finding the next job costs the same with ten or a million waiting. Jobs of which as many run
-as their origin may have at once lie apart (`tracker.lines`).
+from job to job (workers that had it already, its price cap, who asked, how much of it is uncovered) is looked at on a
+short scan at the bucket's head. So finding the next job costs the same with ten or a million waiting. Jobs of which as
+many run as their origin may have at once lie apart (`tracker.lines`). Before all others a worker gets jobs of its own
+account, whatever it serves otherwise, then those of its friends.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from sortedcontainers import SortedList
@@ -19,9 +20,11 @@ from sortedcontainers import SortedList
 from protocol.errors import NotOffered
 from protocol.messages import Announce, Offer
 from protocol.rules import LimitsSection, Rules
-from protocol.work import ImageWork, Kind, PublicPart, Work, kind_of
+from protocol.work import Kind, PublicPart, Work
+from tracker.fitting import Constraints, Judged, Reason, fitting_offers, judge, measures
 from tracker.lifecycle import Job
 from tracker.lines import Lines, Rank
+from tracker.payers import Payers
 from tracker.pricing import price
 from tracker.waits import units
 
@@ -29,80 +32,12 @@ from tracker.waits import units
 SCAN = 16
 #: How many at most, with those that this worker had already.
 SCAN_HAD = 256
-#: Constraints that are kept with what an announce says to them.
-JUDGED = 512
-#: The bounds of a size class lie at these eighths of a power of two.
-_EIGHTHS = (8, 9, 10, 11, 12, 13, 14, 15)
-
-
-class Reason(StrEnum):
-    """Why a worker does not get a job."""
-
-    OTHER_KIND = "other_kind"
-    OTHER_MODEL = "other_model"
-    TOO_LARGE = "too_large"
-    TOO_MANY_STEPS = "too_many_steps"
-    TOO_LONG = "too_long"
-    NO_ANONYMOUS = "no_anonymous"
-    FLAG = "flag"
-    HAD_IT = "had_it"
-    NOT_OFFERED = "not_offered"
-    OVER_MAX_PRICE = "over_max_price"
-    FREE_RATE = "free_rate"
-    REQUESTER_AWAY = "requester_away"
-    RUNNING_LIMIT = "running_limit"
-    BUSY = "busy"
-
-
-def size_class(value: int) -> int:
-    """The smallest class bound that is not below `value`: eight bounds for each power of two."""
-    if value <= _EIGHTHS[0]:
-        return max(value, 0)
-    shift = value.bit_length() - 4
-    return next(
-        (bound << shift for bound in _EIGHTHS if bound << shift >= value),
-        1 << value.bit_length(),
-    )
-
-
-@dataclass(frozen=True)
-class Constraints:
-    """What makes jobs alike: kind, models (none: any), size classes, flags, whether anonymous."""
-
-    kind: Kind
-    models: tuple[str, ...]
-    size: int
-    length: int
-    flags: tuple[str, ...]
-    anonymous: bool
-
-    def __hash__(self) -> int:
-        """Taken once: a worker's swarms are gone through by it for every job."""
-        found: int | None = self.__dict__.get("hashed")
-        if found is None:
-            found = hash((self.kind, self.models, self.size, self.length, self.flags, self.anonymous))
-            object.__setattr__(self, "hashed", found)
-        return found
-
-
-def constraints_of(public: PublicPart, models: tuple[str, ...], *, anonymous: bool) -> Constraints:
-    """The constraints of a request's jobs; `models` are those of its models whose price it bears."""
-    size, length = measures(public.work)
-    alike = tuple(sorted(set(models)))
-    return Constraints(kind_of(public.work), alike, size_class(size), size_class(length), public.flags, anonymous)
-
-
-def measures(work: Work) -> tuple[int, int]:
-    """Pixels and steps, or context and tokens."""
-    if isinstance(work, ImageWork):
-        return work.width * work.height, work.steps
-    return work.context_tokens, work.max_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A waiting job as the queue sees it. payer: the account that asked. carried: others carry part of its price. user:
-    a service's pseudonym of its user, for whom it asks."""
+    a service's pseudonym of its user, for whom it asks. service: its name."""
 
     handle: bytes
     attempt: int
@@ -118,6 +53,7 @@ class Waiting:
     payer: int = 0
     carried: bool = False
     user: bytes = b""
+    service: str = ""
 
     @classmethod
     def of(cls, job: Job, constraints: Constraints) -> Waiting:
@@ -137,6 +73,7 @@ class Waiting:
             payer=job.payer,
             carried=job.carried,
             user=job.user,
+            service=job.facts.service,
         )
 
     @classmethod
@@ -149,6 +86,8 @@ class Waiting:
         *,
         score: int = 0,
         carried: bool = False,
+        payer: int = 0,
+        service: str = "",
     ) -> Waiting:
         """A job that a request will have, or might, as far as matching it needs to know."""
         return cls(
@@ -163,24 +102,34 @@ class Waiting:
             excluded=frozenset(),
             max_price=public.max_price,
             held=0,
+            payer=payer,
             carried=carried,
+            service=service,
         )
 
 
-#: What a worker's announce says to each of the constraints that were held against it.
-Judged = dict[Constraints, "tuple[Offer, ...] | Reason"]
+@dataclass(frozen=True)
+class Named:
+    """Accounts that a worker has named: it serves them not at all, or before others."""
+
+    declined: frozenset[int] = frozenset()
+    friends: frozenset[int] = frozenset()
+
+
+NOBODY = Named()
 
 
 @dataclass(slots=True)
 class Worker:
     """A worker that is here: what it announced, and which leases it has. judged: see `fitting`; the same for all that
-    announced the same."""
+    announced the same, but for the accounts that they named."""
 
     key: bytes
     owner: int
     announce: Announce
     leases: set[tuple[bytes, int]] = field(default_factory=set)
     promised: int = 0  # leases that are being committed
+    named: Named = NOBODY
     judged: Judged = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -203,49 +152,6 @@ class Worker:
         return judge(self.judged, constraints, self.announce)
 
 
-def judge(judged: Judged, constraints: Constraints, announce: Announce) -> tuple[Offer, ...] | Reason:
-    """What `fitting_offers` finds; kept in `judged`."""
-    found = judged.get(constraints)
-    if found is None:
-        if len(judged) >= JUDGED:
-            judged.clear()
-        found = judged[constraints] = fitting_offers(constraints, announce)
-    return found
-
-
-def fitting_offers(constraints: Constraints, announce: Announce) -> tuple[Offer, ...] | Reason:
-    """The offers that meet the constraints, or the reason that went furthest."""
-    if constraints.anonymous and not announce.anonymous:
-        return Reason.NO_ANONYMOUS
-    if constraints.flags:
-        return Reason.FLAG  # no flag is defined yet, so nobody can have agreed to one
-    fitting: list[Offer] = []
-    closest = Reason.OTHER_KIND
-    for offer in announce.offers:
-        reason = _why_not_offer(constraints, offer)
-        if reason is None:
-            fitting.append(offer)
-        else:
-            closest = max(closest, reason, key=_DEPTH.__getitem__)
-    return tuple(fitting) or closest
-
-
-_DEPTH = {reason: depth for depth, reason in enumerate(Reason)}
-
-
-def _why_not_offer(constraints: Constraints, offer: Offer) -> Reason | None:
-    if offer.kind != constraints.kind:
-        return Reason.OTHER_KIND
-    if constraints.models and offer.model not in constraints.models:
-        return Reason.OTHER_MODEL
-    if constraints.kind == "image":
-        if constraints.size > size_class(offer.max_pixels):
-            return Reason.TOO_LARGE
-        return Reason.TOO_MANY_STEPS if constraints.length > size_class(offer.max_steps) else None
-    fits = constraints.size <= size_class(offer.max_context) and constraints.length <= size_class(offer.max_tokens)
-    return None if fits else Reason.TOO_LONG
-
-
 @dataclass(frozen=True)
 class Terms:
     """What of the rules matters for a pair: prices, and how much of a free part is minted at the moment."""
@@ -256,36 +162,51 @@ class Terms:
 
 def why_not(job: Waiting, worker: Worker, terms: Terms) -> Offer | Reason:
     """The offer by which the worker can serve the job, or the first reason against the pair."""
-    found = fitting_offers(job.constraints, worker.announce)
-    return found if isinstance(found, Reason) else why_not_pair(job, worker, found, terms)
+    own = job.payer == worker.owner
+    found = fitting_offers(job.constraints, worker.announce, own=own)
+    return found if isinstance(found, Reason) else why_not_pair(job, worker, found, terms, own=own)
 
 
-def why_not_pair(job: Waiting, worker: Worker, offers: Sequence[Offer], terms: Terms) -> Offer | Reason:
-    """What differs from job to job within a bucket; `offers` meet the bucket's constraints."""
+def why_not_pair(
+    job: Waiting, worker: Worker, offers: Sequence[Offer], terms: Terms, *, own: bool = False
+) -> Offer | Reason:
+    """What differs from job to job within a bucket; `offers` meet the bucket's constraints. own: the worker's own
+    account asked."""
     if worker.key in job.excluded:
         return Reason.HAD_IT
+    if own:
+        return next((offer for offer in offers if _why_not_size(job, offer) is None), Reason.TOO_LARGE)
+    if job.payer in worker.named.declined:
+        return Reason.ACCOUNT
     return why_not_terms(job, worker.announce, offers, terms)
+
+
+#: What speaks against a pair alone, and says nothing about the next job in line.
+_OF_THE_PAIR = frozenset({Reason.HAD_IT, Reason.ACCOUNT, Reason.NO_SERVICES})
 
 
 def why_not_terms(job: Waiting, announce: Announce, offers: Sequence[Offer], terms: Terms) -> Offer | Reason:
     """The same, whichever of the workers that announced this it is."""
+    if job.service and job.service in announce.not_services:
+        return Reason.NO_SERVICES
     found: Offer | Reason = Reason.OTHER_KIND
     for offer in offers:
-        found = _why_not_price(job, announce, offer, terms) or offer
+        found = _why_not_size(job, offer) or _why_not_price(job, announce, offer, terms) or offer
         if isinstance(found, Offer):
             break
     return found
 
 
-def _why_not_price(job: Waiting, announce: Announce, offer: Offer, terms: Terms) -> Reason | None:
+def _why_not_size(job: Waiting, offer: Offer) -> Reason | None:
     size, length = measures(job.work)
     if job.constraints.kind == "image":
         if size > offer.max_pixels:
             return Reason.TOO_LARGE
-        if length > offer.max_steps:
-            return Reason.TOO_MANY_STEPS
-    elif size > offer.max_context or length > offer.max_tokens:
-        return Reason.TOO_LONG
+        return Reason.TOO_MANY_STEPS if length > offer.max_steps else None
+    return Reason.TOO_LONG if size > offer.max_context or length > offer.max_tokens else None
+
+
+def _why_not_price(job: Waiting, announce: Announce, offer: Offer, terms: Terms) -> Reason | None:
     try:
         cost = price(terms.rules, job.work, offer.model)
     except NotOffered:  # the rules priced it when the job was admitted, and do so no more
@@ -362,6 +283,8 @@ class Queue:
         self._jobs: dict[bytes, Waiting] = {}  # whose requester is there
         self._buckets: dict[Constraints, _Bucket] = {}
         self._by_model: dict[tuple[Kind, str], dict[Constraints, None]] = {}
+        self._alike: dict[Constraints, dict[Constraints, None]] = {}  # those of buckets, by what they are bare
+        self._payers = Payers()
         self._requests: dict[bytes, dict[bytes, Waiting]] = {}  # all, by request
         self._away: set[bytes] = set()  # requests whose requester is not there
         self._leases: Counter[str] = Counter()
@@ -418,9 +341,11 @@ class Queue:
         bucket = self._buckets.get(job.constraints)
         if bucket is None:
             bucket = self._buckets[job.constraints] = _Bucket()
+            self._alike.setdefault(job.constraints.bare, {})[job.constraints] = None
             for model in job.constraints.models or ("",):
                 self._by_model.setdefault((job.constraints.kind, model), {})[job.constraints] = None
         self._present[job.constraints.kind, job.origin] += 1
+        self._payers.add(job)
         bucket.units += units(job.work)
         if job.carried:
             bucket.carried.add((job.rank, job.handle))
@@ -444,6 +369,7 @@ class Queue:
         else:
             self._hide(job.handle)
         del self._jobs[job.handle]
+        self._payers.remove(job)
         name = job.constraints.kind, job.origin
         self._present[name] -= 1
         if not self._present[name]:
@@ -453,6 +379,10 @@ class Queue:
         bucket.units -= units(job.work)
         if not bucket:
             del self._buckets[job.constraints]
+            alike = self._alike[job.constraints.bare]
+            del alike[job.constraints]
+            if not alike:
+                del self._alike[job.constraints.bare]
             for model in job.constraints.models or ("",):
                 swarm = self._by_model[job.constraints.kind, model]
                 del swarm[job.constraints]
@@ -460,9 +390,12 @@ class Queue:
                     del self._by_model[job.constraints.kind, model]
 
     def next_for(self, worker: Worker, terms: Terms, every: int) -> tuple[Waiting, Offer] | None:
-        """The job that this worker should get now: the first by rank, or (each `every`-th time in a swarm) the oldest
-        of the origin that waited longest."""
-        found: tuple[Waiting, Offer] | None = None
+        """The job that this worker should get now: one of its own account, else of a friend, else the first by rank, or
+        (each `every`-th time in a swarm) the oldest of the origin that waited longest."""
+        found = self._of(worker, frozenset({worker.owner}), terms, own=True)
+        found = found or self._of(worker, worker.named.friends, terms, own=False)
+        if found is not None:
+            return found
         for constraints, bucket in self._candidates(worker):
             offers = worker.fitting(constraints)
             if isinstance(offers, Reason):
@@ -472,6 +405,20 @@ class Queue:
             if best is not None and (found is None or self._before(best[0], found[0], bucket, fair=fair)):
                 found = best
         return found
+
+    def _of(self, worker: Worker, accounts: frozenset[int], terms: Terms, *, own: bool) -> tuple[Waiting, Offer] | None:
+        """The first job by rank that one of these accounts asked for and that this worker can serve."""
+        found: list[tuple[Waiting, Offer]] = []
+        for account in self._payers.among(accounts):
+            for constraints, handles in self._payers.of(account).items():
+                fits = fitting_offers(constraints, worker.announce, own=True) if own else worker.fitting(constraints)
+                if isinstance(fits, Reason):
+                    continue
+                for job in (self._jobs[handle] for handle in islice(handles, SCAN)):
+                    offer = why_not_pair(job, worker, fits, terms, own=own)
+                    if isinstance(offer, Offer) and (own or not self.lines.keeps_back(job)):
+                        found.append((job, offer))
+        return min(found, key=lambda pair: pair[0].rank, default=None)
 
     def _candidates(self, worker: Worker) -> Iterator[tuple[Constraints, _Bucket]]:
         seen: set[Constraints] = set()
@@ -494,7 +441,7 @@ class Queue:
             if isinstance(found, Offer):
                 return job, found
             # A worker that was away for a while would else be kept from all by those that it missed.
-            looked_at += found is not Reason.HAD_IT
+            looked_at += found not in _OF_THE_PAIR
             if looked_at == SCAN:
                 return None
         return None
@@ -515,12 +462,10 @@ class Queue:
             self._served[job.constraints.kind][job.origin] = now
 
     def ahead_of(self, job: Waiting) -> int:
-        """Jobs with the same constraints that rank before this one, but for those of other origins that are kept back
-        by a bound, as far as they can be told apart."""
+        """Jobs with the same constraints, whoever asks, that rank before this one, but for those of other origins that
+        are kept back by a bound, as far as they can be told apart."""
         entry = job.rank, job.handle
-        before = self.before(job.constraints, entry)[0]
-        if job.constraints.anonymous:  # those with an account who want the same go before
-            before += self.before(replace(job.constraints, anonymous=False), entry)[0]
+        before = sum(self.before(alike, entry)[0] for alike in self._alike.get(job.constraints.bare, ()))
         is_apart = job.handle in self._jobs and self.lines.keeps_back(job)
         return before + self.lines.before(job) if is_apart else before
 

@@ -12,16 +12,17 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Generic, TypeVar
 
+import msgspec
+
 from protocol.messages import Announce, Offer
 from protocol.work import Kind
-from tracker.matching import Constraints, Judged, Reason, Terms, Waiting, Worker, judge, why_not, why_not_terms
+from tracker.fitting import Constraints, Judged, Reason, fitting_offers, judge
+from tracker.matching import NOBODY, Named, Terms, Waiting, Worker, why_not, why_not_pair, why_not_terms
 
 #: How many owners of a crew, workers of an owner, or busy workers are looked at for one job.
 DRAW = 64
 
 T = TypeVar("T")
-#: What workers of one crew have in common: offers, whether they serve anonymous people, their least free rate.
-Alike = tuple[tuple[Offer, ...], bool, int]
 
 
 class _Bag(Generic[T]):
@@ -103,16 +104,20 @@ class Pool:
 
     def __init__(self) -> None:
         self.workers: dict[bytes, Worker] = {}
-        self._crews: dict[Alike, Crew] = {}
+        self._crews: dict[Announce, Crew] = {}
         self._crew_of: dict[bytes, Crew] = {}
         self._by_model: dict[tuple[Kind, str], dict[Crew, None]] = {}
+        self._of_owner: dict[int, dict[bytes, None]] = {}
+        self._declining: dict[int, dict[bytes, None]] = {}  # workers that do not serve an account
         self._settled: Counter[int] = Counter()
         self._leases: Counter[int] = Counter()  # how many the workers of each owner have or are about to get
         self.resting: set[int] = set()  # owners who turned down too much: their workers get nothing meanwhile
 
     # Who is here
 
-    def announce(self, key: bytes, owner: int, announce: Announce, leases: Iterable[tuple[bytes, int]]) -> Worker:
+    def announce(
+        self, key: bytes, owner: int, announce: Announce, leases: Iterable[tuple[bytes, int]], named: Named = NOBODY
+    ) -> Worker:
         """A worker is here, or has changed its mind about what it serves."""
         worker = self.workers.get(key)
         if worker is None:
@@ -120,7 +125,11 @@ class Pool:
         else:
             self.remove(key)
             worker.owner, worker.announce = owner, announce
+        worker.named = named
         self.workers[key] = worker
+        self._of_owner.setdefault(owner, {})[key] = None
+        for account in named.declined:
+            self._declining.setdefault(account, {})[key] = None
         alike = _alike(announce)
         crew = self._crews.get(alike)
         if crew is None:
@@ -140,6 +149,9 @@ class Pool:
         worker = self.workers.pop(key, None)
         if worker is None:
             return
+        _drop(self._of_owner, worker.owner, key)
+        for account in worker.named.declined:
+            _drop(self._declining, account, key)
         crew = self._crew_of.pop(key)
         crew.leave(worker)
         self._count(worker.owner, -worker.load)
@@ -208,11 +220,27 @@ class Pool:
     # Who gets a job
 
     def draw(self, job: Waiting, terms: Terms, chance: random.Random) -> tuple[Worker, Offer] | None:
-        """A worker for this job: an idle one by draw (first the owner, of those whose workers have the fewest leases,
-        weighted by what it has settled; then the worker), else a busy one that takes leases ahead and has the
-        fewest. A machine that is split into many workers is never idle: what its owner has already tells."""
+        """A worker for this job: an idle one of the account that asks; else an idle one by draw (first the owner, of
+        those whose workers have the fewest leases, weighted by what it has settled; then the worker), else a busy one
+        that takes leases ahead and has the fewest. A machine that is split into many workers is never idle: what its
+        owner has already tells."""
+        own = self.draw_own(job, terms)
+        if own is not None and own[0].is_idle:
+            return own
         crews = list(self._fitting(job, terms, with_room=True))
-        return self._draw_idle(job, crews, chance) or self._least_busy(job, crews)
+        return self._draw_idle(job, crews, chance) or self._least_busy(job, crews) or own
+
+    def draw_own(self, job: Waiting, terms: Terms) -> tuple[Worker, Offer] | None:
+        """A worker of the account that asks, which serves it before others and whatever it serves otherwise: an idle
+        one, else one that takes leases ahead."""
+        found: list[tuple[Worker, Offer]] = []
+        for key in islice(self._of_owner.get(job.payer, ()), DRAW):
+            worker = self.workers[key]
+            offers = fitting_offers(job.constraints, worker.announce, own=True) if worker.has_room else ()
+            offer = None if isinstance(offers, Reason) else why_not_pair(job, worker, offers, terms, own=True)
+            if isinstance(offer, Offer):
+                found.append((worker, offer))
+        return min(found, key=lambda pair: (not pair[0].is_idle, pair[0].load), default=None)
 
     def _fitting(self, job: Waiting, terms: Terms, *, with_room: bool = False) -> Iterator[tuple[Crew, Offer]]:
         """The crews that can serve the job, of all or of those with room. Many jobs may be looked at in vain one after
@@ -233,7 +261,8 @@ class Pool:
     def _draw_idle(
         self, job: Waiting, crews: list[tuple[Crew, Offer]], chance: random.Random
     ) -> tuple[Worker, Offer] | None:
-        enough = DRAW + len(job.excluded)
+        passed_over = job.excluded.union(self._declining.get(job.payer, ()))
+        enough = DRAW + len(passed_over)
         owners = {owner for crew, _ in crews for owner in crew.owners.sample(enough, chance)}
         owners -= self.resting
         while owners:
@@ -246,7 +275,7 @@ class Pool:
                 for crew, offer in crews
                 if owner in crew.idle
                 for key in crew.idle[owner].sample(enough, chance)
-                if key not in job.excluded
+                if key not in passed_over
             ]
             if fits:
                 return chance.choice(fits)
@@ -254,10 +283,11 @@ class Pool:
 
     def _least_busy(self, job: Waiting, crews: list[tuple[Crew, Offer]]) -> tuple[Worker, Offer] | None:
         fits: list[tuple[Worker, Offer]] = []
+        passed_over = job.excluded.union(self._declining.get(job.payer, ()))
         for crew, offer in crews:
             looked_at = 0
             for key in crew.spare:
-                if key not in job.excluded and self.workers[key].owner not in self.resting:
+                if key not in passed_over and self.workers[key].owner not in self.resting:
                     fits.append((self.workers[key], offer))
                     looked_at += 1
                     if looked_at == DRAW:
@@ -303,12 +333,27 @@ class Pool:
     def able(self, job: Waiting, terms: Terms) -> int:
         """How many workers could serve this job, busy or not."""
         crews = {crew for crew, _ in self._fitting(job, terms)}
-        had_it = sum(self._crew_of.get(key) in crews for key in job.excluded)
-        return sum(len(crew.members) for crew in crews) - had_it
+        passed_over = job.excluded.union(self._declining.get(job.payer, ()))
+        not_they = sum(self._crew_of.get(key) in crews for key in passed_over)
+        return sum(len(crew.members) for crew in crews) - not_they + self._own_apart(job, terms, crews)
+
+    def _own_apart(self, job: Waiting, terms: Terms, crews: set[Crew]) -> int:
+        """How many workers can serve this job for no other reason than that it is their own account's."""
+        mine = (self.workers[key] for key in islice(self._of_owner.get(job.payer, ()), DRAW))
+        apart = (worker for worker in mine if self._crew_of[worker.key] not in crews)
+        return sum(isinstance(why_not(job, worker, terms), Offer) for worker in apart)
 
 
-def _alike(announce: Announce) -> Alike:
-    return announce.offers, announce.anonymous, announce.min_free_rate
+def _alike(announce: Announce) -> Announce:
+    """What workers of one crew have in common: all but how much they take at once, and the accounts that they named."""
+    return msgspec.structs.replace(announce, slots=1, ahead=0, not_accounts=(), friends=())
+
+
+def _drop(keys: dict[int, dict[bytes, None]], name: int, key: bytes) -> None:
+    """Take a key out of those under this name; the last one takes the name along."""
+    del keys[name][key]
+    if not keys[name]:
+        del keys[name]
 
 
 def names(announce: Announce) -> set[tuple[Kind, str]]:

@@ -181,8 +181,8 @@ class Registry:
 
     # Answers
 
-    async def tell_account(self, conversation: Conversation) -> None:
-        """How the peer's account stands."""
+    async def tell_account(self, conversation: Conversation, worker: bytes | None = None) -> None:
+        """How the peer's account stands, and by what the worker of a key knows it."""
         number, now = conversation.account, self._clock()
         if not number:
             conversation.tell(Account(number=0, notice=self._notice))
@@ -209,6 +209,7 @@ class Registry:
                 trust_jobs=state.missing.jobs,
                 trust_days=max(state.missing.days, state.missing.fault_days),
                 faults=state.faults,
+                pseudonym=self._store.pseudonyms.of(worker, number) if worker else b"",
             )
         )
 

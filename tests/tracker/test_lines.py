@@ -19,8 +19,9 @@ from tests.tracker.test_matching import (
     served,
     waiting,
 )
+from tracker.fitting import Reason
 from tracker.lines import LINES, SHOWN
-from tracker.matching import Queue, Reason, Waiting
+from tracker.matching import Queue, Waiting
 
 __all__ = ["looks"]  # a fixture
 

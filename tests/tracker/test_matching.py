@@ -23,8 +23,9 @@ from tests.support.builders import (
     but,
 )
 from tests.support.jobs import a_waiting_job
-from tracker import matching, pool
-from tracker.matching import SCAN, Queue, Reason, Terms, Waiting, Worker, constraints_of, size_class, why_not
+from tracker import fitting, matching, pool
+from tracker.fitting import Reason, constraints_of, size_class
+from tracker.matching import SCAN, Queue, Terms, Waiting, Worker, why_not
 from tracker.pool import DRAW, Pool
 
 TERMS = Terms(Rules())
@@ -52,7 +53,7 @@ def waiting(number=0, public=None, *, work=None, models=None, **fields):
     public = public or a_public_part(work or SMALL)
     job = a_waiting_job(number, public, **fields)
     named = public.models if models is None else models
-    return Waiting.of(job, constraints_of(public, named, anonymous=job.anonymous))
+    return Waiting.of(job, constraints_of(public, named, anonymous=job.anonymous, facts=job.facts))
 
 
 def a_queue(*jobs):
@@ -621,14 +622,14 @@ def looks(monkeypatch):
     def counted(module, name):
         real = getattr(module, name)
 
-        def count(*arguments):
+        def count(*arguments, **more):
             counter[name] += 1
-            return real(*arguments)
+            return real(*arguments, **more)
 
         monkeypatch.setattr(module, name, count)
 
     counted(matching, "why_not_pair")
-    counted(matching, "fitting_offers")
+    counted(fitting, "fitting_offers")
     counted(pool, "why_not_terms")
     return counter
 

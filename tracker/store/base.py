@@ -31,7 +31,8 @@ from protocol.envelope import Envelope
 from protocol.rules import FilterSection, Rules
 from tracker.accounts import Acting
 from tracker.earning import NOTHING_MISSING, Missing
-from tracker.lifecycle import Attempt, Event, Job, Outcome
+from tracker.lifecycle import NO_FACTS, Attempt, Event, Facts, Job, Outcome
+from tracker.pseudonyms import Pseudonyms
 from tracker.strikes import Strikes
 
 #: So many awards can be read by anybody; older ones are in the ledger alone.
@@ -311,6 +312,15 @@ class Store(ABC):
         """How an account stands."""
 
     @abstractmethod
+    async def facts(self, number: int, now: int) -> Facts:
+        """What leases say of requests of this account: whether it is a service, and its give-back class."""
+
+    @property
+    @abstractmethod
+    def pseudonyms(self) -> Pseudonyms:
+        """The names by which workers know accounts."""
+
+    @abstractmethod
     async def vest(self, number: int, now: int) -> int:
         """What was withheld of an owner's earnings becomes its own, if it is trusted now; so much that was."""
 
@@ -363,13 +373,15 @@ class Store(ABC):
         rules: RulesInForce,
         now: int,
         room: int | None = None,
+        facts: Facts = NO_FACTS,
     ) -> Admitted:
         """Take a request in: its document, its n jobs, their holds; lease at once the jobs that have a choice.
 
         models: those that can serve it, the dearest of which sets the hold. A request that was taken in before is
         answered as then; nothing of `choices` is used. room: of the jobs whose price the payer's kudos do not cover, so
-        many may be leased at once, the others wait whatever their choice; None for any number. Raises `Equivocation`,
-        `TimedOut`, `OverLimit`, `WrongSigner` (the job key was used before).
+        many may be leased at once, the others wait whatever their choice; None for any number. facts: what leases say
+        of it and its asker. Raises `Equivocation`, `TimedOut`, `OverLimit`, `WrongSigner` (the job key was used
+        before).
         """
 
     @abstractmethod

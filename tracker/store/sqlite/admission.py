@@ -17,8 +17,8 @@ from protocol.postings import ANONYMOUS
 from protocol.rules import MintSection
 from protocol.work import ImageWork
 from tracker.accounts import NOBODY, Acting, available, check_ask, check_user
-from tracker.ledger import day_of, give_back_class
-from tracker.lifecycle import Attempt, Job, Stage, State
+from tracker.ledger import day_of
+from tracker.lifecycle import NO_FACTS, Attempt, Facts, Job, Stage, State
 from tracker.pricing import price
 from tracker.store.base import Admitted, Choice, Leased, RulesInForce
 from tracker.store.sqlite import papers
@@ -42,15 +42,16 @@ def admit(
     rules: RulesInForce,
     now: int,
     room: int | None = None,
+    facts: Facts = NO_FACTS,
 ) -> Admitted:
     """A request that is new: its jobs, each with its hold, those with a choice leased at once."""
     acting = _check_asker(connection, tables, envelope, request, payer, now)
-    _insert_request(connection, envelope, request, payer, origin, acting)
+    _insert_request(connection, envelope, request, payer, origin, acting, facts)
     jobs: list[Job] = []
     leases: dict[int, Leased] = {}
     held = 0
     for number, choice in zip_longest(range(request.public.n), choices):
-        job = _new_job(connection, tables, envelope, request, number, payer, origin, acting, models, rules, now)
+        job = _new_job(connection, tables, envelope, request, number, payer, origin, acting, facts, models, rules, now)
         held += job.held
         if choice is not None and not may_serve(connection, tables, choice, now):
             choice = None
@@ -88,12 +89,18 @@ def may_serve(connection: sqlite3.Connection, tables: Tables, choice: Choice, no
 
 
 def _insert_request(
-    connection: sqlite3.Connection, envelope: Envelope, request: Request, payer: int, origin: str, acting: Acting
+    connection: sqlite3.Connection,
+    envelope: Envelope,
+    request: Request,
+    payer: int,
+    origin: str,
+    acting: Acting,
+    facts: Facts,
 ) -> None:
     try:
         connection.execute(
             "INSERT INTO requests (request, signer, nonce, job_key, payer, origin, public, private_digest, delegation,"
-            " user) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " user, labels, service, give_back) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 envelope.digest,
                 envelope.key,
@@ -105,6 +112,9 @@ def _insert_request(
                 request.private_digest,
                 acting.grant.digest if acting.grant else b"",
                 request.user,
+                " ".join(facts.labels),
+                facts.service,
+                facts.give_back,
             ),
         )
     except sqlite3.IntegrityError as error:
@@ -120,6 +130,7 @@ def _new_job(
     payer: int,
     origin: str,
     acting: Acting,
+    facts: Facts,
     models: Sequence[str],
     rules: RulesInForce,
     now: int,
@@ -153,6 +164,7 @@ def _new_job(
         carried=share.free > 0,
         delegation=delegation,
         user=request.user,
+        facts=facts,
     )
     tables.accounts.begin(connection, payer)
     if held:
@@ -233,7 +245,6 @@ def _lease_of(
     """What the lease says: one job's public part, and of its asker what the tracker vouches for."""
     times = rules.rules.times
     seconds = times.image_lease if isinstance(job.work, ImageWork) else times.text_lease
-    payer = tables.accounts.state_of(connection, job.payer, now, rules.rules)
     return Lease(
         job=job.handle,
         attempt=job.attempt,
@@ -245,8 +256,10 @@ def _lease_of(
         job_key=job.job_key,
         asker=Asker(
             anonymous=job.anonymous,
-            service="" if job.anonymous else tables.people.service_name(connection, job.payer),
-            give_back=0 if job.anonymous else give_back_class(payer.earned, payer.spent + payer.taken_free),
+            service=job.facts.service,
+            give_back=job.facts.give_back,
+            own=job.payer == choice.owner,
+            pseudonym=b"" if job.anonymous else tables.pseudonyms.of(choice.worker, job.payer),
         ),
         issued=now,
         deadline=now + seconds * 1000,
@@ -255,4 +268,5 @@ def _lease_of(
         paid=paid,
         free=free,
         owners=choice.owners,
+        labels=job.facts.labels,
     )

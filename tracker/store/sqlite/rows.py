@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from protocol import codec
 from protocol.work import PublicPart
-from tracker.lifecycle import Attempt, Job, Stage, State
+from tracker.lifecycle import Attempt, Facts, Job, Stage, State
 from tracker.store.sqlite.journal import Journal
 
 K = TypeVar("K")
@@ -23,7 +23,8 @@ MOST = 1024
 _JOB = (
     "SELECT j.job, j.request, j.number, r.public, r.private_digest, r.job_key, r.signer, r.payer, r.origin, j.state,"
     " j.attempt, j.failed, j.held, j.score, j.anonymous, j.admitted, j.changed, j.waited, j.cancelled, j.excluded,"
-    " j.settled, j.reason, j.carried, r.delegation, r.user FROM jobs j JOIN requests r ON r.request = j.request"
+    " j.settled, j.reason, j.carried, r.delegation, r.user, r.labels, r.service, r.give_back"
+    " FROM jobs j JOIN requests r ON r.request = j.request"
 )
 _ATTEMPT = (
     "SELECT attempt, worker, owner, model, lease, stage, issued, deadline, rules, price, paid, free, uncovered, tax,"
@@ -64,6 +65,7 @@ def _to_job(row: tuple[Any, ...]) -> Job:
         carried=bool(row[22]),
         delegation=row[23],
         user=row[24],
+        facts=Facts(tuple(row[25].split()), row[26], row[27]),
     )
 
 

@@ -32,8 +32,10 @@ from protocol.postings import SYSTEM
 from protocol.rules import FilterSection, Rules
 from tracker import lifecycle
 from tracker.accounts import Acting
-from tracker.lifecycle import Event, Job, State
+from tracker.ledger import give_back_class
+from tracker.lifecycle import NO_FACTS, Event, Facts, Job, State
 from tracker.lines import party
+from tracker.pseudonyms import Pseudonyms
 from tracker.store.base import (
     AccountState,
     Admitted,
@@ -219,6 +221,22 @@ class SqliteStore(Store):
 
         return await self._step(run)
 
+    async def facts(self, number: int, now: int) -> Facts:
+        """See `Store`."""
+        tables = self._tables
+
+        def run(connection: sqlite3.Connection) -> Facts:
+            state = tables.accounts.state_of(connection, number, now, tables.versions.get(connection).rules)
+            give_back = give_back_class(state.earned, state.spent + state.taken_free)
+            return Facts((), tables.people.service_name(connection, number), give_back)
+
+        return await self._step(run)
+
+    @property
+    def pseudonyms(self) -> Pseudonyms:
+        """See `Store`."""
+        return self._tables.pseudonyms
+
     async def vest(self, number: int, now: int) -> int:
         """See `Store`."""
         return await self._step(lambda c: probation.vest(c, self._tables, number, now))
@@ -265,6 +283,7 @@ class SqliteStore(Store):
         rules: RulesInForce,
         now: int,
         room: int | None = None,
+        facts: Facts = NO_FACTS,
     ) -> Admitted:
         """See `Store`."""
 
@@ -287,6 +306,7 @@ class SqliteStore(Store):
                 rules=rules,
                 now=now,
                 room=room,
+                facts=facts,
             )
 
         return await self._step(run, now)

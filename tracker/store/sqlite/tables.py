@@ -6,6 +6,7 @@ import sqlite3
 
 from protocol.documents import Serving
 from protocol.keys import SigningKey
+from tracker.pseudonyms import Pseudonyms
 from tracker.store.sqlite.accounts import Accounts
 from tracker.store.sqlite.journal import Journal
 from tracker.store.sqlite.ledger import Books, Ledger
@@ -34,6 +35,7 @@ class Tables:
 
     def load(self, connection: sqlite3.Connection) -> None:
         """Read what is kept in memory from the first step on."""
+        self.pseudonyms = Pseudonyms(connection.execute("SELECT secret FROM pseudonyms").fetchone()[0])
         self.ledger.load(connection)
         self.accounts.load(connection)
 
