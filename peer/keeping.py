@@ -66,6 +66,11 @@ class Keeping:
                         found[envelope.digest] = kept
         return found
 
+    def all(self) -> Iterator[Kept]:
+        """Everything that is kept, oldest first."""
+        for day in self._days():
+            yield from _read(self._folder / str(day))
+
     def answered(self, version: int) -> None:
         """The tracker has answered all that it lacks by the delegation of this version."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
