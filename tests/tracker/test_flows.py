@@ -11,6 +11,7 @@ from protocol.filter.verdict import Verdict
 from protocol.messages import (
     Account,
     AskAccount,
+    AskQuote,
     AskWhy,
     Ended,
     Hello,
@@ -553,6 +554,29 @@ async def test_where_registration_is_closed_nobody_new_gets_an_account_and_all_a
     number = await desk.store.register(a_key(2_001).public, NOW)
     known = await desk.peer(1)
     assert await known.register() == number
+
+
+@pytest.mark.parametrize("rules", [Rules(accounts=AccountsSection(anonymous=False))])
+async def test_a_horde_for_members_refuses_who_asks_as_nobody_and_serves_who_registers(desk):
+    worker = await desk.worker()
+    peer = await desk.requester()
+    await refused_ask(peer, "not_registered")
+    await peer.say(AskQuote(public=a_public_part()))
+    assert await peer.refused() == "not_registered"
+    await peer.say(AskAccount())
+    assert (await peer.hear(Account)).notice.startswith("This horde serves its members")
+    await peer.register()
+    await peer.ask()
+    assert await worker.hear(Lease)
+
+
+async def test_who_had_asked_as_nobody_is_still_served_when_a_horde_closes_its_door(desk):
+    requester = await desk.requester()
+    await requester.ask()
+    await desk.coordinator.publish(Rules(accounts=AccountsSection(anonymous=False)))
+    await refused_ask(requester, "not_registered", a_public_part(n=2))
+    worker = await desk.worker()
+    assert await worker.hear(Lease)
 
 
 # Rules that change

@@ -1,8 +1,10 @@
 """What a request may ask for, and which of its models it can bear."""
 
+import re
+
 import pytest
 
-from protocol.errors import NotOffered, OverLimit, OverMaxPrice
+from protocol.errors import NotOffered, NotRegistered, OverLimit, OverMaxPrice
 from protocol.prices import price
 from protocol.rules import AccountsSection, LimitsSection, ModelSection, PricesSection, Rules
 from tests.support.builders import a_public_part, a_text_work, an_image_work, but
@@ -151,3 +153,18 @@ def test_an_extra_that_the_rules_do_not_price_is_refused():
         affordable(public, Rules(), ())
     offered = Rules(prices=PricesSection(image_extras={"upscale": 7}))
     assert affordable(public, offered, ()) == public.models
+
+
+@pytest.mark.parametrize(
+    ("registration", "says"),
+    [
+        ("open", "register, which is free"),
+        ("invited", "ask its operator for an invitation, then `potluck account --register --invite CODE`"),
+        ("closed", "it takes no new accounts now: ask its operator"),
+    ],
+)
+def test_who_asks_a_horde_for_members_as_nobody_is_told_how_to_get_in(registration, says):
+    rules = Rules(accounts=AccountsSection(registration=registration, anonymous=False))
+    check_limits(a_public_part(), rules, anonymous=False, open_jobs=0)
+    with pytest.raises(NotRegistered, match=re.escape(says)):
+        check_limits(a_public_part(), rules, anonymous=True, open_jobs=0)

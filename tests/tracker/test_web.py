@@ -18,7 +18,7 @@ from protocol.documents import RulesDocument
 from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, Challenge, Outbound, decode_challenge, parse
 from protocol.links import parse_link
 from protocol.messages import Hello, Holding, Refused, Welcome
-from protocol.rules import HordeSection, LimitsSection, Rules, TimesSection, from_json
+from protocol.rules import AccountsSection, HordeSection, LimitsSection, Rules, TimesSection, from_json
 from tests.support.builders import HOUR, ROOT, SERVING, a_delegation, a_key, a_nonce, a_profile, an_award, signed
 from tests.support.rules import plain
 from tracker import web
@@ -518,6 +518,37 @@ async def test_the_rules_are_published_as_signed(start):
     assert from_json(codec.decode(envelope.body, RulesDocument).rules) == plain(rules)
     assert found["rules"]["limits"]["max_n"] == 3
     assert found["version"] == 1
+
+
+async def test_versions_of_the_rules_are_published_newest_first_and_in_parts(start):
+    async with start() as tracker:
+        for most in range(1, 24):
+            await tracker.coordinator.publish(plain(Rules(limits=LimitsSection(max_n=most))))
+        parts = [json.loads((await tracker.get("/rules/history"))[1])]
+        while parts[-1]["before"] is not None:
+            parts.append(json.loads((await tracker.get(f"/rules/history?before={parts[-1]['before']}"))[1]))
+        assert (await tracker.get("/rules/history?before=x"))[0].status == 400
+        assert (await tracker.get("/rules?version=99"))[0].status == 404
+        _, text = await tracker.get("/rules?version=7")
+    versions = [entry for part in parts for entry in part["versions"]]
+    assert [len(part["versions"]) for part in parts] == [20, 4]
+    assert [entry["version"] for entry in versions] == list(range(24, 0, -1))
+    assert versions[0]["changes"] == [{"key": "limits.max_n", "before": 22, "after": 23}]
+    assert [entry["previous"] for entry in versions] == [*(entry["digest"] for entry in versions[1:]), None]
+    old = json.loads(text)
+    assert (old["version"], old["rules"]["limits"]["max_n"], old["changes"][0]["before"]) == (7, 6, 5)
+    assert parse(base64.b64decode(old["document"])).digest.hex() == old["digest"]
+
+
+async def test_a_horde_for_members_says_so_in_its_link_and_on_its_page_as_the_rules_stand(start):
+    async with start() as tracker:
+        assert not parse_link(json.loads((await tracker.get("/scrape"))[1])["link"]).members
+        assert "Members only" not in (await tracker.get("/"))[1]
+        await tracker.coordinator.publish(plain(Rules(accounts=AccountsSection(anonymous=False))))
+        scraped = json.loads((await tracker.get("/scrape"))[1])
+        assert scraped["members_only"] is True
+        assert parse_link(scraped["link"]).members
+        assert "<strong>Members only:</strong>" in (await tracker.get("/"))[1]
 
 
 async def test_health_is_said(start):
