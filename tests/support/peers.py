@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from protocol import codec
 from protocol.documents import (
-    DOCUMENTS,
     Acknowledgement,
     Document,
     Lease,
@@ -28,6 +27,7 @@ from protocol.documents import (
 )
 from protocol.envelope import Envelope, Inbound, Outbound, decode_challenge, parse
 from protocol.keys import SigningKey
+from protocol.kinds import DOCUMENTS
 from protocol.messages import (
     FROM_TRACKER,
     Account,
