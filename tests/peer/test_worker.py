@@ -382,7 +382,7 @@ async def test_a_prefix_that_makes_of_it_what_may_not_be_made_is_declined_and_no
                 [failed] = await stream.rest()
                 assert isinstance(failed, Failed)
                 assert (stream.status, failed.code) == (400, "content_refused")
-        await scene.reports("declined")
+        await scene.reports("declined", "content_refused", TEXT_LEASE)
         assert scene.puppet.tasks.empty()
         assert scene.spools() == []
 

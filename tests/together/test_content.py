@@ -44,7 +44,7 @@ async def test_the_red_line_holds_before_any_worker_and_nothing_of_what_was_said
             assert await ask(nobody, "a red circle") == "timed_out"
         started = [line for line in worker.lines() if line.get("event") == "started"]
         assert len(started) == 1, started
-        kept = horde.folder / "ann" / "filter" / f"{hashlib.sha256(CLUB).hexdigest()}.txt"
+        kept = horde.folder / "ann" / "worker" / "filter" / f"{hashlib.sha256(CLUB).hexdigest()}.txt"
         assert await until(kept.exists, "the horde's own list at the worker")
         # What was asked for is in no file of anybody: a tracker's database and log, a worker's log and spool.
         files = [file for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".txt"]
