@@ -7,6 +7,7 @@ import click
 from peer.commands import exits
 from peer.commands.account import account
 from peer.commands.ask import image, text
+from peer.commands.audit import audit
 from peer.commands.delegate import delegate
 from peer.commands.demo import demo
 from peer.commands.horde import join, status
@@ -41,7 +42,7 @@ def main() -> None:
     """
 
 
-for _command in (demo, join, image, text, worker, relay, account, delegate, transfer, rules, status, verify):
+for _command in (demo, join, image, text, worker, relay, account, delegate, transfer, rules, status, verify, audit):
     main.add_command(_command)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from peer.asking import Asking
+from peer.audit.shown import Shown
 from peer.connection import CannotJoin, Connection
 from peer.events import BadRequest, Event, JobCancelled, Refused, Unreachable
 from peer.evidence import Evidence, Unsettled
@@ -122,6 +123,7 @@ class Client:
         self._clock = clock
         self._random = random or _system_random()
         self._evidence = Evidence(home.results_folder) if home else None
+        self._shown = Shown(home.results_folder, link.root) if home else None
         # Only a session of the key that asked may send a statement again; a key given for once does not come back.
         self._resumable = home is not None and key is None
         self._showing = Showing(self._evidence.keeping(self.link.root)) if self._evidence and self._resumable else None
@@ -472,6 +474,8 @@ class Client:
                 self._learn(envelope)
             case Settlement.KIND:
                 settlement = open_document(envelope, Settlement)
+                if self._shown is not None:
+                    await asyncio.to_thread(self._shown.of_settlement, envelope)
                 await self._forget_left_over(settlement.job, envelope.raw)
                 self._tell(settlement.job, SettlementCame(settlement, envelope))
             case RulesDocument.KIND if self._home is not None:

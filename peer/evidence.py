@@ -4,6 +4,7 @@
 content/<SHA-256>/<job>-<attempt>.json     all that shows where content of this digest came from (`Proof`)
 saved/<SHA-256 of a path>                  SHA-256 of the content that was saved under that path
 unsettled/<horde>/<job>-<attempt>.json     an acknowledgement or denial that the tracker has not answered (`Unsettled`)
+checkpoints/<horde>/                       checkpoints of its ledger that this peer was shown (`peer.audit.shown`)
 settled/<horde>/                           settlements of the last days, with what lies behind them (`peer.keeping`)
 ```
 """

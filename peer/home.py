@@ -7,6 +7,7 @@ rules/          the rules last seen of each horde, signed, and the version of it
 transfers/      for each horde a transfer that it has not answered yet, so that it can be sent again
 results/        what proves a result, by the SHA-256 of its content (`peer.evidence`)
 worker/         what the worker keeps; one program at a time uses it
+audit/          entries of ledgers that were read, and evidence of two histories (`potluck audit`)
 ```
 """
 
@@ -114,6 +115,14 @@ class Home:
         content = msgspec.json.format(msgspec.json.encode(Hordes(meant, links)), indent=2) + b"\n"
         write_file(self.folder / "hordes.json", content)
         return name
+
+    def links(self) -> list[Link]:
+        """The links of all hordes that were joined, as far as they can be read."""
+        found = []
+        for text in self.hordes().links.values():
+            with contextlib.suppress(ValueError, Refusal):
+                found.append(parse_link(text))
+        return found
 
     def link(self, name: str = "") -> Link:
         """The link of the horde `name`, or of the default one; raises `UnknownHorde`."""

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from peer.audit.shown import Shown
 from peer.certificate import Certificate, fresh_certificate
 from peer.connection import BACKOFF, Backoff, CannotJoin, Connection
 from peer.content import Content
@@ -157,6 +158,7 @@ class Worker:
         self._on_news = on_news
         self._spools = folder / "spool" / show_key(link.root)[:16]
         self._keeping = Keeping(folder / "settled", link.root)
+        self._shown = Shown(folder, link.root)
         self._showing = Showing(self._keeping)
         self._jobs = Jobs(key.public, (), settings.ahead, settings.anonymous)
         self._content = Content(link, folder / "filter", self._tell_news)
@@ -346,6 +348,7 @@ class Worker:
             paid = open_document(envelope, Settlement)
             attempt = Attempt(paid.job, paid.attempt)
             self._keep(attempt, envelope)
+            self._shown.of_settlement(envelope)
             if effects := self._jobs.settled(attempt):  # it comes again after a loss, and counts once
                 self._tell_news(News("settled", attempt=attempt, earned=paid.paid + paid.minted))
                 self._carry_out(effects)

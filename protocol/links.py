@@ -71,6 +71,11 @@ def parse_link(text: str) -> Link:
     return Link(url, parse_key(root), name[:60], certificate, "members" in fields and _is_for_members(fields))
 
 
+def tracker_at(url: str) -> Link:
+    """The link to a tracker of which only the address is known: it names no horde. Raises `BadLink`."""
+    return Link(_check_url(url), b"")
+
+
 def show_certificate(digest: bytes) -> str:
     """The digest of a certificate as links carry it: 52 characters of lower-case base32."""
     return base64.b32encode(digest).decode("ascii").rstrip("=").lower()

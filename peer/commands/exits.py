@@ -26,7 +26,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.UNREACHABLE: "no tracker answers, or not the right one",
     Exit.REFUSED: "the horde refused what was asked for",
     Exit.NO_RESULT: "a job failed, expired or was denied; nothing was paid for it",
-    Exit.NOT_VERIFIED: "a file is not what somebody signed for",
+    Exit.NOT_VERIFIED: "a file or a ledger is not what somebody signed for",
     Exit.MISSING: "a package or model is not installed; the text names the command that gets it",
     Exit.INTERRUPTED: "Ctrl+C or SIGTERM; what was asked for is cancelled",
 }
