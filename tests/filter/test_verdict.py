@@ -31,13 +31,13 @@ def own(*lines: str, category: str = "other") -> Filter:
 # The red line
 
 
-def test_the_labelled_prompts_are_enough_and_half_of_each_label_is_put_aside() -> None:
+def test_the_labelled_prompts_are_enough_and_many_of_each_label_are_put_aside() -> None:
     given = prompts()
     assert len(given) >= 400
     assert len({one.text for one in given}) == len(given)
     for label in ("clean", "borderline", "blocked"):
         halves = [one.half for one in given if one.label == label]
-        assert abs(halves.count("tuned") - halves.count("kept")) <= 1
+        assert halves.count("kept") >= len(halves) * 2 / 5
 
 
 def test_no_plain_case_passes_and_fewer_than_one_clean_prompt_in_a_hundred_is_refused(red_line: Filter) -> None:
