@@ -22,10 +22,11 @@ from tests.support.builders import (
     an_image_work,
     but,
 )
-from tests.support.jobs import a_waiting_job
+from tests.support.jobs import PAYER, a_waiting_job
 from tracker import fitting, matching, pool
 from tracker.fitting import Reason, constraints_of, size_class
-from tracker.matching import SCAN, Queue, Terms, Waiting, Worker, why_not
+from tracker.lifecycle import Facts
+from tracker.matching import NOBODY, SCAN, Named, Queue, Terms, Waiting, Worker, why_not
 from tracker.pool import DRAW, Pool
 
 TERMS = Terms(Rules())
@@ -44,8 +45,8 @@ def an_announce(*offers, slots=1, ahead=0, **more):
     return Announce(offers=offers or (an_image_offer(),), slots=slots, ahead=ahead, **more)
 
 
-def a_worker(*offers, key=100, owner=101, **more):
-    return Worker(a_key(key).public, owner, an_announce(*offers, **more))
+def a_worker(*offers, key=100, owner=101, named=NOBODY, **more):
+    return Worker(a_key(key).public, owner, an_announce(*offers, **more), named=named)
 
 
 def waiting(number=0, public=None, *, work=None, models=None, **fields):
@@ -77,6 +78,9 @@ def served(queue, worker, *, every=0, count=None, terms=TERMS, now=NOW):
     return found
 
 
+#: All that an announce can refuse of who asks and what for.
+REFUSES_ALL = {"anonymous": False, "declines": ("adult",), "services": False, "min_give_back": 3, "min_free_rate": 1000}
+
 # Reasons
 
 
@@ -93,7 +97,14 @@ def served(queue, worker, *, every=0, count=None, terms=TERMS, now=NOW):
         (waiting(work=a_text_work(context_tokens=4097)), a_worker(a_text_offer()), Reason.TOO_LONG),
         (waiting(work=a_text_work(max_tokens=5000)), a_worker(a_text_offer()), Reason.TOO_LONG),
         (waiting(anonymous=True), a_worker(anonymous=False), Reason.NO_ANONYMOUS),
-        (waiting(public=but(a_public_part(), flags=("adult",))), a_worker(), Reason.FLAG),
+        (waiting(), a_worker(paused=True), Reason.PAUSED),
+        (waiting(public=but(a_public_part(), flags=("adult",))), a_worker(declines=("adult",)), Reason.FLAG),
+        (waiting(facts=Facts(labels=("hate",))), a_worker(declines=("adult", "hate")), Reason.FLAG),
+        (waiting(facts=Facts(service="Ada#7")), a_worker(services=False), Reason.NO_SERVICES),
+        (waiting(facts=Facts(service="Ada#7")), a_worker(not_services=("Bob#8", "Ada#7")), Reason.NO_SERVICES),
+        (waiting(facts=Facts(give_back=1)), a_worker(min_give_back=2), Reason.GIVE_BACK),
+        (waiting(anonymous=True), a_worker(min_give_back=1), Reason.GIVE_BACK),
+        (waiting(), a_worker(named=Named(declined=frozenset({PAYER}))), Reason.ACCOUNT),
         (waiting(excluded=frozenset({a_key(100).public})), a_worker(), Reason.HAD_IT),
         (waiting(public=but(a_public_part(), max_price=10)), a_worker(), Reason.OVER_MAX_PRICE),
         (waiting(work=but(SMALL, extras=("upscale",))), a_worker(), Reason.NOT_OFFERED),
@@ -110,7 +121,14 @@ def served(queue, worker, *, every=0, count=None, terms=TERMS, now=NOW):
         "too much context by one",
         "too many tokens",
         "no anonymous",
+        "paused",
         "flag",
+        "label",
+        "no services",
+        "not this service",
+        "gives too little back",
+        "anonymous people give nothing back",
+        "not this account",
         "had it",
         "over max price",
         "no longer priced",
@@ -123,7 +141,7 @@ def test_every_reason_against_a_pair(job, worker, reason):
     assert queue.next_for(worker, TERMS, 0) is None
     assert queue.reasons_for(worker, TERMS) == {reason: 1}
     here = Pool()
-    here.announce(worker.key, worker.owner, worker.announce, ())
+    here.announce(worker.key, worker.owner, worker.announce, (), worker.named)
     assert here.draw(job, TERMS, random.Random(1)) is None
     assert here.reasons_for(job, TERMS) == {reason: 1}
     assert here.able(job, TERMS) == 0
@@ -143,6 +161,13 @@ def test_every_reason_against_a_pair(job, worker, reason):
         (waiting(held=0), a_worker(min_free_rate=1000)),
         (waiting(held=2_579), a_worker(min_free_rate=1001)),
         (waiting(), a_worker(an_image_offer(max_pixels=16), an_image_offer())),
+        (waiting(public=but(a_public_part(), flags=("adult",))), a_worker()),
+        (waiting(facts=Facts(labels=("hate",))), a_worker(declines=("adult",))),
+        (waiting(facts=Facts(service="Ada#7")), a_worker(not_services=("Bob#8",))),
+        (waiting(), a_worker(services=False)),
+        (waiting(facts=Facts(give_back=2)), a_worker(min_give_back=2)),
+        (waiting(), a_worker(named=Named(declined=frozenset({PAYER + 1})))),
+        (waiting(payer=101, held=0, facts=Facts(("adult",), "Me#101")), a_worker(paused=True, **REFUSES_ALL)),
     ],
 )
 def test_no_reason_against_a_pair(job, worker):
@@ -150,7 +175,7 @@ def test_no_reason_against_a_pair(job, worker):
     assert isinstance(found, Offer)
     assert a_queue(job).next_for(worker, TERMS, 0) == (job, found)
     here = Pool()
-    here.announce(worker.key, worker.owner, worker.announce, ())
+    here.announce(worker.key, worker.owner, worker.announce, (), worker.named)
     assert here.draw(job, TERMS, random.Random(1)) == (here.workers[worker.key], found)
     assert here.able(job, TERMS) == 1
 
