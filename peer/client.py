@@ -123,7 +123,7 @@ class Client:
         self._clock = clock
         self._random = random or _system_random()
         self._evidence = Evidence(home.results_folder) if home else None
-        self._shown = Shown(home.results_folder, link.root) if home else None
+        self._shown = Shown(home.results_folder, self.link.root) if home else None
         # Only a session of the key that asked may send a statement again; a key given for once does not come back.
         self._resumable = home is not None and key is None
         self._showing = Showing(self._evidence.keeping(self.link.root)) if self._evidence and self._resumable else None
