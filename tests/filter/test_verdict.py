@@ -37,7 +37,7 @@ def test_the_labelled_prompts_are_enough_and_many_of_each_label_are_put_aside() 
     assert len({one.text for one in given}) == len(given)
     for label in ("clean", "borderline", "blocked"):
         halves = [one.half for one in given if one.label == label]
-        assert halves.count("kept") >= len(halves) * 2 / 5
+        assert halves.count("kept") >= len(halves) / 3
 
 
 def test_no_plain_case_passes_and_fewer_than_one_clean_prompt_in_a_hundred_is_refused(red_line: Filter) -> None:
