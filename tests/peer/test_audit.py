@@ -1,0 +1,359 @@
+"""The audit of a public ledger: what is right passes, and each thing that a tracker could do to it is found."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from peer.audit.audit import Options, audit
+from peer.audit.histories import Contradiction, NotShown, check_contradiction
+from peer.audit.mine import BadHanded, Known, Party, hand_out, read_handed
+from peer.audit.opening import OpeningDocument, check_opening, make_opening
+from peer.audit.report import Report
+from peer.audit.shown import LATEST, Shown, superfluous
+from protocol import documents
+from protocol.documents import Checkpoint, Leaf, Settlement, open_document
+from protocol.envelope import parse
+from protocol.keys import SigningKey
+from protocol.public import AskOpening, Consistency, Head, Inclusion, Part
+from tests.support.builders import ROOT, SERVING, a_key
+from tests.support.history import ANN, BEN, History, live_through_everything
+from tests.support.rewriting import cut, dearer, rewrite, same
+from tracker.public.reader import PublicLedger
+
+
+class FromDatabase:
+    """A public ledger without sockets."""
+
+    is_live = True
+    name = "here"
+
+    def __init__(self, path: Path, now: int, delay: int = 0) -> None:
+        self._ledger = PublicLedger(path)
+        self._now = now
+        self._delay = delay
+        self.parts = 0
+
+    async def head(self) -> Head:
+        return self._ledger.head(self._delay, self._now)
+
+    async def part(self, first: int, epoch: int) -> Part:
+        assert epoch == 0
+        self.parts += 1
+        return self._ledger.part(first, self._delay, self._now)[0]
+
+    async def rules(self, version: int) -> bytes:
+        return self._ledger.rules(version)
+
+    async def inclusion(self, entry: int, size: int) -> Inclusion:
+        return self._ledger.inclusion(entry, size)
+
+    async def consistency(self, earlier: int, later: int) -> Consistency:
+        return self._ledger.consistency(earlier, later)
+
+
+@asynccontextmanager
+async def lived(path: Path) -> AsyncIterator[tuple[History, Known]]:
+    """A ledger with a history, and what those who lived through it know of it."""
+    async with History.open(path) as history:
+        settlements = await live_through_everything(history)
+        await history.award(history.accounts[BEN.public], 5000)
+        await history.store.seal(history.tick())
+        checkpoints = [open_document(parse(raw), Settlement).checkpoint for raw in settlements]
+        yield history, Known(settlements, list(dict.fromkeys(checkpoints)))
+
+
+async def audited(path: Path, known: Known, now: int, *, others: tuple[bytes, ...] = (), full: bool = True) -> Report:
+    options = Options(root=ROOT.public, version=0, full=full, folder=path.parent / "audit", others=others)
+    report, _ = await audit(FromDatabase(path, now), options, lambda _: known, lambda _, __: None)
+    return report
+
+
+def kinds(report: Report) -> set[str]:
+    return {finding.kind for finding in report.findings}
+
+
+def evidence_of(report: Report) -> list[str]:
+    """What each file of evidence shows to anybody."""
+    paths = [finding.evidence for finding in report.findings if finding.evidence]
+    return [check_contradiction(msgspec.json.decode(Path(path).read_bytes(), type=Contradiction)) for path in paths]
+
+
+def entry_of(path: Path, event: str) -> int:
+    """The first entry of an event that moves something."""
+    with closing(sqlite3.connect(path)) as connection:
+        for entry, raw in connection.execute("SELECT entry, leaf FROM entries ORDER BY entry"):
+            leaf = msgspec.msgpack.decode(raw, type=Leaf)
+            if leaf.event == event and leaf.postings:
+                return int(entry)
+    raise AssertionError(f"no {event}")
+
+
+async def test_a_ledger_as_it_was_lived_through_is_right(tmp_path: Path) -> None:
+    path = tmp_path / "horde.db"
+    async with lived(path) as (history, known):
+        report = await audited(path, known, history.now)
+
+        assert report.ok, list(report.lines())
+        assert report.read == report.size > 0
+        assert report.own == len(known.settlements) > 10
+        assert report.shown == len(known.checkpoints) > 5
+        assert report.accounts == 2  # Carl had no kudos, and served nobody
+        assert report.minted > 5000
+        assert all(isinstance(line, str) for line in report.lines())
+
+
+async def test_own_entries_are_found_by_proof_without_reading_any(tmp_path: Path) -> None:
+    path = tmp_path / "horde.db"
+    async with lived(path) as (history, known):
+        source = FromDatabase(path, history.now)
+        options = Options(root=ROOT.public, version=0, full=False, folder=tmp_path / "audit")
+
+        report, checkpoint = await audit(source, options, lambda _: known, lambda _, __: None)
+
+        assert report.ok
+        assert source.parts == 0
+        assert report.read is None
+        assert report.own == len(known.settlements)
+        assert open_document(parse(checkpoint), Checkpoint).size == report.size
+
+
+@pytest.mark.parametrize("event", ["hold", "settle", "release"])
+async def test_a_ledger_that_was_rewritten_is_caught_and_shown_to_anybody(tmp_path: Path, event: str) -> None:
+    path = tmp_path / "horde.db"
+    async with lived(path) as (history, known):
+        rewrite(path, SERVING, entry_of(path, event), same)
+        assert (await audited(path, known, history.now)).ok
+
+        rewrite(path, SERVING, entry_of(path, event), dearer)
+        for full in (True, False):
+            report = await audited(path, known, history.now, full=full)
+
+            assert not report.ok
+            assert "rewritten" in kinds(report)
+            assert evidence_of(report)
+
+
+async def test_whoever_knows_nothing_of_before_finds_a_rewritten_ledger_right(tmp_path: Path) -> None:
+    """What the public cannot check: the first look takes the tracker at its word."""
+    path = tmp_path / "horde.db"
+    async with lived(path) as (history, known):
+        rewrite(path, SERVING, entry_of(path, "award"), lambda leaf: leaf)
+        rewrite(path, SERVING, entry_of(path, "settle"), dearer)
+
+        assert "rewritten" not in kinds(await audited(path, Known(), history.now))
+        assert "rewritten" in kinds(await audited(path, known, history.now))
+
+
+async def test_a_tail_that_was_cut_is_caught(tmp_path: Path) -> None:
+    path = tmp_path / "horde.db"
+    async with lived(path) as (history, known):
+        known.checkpoints.append(FromDatabase(path, history.now)._ledger.head(0, history.now).checkpoint)
+        cut(path, SERVING, 5)
+
+        report = await audited(path, known, history.now)
+
+        assert "rewritten" in kinds(report)
+        assert any("entries are gone" in text for text in evidence_of(report))
+
+
+async def test_two_histories_are_caught_when_two_peers_compare(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "horde.db", tmp_path / "other" / "horde.db"
+    theirs.parent.mkdir()
+    async with lived(ours) as (history, known):
+        await history.store.seal(history.tick())
+        with closing(sqlite3.connect(ours)) as source, closing(sqlite3.connect(theirs)) as target:
+            source.backup(target)
+        rewrite(theirs, SERVING, entry_of(theirs, "settle"), dearer)
+        shown_to_them = FromDatabase(theirs, history.now)._ledger.head(0, history.now).checkpoint
+        file = tmp_path / "theirs.json"
+        file.write_bytes(hand_out(Known(checkpoints=[shown_to_them]), ROOT.public))
+
+        alone = await audited(ours, known, history.now)
+        control = await audited(ours, known, history.now, others=tuple(known.checkpoints))
+        compared = await audited(ours, known, history.now, others=tuple(read_handed(file, ROOT.public)))
+
+        assert alone.ok
+        assert control.ok
+        assert control.of_others == len(known.checkpoints)
+        assert kinds(compared) == {"two_histories"}
+        assert len(evidence_of(compared)) == 1
+
+
+def forge(change: Callable[[Contradiction], Contradiction], found: Contradiction) -> None:
+    with pytest.raises(NotShown):
+        check_contradiction(change(found))
+
+
+async def test_evidence_that_shows_nothing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "horde.db"
+    async with lived(path) as (history, known):
+        rewrite(path, SERVING, entry_of(path, "hold"), dearer)
+        report = await audited(path, known, history.now)
+    files = [Path(finding.evidence) for finding in report.findings if finding.evidence]
+    replace = msgspec.structs.replace
+    tried = set()
+    for file in files:
+        found = msgspec.json.decode(file.read_bytes(), type=Contradiction)
+        assert check_contradiction(found)
+        tried.add(found.how)
+        said = parse(found.second)
+        stranger = documents.sign(open_document(said, Checkpoint), a_key(3), said.context).raw
+        forge(lambda one: replace(one, second=stranger), found)
+        forge(lambda one: replace(one, first=one.second), found)
+        forge(lambda one: replace(one, root="00" * 32), found)
+        forge(lambda one: replace(one, root="zz"), found)
+        forge(lambda one: replace(one, delegation=one.second), found)
+        if found.proof:
+            forge(lambda one: replace(one, proof=one.proof[1:]), found)
+    assert "tree" in tried
+
+
+# What the tracker itself could publish
+
+
+@pytest.mark.parametrize(
+    ("event", "postings", "kind"),
+    [
+        ("settle", ((100, 5), (101, -5)), "postings"),
+        ("settle", ((3, -(10**12)), (100, 10**12)), "balance"),
+        ("gift", ((1, -5), (100, 5)), "postings"),
+        ("award", ((1, -9), (101, 9)), "document"),
+        ("epoch", (), "document"),
+        ("hold", ((100, -(10**12)), (3, 10**12)), "balance"),
+    ],
+)
+async def test_entries_that_the_rules_do_not_allow_are_found(
+    tmp_path: Path, event: str, postings: tuple[tuple[int, int], ...], kind: str
+) -> None:
+    path = tmp_path / "horde.db"
+    async with lived(path) as (history, _):
+        place = entry_of(path, "award" if event == "award" else "settle")
+
+        def change(leaf: Leaf) -> Leaf:
+            return msgspec.structs.replace(leaf, event=event, postings=postings)
+
+        rewrite(path, SERVING, place, change)
+
+        assert kind in kinds(await audited(path, Known(), history.now))
+
+
+async def test_parts_that_were_read_before_are_compared_with_what_is_shown_now(tmp_path: Path) -> None:
+    path = tmp_path / "horde.db"
+    async with History.open(path) as history:
+        for number in range(1100):
+            await history.award(history.accounts[ANN.public], 1 + number)
+        await history.store.seal(history.tick())
+        first = FromDatabase(path, history.now)
+        options = Options(root=ROOT.public, version=0, full=True, folder=tmp_path / "audit")
+        again = FromDatabase(path, history.now)
+
+        report, _ = await audit(first, options, lambda _: Known(), lambda _, __: None)
+        repeated, _ = await audit(again, options, lambda _: Known(), lambda _, __: None)
+        rewrite(path, SERVING, 7, dearer)
+        rewritten, _ = await audit(FromDatabase(path, history.now), options, lambda _: Known(), lambda _, __: None)
+
+        assert report.ok
+        assert repeated.ok
+        assert (first.parts, again.parts) == (2, 1)
+        assert [finding.entry for finding in rewritten.findings if finding.kind == "rewritten"] == [7]
+
+
+async def test_a_head_of_another_root_or_signed_by_another_key_is_refused(tmp_path: Path) -> None:
+    from peer.audit.source import BadSource
+
+    path = tmp_path / "horde.db"
+    async with lived(path) as (history, known):
+        options = Options(root=a_key(9).public, version=0, full=True, folder=tmp_path)
+        with pytest.raises(BadSource):
+            await audit(FromDatabase(path, history.now), options, lambda _: known, lambda _, __: None)
+
+        older = Options(root=ROOT.public, version=99, full=False, folder=tmp_path)
+        report, _ = await audit(FromDatabase(path, history.now), older, lambda _: known, lambda _, __: None)
+        assert kinds(report) == {"document"}
+
+
+# What a peer keeps
+
+
+def a_checkpoint(size: int, time: int, key: SigningKey = SERVING) -> bytes:
+    said = Checkpoint(size=size, root=size.to_bytes(32, "big"), time=time)
+    return documents.sign(said, key, ROOT.public).raw
+
+
+def test_of_each_day_the_newest_checkpoint_stays_and_the_last_few(tmp_path: Path) -> None:
+    shown = Shown(tmp_path, ROOT.public)
+    day = 86_400_000
+    for number in range(60):
+        shown.keep(a_checkpoint(number, number * day // 10))
+
+    sizes = [open_document(parse(raw), Checkpoint).size for raw in shown.all()]
+
+    assert sizes == [9, 19, 29, 39, 49, *range(60 - LATEST, 60)]
+    assert superfluous(["000001-000000000003-a", "000001-000000000003-b"]) == []
+
+
+def test_two_checkpoints_of_one_size_stay_both(tmp_path: Path) -> None:
+    shown = Shown(tmp_path, ROOT.public)
+    other = documents.sign(Checkpoint(size=5, root=bytes(32), time=1), SERVING, ROOT.public).raw
+
+    shown.keep(a_checkpoint(5, 1))
+    shown.keep(other)
+    shown.keep(other)
+
+    assert len(shown.all()) == 2
+
+
+def test_a_file_of_another_horde_or_of_nothing_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "shown.json"
+    file.write_bytes(hand_out(Known(checkpoints=[a_checkpoint(5, 1)]), ROOT.public))
+
+    assert len(read_handed(file, ROOT.public)) == 1
+    with pytest.raises(BadHanded):
+        read_handed(file, a_key(9).public)
+    file.write_text("{}")
+    with pytest.raises(BadHanded):
+        read_handed(file, ROOT.public)
+
+
+# The opening
+
+
+async def test_a_party_shows_anybody_what_it_paid_and_nothing_can_be_changed_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "horde.db"
+    async with History.open(path) as history:
+        await history.award(history.accounts[ANN.public], 50_000)
+        asked = await history.ask(ANN, served_by=BEN)
+        receipt = await history.receipt(asked.admitted.leases[0].document, BEN)
+        await history.deliver(receipt)
+        settlement = await history.acknowledge(asked, receipt)
+        await history.store.seal(history.tick())
+        party = Party(settlement, asked.admitted.leases[0].document, receipt.raw, asked.request.raw)
+        opened = PublicLedger(path).opened(AskOpening(settlement=settlement, request=asked.request.raw))
+
+    made = make_opening(party, opened, ROOT.public)
+    again = msgspec.json.decode(msgspec.json.encode(made), type=OpeningDocument)
+    shows = check_opening(again)
+
+    assert [one.event for one in shows] == ["hold", "settle"]
+    assert {one.job for one in shows} == {asked.job}
+    assert dict(shows[0].signers) == {"request": ANN.public}
+    assert dict(shows[1].signers) == {"lease": SERVING.public, "receipt": BEN.public}
+    replace = msgspec.structs.replace
+    hold, settle = made.entries
+    for wrong in (
+        replace(made, entries=(hold,)),
+        replace(made, entries=()),
+        replace(made, entries=(hold, replace(settle, evidence=hold.evidence))),
+        replace(made, entries=(hold, replace(settle, entry=hold.entry))),
+        replace(made, entries=(hold, replace(settle, proof=settle.proof[1:]))),
+        replace(made, documents=made.documents[:1] + (a_checkpoint(3, 1, a_key(4)),)),
+    ):
+        with pytest.raises(NotShown):
+            check_opening(wrong)
