@@ -11,10 +11,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from protocol.licences import OPEN
+
 Positive = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 Permille = Annotated[int, Meta(ge=0, le=1000)]
 Point = tuple[Natural, Natural]
+LicenceId = Annotated[str, Meta(min_length=1, max_length=100)]
 Treatment = Literal["allow", "label", "replace", "refuse"]
 KeyText = Annotated[str, Meta(min_length=52, max_length=52)]
 Points = Annotated[tuple[Point, ...], Meta(min_length=1, max_length=32)]
@@ -322,6 +325,20 @@ class ModelSection(Section, frozen=True, kw_only=True):
     millions: Natural = 0
 
 
+class CatalogueSection(Section, frozen=True, kw_only=True):
+    """Which models may be served: the catalogue is the file `models.toml`.
+
+    listed_only: those of the catalogue alone. open_only: those of it whose licence is open, alone. open_licences: SPDX
+    ids that count as open. digest: SHA-256 of the catalogue as published, in hex, empty for none; the tracker fills it
+    in.
+    """
+
+    listed_only: bool = False
+    open_only: bool = False
+    open_licences: Annotated[tuple[LicenceId, ...], Meta(max_length=256)] = OPEN
+    digest: Annotated[str, Meta(max_length=64)] = ""
+
+
 class Rules(Section, frozen=True, kw_only=True):
     """All rules of a horde."""
 
@@ -343,6 +360,7 @@ class Rules(Section, frozen=True, kw_only=True):
     roles: RolesSection = RolesSection()
     moderation: ModerationSection = ModerationSection()
     votes: VotesSection = VotesSection()
+    catalogue: CatalogueSection = CatalogueSection()
     models: dict[str, ModelSection] = {}
 
 

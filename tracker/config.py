@@ -128,30 +128,41 @@ SECTIONS: dict[str, type[Section]] = {
 
 def load(path: Path) -> Config:
     """The content of the file; raises `ConfigError`."""
+    return parse(text_of(path), path)
+
+
+def text_of(path: Path) -> str:
+    """What stands in a file; raises `ConfigError`."""
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{path}:{line}: not UTF-8: save the file in that encoding"]) from error
-    return parse(text, path)
+
+
+def tables_of(text: str, path: Path) -> dict[str, Any]:
+    """The tables of a file; raises `ConfigError` for what is not TOML."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_broken_syntax(error, text, path)]) from error
 
 
 def parse(text: str, path: Path) -> Config:
     """The content of `text`, which stands in `path`; raises `ConfigError` with every fault that it has."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([_broken_syntax(error, text, path)]) from error
-    reader = _Reader(path, text)
+    tables = tables_of(text, path)
+    reader = Reader(path, text)
     sections = reader.sections(tables)
     server = cast("ServerSection", sections.pop("server", ServerSection()))
     rules = Rules(**cast("dict[str, Any]", sections))
     if rules.filter.lists:
         reader.fault(("filter", "lists"), "is filled in by the tracker: put lists into the folder `filter`")
+    if rules.catalogue.digest:
+        reader.fault(("catalogue", "digest"), "is filled in by the tracker: put models into the file `models.toml`")
     if not reader.faults:
         for key, fault in _cross_checks(rules):
             reader.fault(key, fault)
@@ -189,7 +200,7 @@ def check_link_url(settings: Settings) -> str:
     return ""
 
 
-class _Reader:
+class Reader:
     """Turns tables into sections, and collects what is wrong with them."""
 
     def __init__(self, path: Path, text: str) -> None:
@@ -213,18 +224,19 @@ class _Reader:
             if name not in SECTIONS:
                 self.fault((name,), f"unknown table{_meant(name, SECTIONS)}; known are {', '.join(SECTIONS)}")
             elif name == "models":
-                models = found.items() if self._is_table(found, (name,)) else ()
+                models = found.items() if self.is_table(found, (name,)) else ()
                 read[name] = {
-                    model: self._section((name, model), facts, SECTIONS[name])
+                    model: self.section((name, model), facts, SECTIONS[name])
                     for model, facts in models
-                    if self._is_name((name, model), 120)
+                    if self.is_name((name, model), 120)
                 }
             else:
-                read[name] = self._section((name,), found, SECTIONS[name])
+                read[name] = self.section((name,), found, SECTIONS[name])
         return read
 
-    def _section(self, path: KeyPath, found: object, of: type[S]) -> S:
-        if not self._is_table(found, path):
+    def section(self, path: KeyPath, found: object, of: type[S]) -> S:
+        """A table as its type; defaults stand where it says nothing, or nothing that can be meant."""
+        if not self.is_table(found, path):
             return of()
         fields = {field.name: field.type for field in msgspec.structs.fields(of)}
         values: dict[str, Any] = {}
@@ -233,18 +245,19 @@ class _Reader:
             if name not in fields:
                 self.fault(key, f"unknown key{_meant(name, fields)}; known are {', '.join(fields)}")
             elif get_origin(fields[name]) is dict:
-                values[name] = self._by_name(key, value, get_args(fields[name])[1])
+                values[name] = self._by_name(key, value, *get_args(fields[name]))
             else:
                 values[name] = self._value(key, value, fields[name])
         return of(**{name: value for name, value in values.items() if value is not msgspec.UNSET})
 
-    def _by_name(self, path: KeyPath, found: object, of: object) -> dict[str, object]:
-        if not self._is_table(found, path):
+    def _by_name(self, path: KeyPath, found: object, name_of: Any, of: object) -> dict[str, object]:
+        if not self.is_table(found, path):
             return {}
+        longest = getattr(msgspec.inspect.type_info(name_of), "max_length", None) or 40
         values = {
             name: self._value((*path, name), value, of)
             for name, value in found.items()
-            if self._is_name((*path, name), 40)
+            if self.is_name((*path, name), longest)
         }
         return {name: value for name, value in values.items() if value is not msgspec.UNSET}
 
@@ -260,13 +273,15 @@ class _Reader:
             return msgspec.UNSET
         return read
 
-    def _is_name(self, key: KeyPath, longest: int) -> bool:
+    def is_name(self, key: KeyPath, longest: int) -> bool:
+        """Whether the last part of the key will do as somebody's choice; notes it if not."""
         if 1 <= len(key[-1]) <= longest:
             return True
         self.fault(key, f"wanted a name of 1 to {longest} characters, found {len(key[-1])}")
         return False
 
-    def _is_table(self, found: object, key: KeyPath) -> TypeGuard[dict[str, object]]:
+    def is_table(self, found: object, key: KeyPath) -> TypeGuard[dict[str, object]]:
+        """Whether there is a table; notes it if not."""
         if isinstance(found, dict):
             return True
         self.fault(key, f"wanted a table, found {_shown(found)}")
@@ -293,6 +308,8 @@ def wanted(of: msgspec.inspect.Type) -> str:
     match of:
         case msgspec.inspect.IntType(ge=low, le=high):
             return f"an integer of {low} to {high}" if high is not None else f"an integer of at least {low}"
+        case msgspec.inspect.StrType(pattern="^[0-9a-f]{64}$"):
+            return "64 digits of hex"
         case msgspec.inspect.StrType(min_length=shortest, max_length=longest):
             return f"a text of {shortest or 0} to {longest} characters" if longest else "a text that is not empty"
         case msgspec.inspect.BoolType():
@@ -366,7 +383,7 @@ def _key_in(line: str) -> KeyPath:
     return key
 
 
-def _settings(server: ServerSection, folder: Path, reader: _Reader) -> Settings:
+def _settings(server: ServerSection, folder: Path, reader: Reader) -> Settings:
     """The section with its texts understood; those that cannot be are noted as faults."""
     try:
         host, port = parse_listen(server.listen)
@@ -439,7 +456,7 @@ def _cross_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
     if any(number > 1000 for step in rules.mint.steps for number in step):
         yield ("mint", "steps"), "wanted permille, of at most 1000"
     yield from _time_checks(rules)
-    yield from _price_checks(rules)
+    yield from price_checks(rules)
     yield from _role_checks(rules)
     if rules.prices.plugin:
         try:
@@ -470,7 +487,7 @@ def _role_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
             yield ("roles", name), "names a key twice: name it once"
 
 
-def _price_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
+def price_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
     """Refuse prices by which the largest job that the limits allow costs more than can be summed up."""
     for model in (None, *rules.models):
         for kind, cost in _dearest(rules, model or ""):

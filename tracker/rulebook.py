@@ -51,6 +51,10 @@ TABLES: dict[str, str] = {
     "moderation": "What moderators need for their acts. docs/moderation.md says what acts there are.",
     "votes": "Who may propose changes of rules and vote on them. docs/votes.md says how it goes.",
     "previews": "Small pictures of work in progress, from worker to requester.",
+    "catalogue": (
+        "Which models may be served. What the horde knows of them stands in `models.toml` beside this file:"
+        " docs/models.md says how."
+    ),
     "models": 'What the horde knows of single models, one table for each: `[models."name"]`.',
     "server": "How this process runs. Unlike the rules above, nothing of it is published.",
 }
@@ -410,6 +414,27 @@ NOTES: dict[str, Note] = {
         "denoising steps",
         "Steps between two previews. Workers leave out those that would take more than a fiftieth of a picture's time.",
         "More saves the workers' time.",
+    ),
+    "catalogue.listed_only": Note(
+        "true or false",
+        "Whether only models of the catalogue are served.",
+        "Where true, a worker's offer of another model is refused by its name.",
+    ),
+    "catalogue.open_only": Note(
+        "true or false",
+        "Whether only models of the catalogue are served whose licence is open.",
+        "Where true, so is an offer of a model with another licence, or with none that is known.",
+    ),
+    "catalogue.open_licences": Note(
+        "SPDX ids",
+        "Licences that count as open. The default has those that the OSI approved or the FSF calls free.",
+        "A licence that is added lets its models be served under `open_only`; one with a name of its own is"
+        " `LicenseRef-` and a name.",
+    ),
+    "catalogue.digest": Note(
+        "SHA-256, in hex",
+        "The catalogue in force, empty for none. The tracker fills it in from `models.toml`.",
+        "Workers get the catalogue by it and check the files of their models.",
     ),
     "models.price": Note("permille", "Factor of this model's prices.", "2000 pays double; 0 pays nothing."),
     "models.millions": Note(
