@@ -7,7 +7,8 @@ needed to compute prices.
 from __future__ import annotations
 
 import hashlib
-from pathlib import PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 import msgspec
@@ -108,3 +109,37 @@ def is_loadable(path: PurePosixPath) -> bool:
     if any(part.startswith(".") for part in path.parts):
         return False
     return path.suffix.lower() not in _TALK and path.name.lower() not in _NAMES
+
+
+def files_at(place: Path) -> dict[str, Path]:
+    """What is loaded from a model's folder, by the path in a catalogue, or the file if it is one. Raises `OSError`."""
+    if not place.is_dir():
+        return {place.name: place}
+    below = ((PurePosixPath(path.relative_to(place).as_posix()), path) for path in sorted(place.rglob("*")))
+    return {str(name): path for name, path in below if is_loadable(name) and path.is_file()}
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex; raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def differing(model: Model, found: Mapping[str, str]) -> str:
+    """What keeps files from being those of the catalogue, for people; empty if they are. found: digests by path, as
+    `files_at` has them."""
+    if len(found) == len(model.files) == 1:  # a single file may have any name
+        return "" if set(found.values()) == set(model.files.values()) else _other(next(iter(found)), found, model)
+    for name in sorted(model.files.keys() | found.keys()):
+        if name not in found:
+            return f"{name} is in the catalogue and not here"
+        if name not in model.files:
+            return f"{name} is here and not in the catalogue"
+        if found[name] != model.files[name]:
+            return _other(name, found, model)
+    return ""
+
+
+def _other(name: str, found: Mapping[str, str], model: Model) -> str:
+    wanted = model.files.get(name) or next(iter(model.files.values()))
+    return f"{name} has SHA-256 {found[name]}, the catalogue says {wanted}"

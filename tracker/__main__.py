@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -401,6 +401,46 @@ def admin_invite(folder: Path, count: int, as_json: bool) -> None:
         click.echo(json.dumps({"codes": codes}))
     else:
         click.echo("\n".join(codes))
+
+
+@cli.group("models")
+def models_group() -> None:
+    """The catalogue of models, models.toml: what it has, and entries for it."""
+
+
+@models_group.command("list")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def models_list(folder: Path, as_json: bool) -> None:
+    """Show the catalogue of the horde in DIR."""
+    from tracker.commands.models import rows
+
+    with _exits():
+        found = list(rows(folder))
+    if as_json:
+        click.echo(json.dumps({"models": found}))
+    else:
+        for one in found:
+            licence = f"{one['licence']}{' (open)' if one['open'] else ''}"
+            click.echo(f"{one['name']:<40}{one['kind']:<7}{one['millions']:>7} M  {one['files']:>4} files  {licence}")
+
+
+@models_group.command("entry")
+@click.argument("path", metavar="PATH", type=click.Path(exists=True, path_type=Path))
+@click.option("--name", required=True, help="The name under which workers serve it.")
+@click.option("--kind", type=click.Choice(["image", "text"]), required=True, help="What it makes.")
+@click.option("--licence", required=True, metavar="SPDX", help="Its licence, as Apache-2.0.")
+@click.option("--millions", type=click.IntRange(0), required=True, help="Its size in millions of parameters.")
+@click.option("--baseline", default="", help="The family that it belongs to.")
+@click.option("--hub", default="", help="Its id at the model hub.")
+@click.option("--revision", default="", help="The revision there.")
+def models_entry(path: Path, name: str, **facts: Any) -> None:
+    """Print what models.toml says of the model in PATH, a folder or a file, with the SHA-256 of each file."""
+    from protocol.catalogue import Model
+    from tracker.commands.models import entry
+
+    with _exits():
+        click.echo(entry(path, name, Model(**facts)))
 
 
 def main() -> None:

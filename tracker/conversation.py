@@ -23,13 +23,16 @@ from protocol.documents import (
     Request,
 )
 from protocol.envelope import Envelope
-from protocol.errors import Busy, Internal, OutOfTurn, PrivatePartMissing, Refusal
+from protocol.errors import Busy, Internal, OutOfTurn, PrivatePartMismatch, PrivatePartMissing, Refusal
 from protocol.filter.verdict import Verdict
+from protocol.governing import Act, Appeal
 from protocol.keys import show_key
 from protocol.messages import (
     MAX_HOLDING_ENTRIES,
     Announce,
     AskAccount,
+    AskActs,
+    AskAppeals,
     AskDelegations,
     AskPaths,
     AskQuote,
@@ -45,7 +48,7 @@ from protocol.messages import (
     Unreachable,
     Welcome,
 )
-from protocol.work import ImagePrivate, Kind, PrivatePart, read_private
+from protocol.work import ImagePrivate, ImageWork, Kind, PrivatePart, PublicPart, kind_of, read_private
 from tracker.accounts import NOBODY
 from tracker.forwarded import IPAddress
 from tracker.session import Effect, Greeted, HangUp, Heard, Presented, Reconciled, Send, Session, State
@@ -84,6 +87,14 @@ class Visit:
         self.verdict = verdict
         self.kind: Kind = "image" if isinstance(private, ImagePrivate) else "text"
         self.guided = isinstance(private, ImagePrivate) and private.guidance > 1000
+
+    def check(self, public: PublicPart) -> None:
+        """Refuse a public part that does not agree with this, as far as the tracker can know."""
+        kind = kind_of(public.work)
+        if self.kind != kind:
+            raise PrivatePartMismatch(f"the private part is of kind {self.kind}, the public part of kind {kind}")
+        if isinstance(public.work, ImageWork) and self.guided != (public.work.guidance_passes == 2):
+            raise PrivatePartMismatch("guidance above 1000 takes 2 guidance passes, else 1")
 
 
 class Conversation:
@@ -179,6 +190,11 @@ class Conversation:
             for raw in envelopes:
                 self._outlet.send(raw)
 
+    async def judge_again(self) -> None:
+        """Take what this worker has announced by the rules as they are now."""
+        if self.announced is not None and not self.is_closed:
+            await self._guarded(self.coordinator.announce(self, self.announced), b"")
+
     def unfollow(self, request: bytes) -> None:
         """A request that this peer follows has ended."""
         self.requests.discard(request)
@@ -248,6 +264,7 @@ class Conversation:
         )
         if hello.rules != rules.digest:
             self.hand(rules.document)
+        await coordinator.moderation.greet(self)
         held = await coordinator.holding(self)
         for at in range(0, len(held) or 1, MAX_HOLDING_ENTRIES):
             part = tuple(held[at : at + MAX_HOLDING_ENTRIES])
@@ -264,6 +281,7 @@ class Conversation:
             case Announce():
                 await coordinator.announce(self, message)
             case Register():
+                coordinator.moderation.check_network(self)
                 await coordinator.registry.register(self, message)
             case Unreachable():
                 await coordinator.unreachable(self, message)
@@ -281,6 +299,11 @@ class Conversation:
                 coordinator.tell_why(self, message)
             case AskQuote():
                 await coordinator.quote(self, message)
+            case AskActs():
+                await coordinator.registry.await_account(self)
+                await coordinator.moderation.tell_acts(self)
+            case AskAppeals():
+                await coordinator.moderation.tell_appeals(self)
 
     async def _visit(self, raw: bytes) -> None:
         """The one visit of a private part: filtered in memory, and only the verdict stays.
@@ -317,5 +340,8 @@ class Conversation:
                 await coordinator.cancel(self, envelope, document)
             case PeerRecord():
                 coordinator.peer_record(self, envelope, document)
+            case Act() | Appeal():
+                await coordinator.moderation.take(self, envelope, document)
             case _:
+                coordinator.moderation.check_document(self, document)
                 await coordinator.registry.take(self, envelope, document)

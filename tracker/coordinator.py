@@ -24,9 +24,9 @@ from protocol.documents import (
 )
 from protocol.envelope import Envelope, check_document_context, parse
 from protocol.errors import (
+    NotOffered,
     NotRegistered,
     OutOfTurn,
-    PrivatePartMismatch,
     PrivatePartMissing,
     Refusal,
     Stopping,
@@ -50,14 +50,16 @@ from protocol.messages import (
 )
 from protocol.postings import ANONYMOUS
 from protocol.rules import Rules
-from protocol.work import ImageWork, PublicPart, kind_of
+from protocol.work import PublicPart, kind_of
 from tracker import lifecycle
 from tracker.accounts import Acting, available, check_ask, check_work
 from tracker.addresses import Blocks
 from tracker.askers import Askers
+from tracker.catalogue import Listing
 from tracker.checked import Checked
 from tracker.content_filter import ContentFilter, check_content
 from tracker.conversation import Conversation, Outlet, Visit
+from tracker.figures import figures
 from tracker.forwarded import IPAddress
 from tracker.jobs import Jobs, ended
 from tracker.leases import LiveLease
@@ -65,6 +67,7 @@ from tracker.lifecycle import Stage, State
 from tracker.limits import affordable, check_limits, check_user_limit
 from tracker.lines import party
 from tracker.matching import NOBODY, Named
+from tracker.moderating import Moderation
 from tracker.presence import Presence
 from tracker.pricing import price
 from tracker.quotes import cost
@@ -95,6 +98,7 @@ class Coordinator:
         clock: Callable[[], int],
         chance: random.Random,
         content_filter: ContentFilter | None = None,
+        listing: Listing | None = None,
     ) -> None:
         self.store = store
         self.root = root
@@ -103,6 +107,7 @@ class Coordinator:
         self.shown = b""
         self.clock = clock
         self.content_filter = content_filter or ContentFilter()
+        self.listing = listing or Listing()
         self.checked = Checked()
         self._presence = Presence()
         self._blocks = Blocks()
@@ -113,6 +118,9 @@ class Coordinator:
             store, self._presence, self._jobs, self.registry, root=root, key=key, clock=clock, chance=chance
         )
         self._askers = Askers(store)
+        self.moderation = Moderation(
+            store, self._jobs, self._conversations, self._feed, serving=key.public, clock=clock
+        )
         self._sealed = self._positioned = clock()
         self._vested = 0
         self.is_stopping = False
@@ -129,6 +137,7 @@ class Coordinator:
         clock: Callable[[], int],
         chance: random.Random,
         content_filter: ContentFilter | None = None,
+        listing: Listing | None = None,
     ) -> AsyncIterator[Coordinator]:
         """A coordinator that has taken up every job that had not ended; leaves no task behind."""
         rules = await store.rules_in_force()
@@ -141,7 +150,9 @@ class Coordinator:
             clock=clock,
             chance=chance,
             content_filter=content_filter,
+            listing=listing,
         )
+        await coordinator.moderation.load()
         for standing in await store.live():
             coordinator._jobs.take_up(standing)
         try:
@@ -166,6 +177,7 @@ class Coordinator:
         self._jobs.tick(now)
         self.registry.tick(now)
         self.ways.tick(now)
+        self.moderation.tick(now)
         if now - self._sealed >= CHECKPOINT_MS:
             self._sealed = now
             await self._seal(now)
@@ -205,11 +217,15 @@ class Coordinator:
 
     async def publish(self, rules: Rules) -> RulesInForce:
         """Put new rules in force and hand them to everybody who is here."""
+        before = self.rules.rules.catalogue
         in_force = await self.store.publish_rules(rules, self.clock())
         for conversation in list(self._conversations):
             if conversation.is_open:
                 conversation.hand(in_force.document)
         self._jobs.put_in_force(in_force)
+        if before != rules.catalogue:
+            for conversation in list(self._conversations):
+                await conversation.judge_again()
         return self.rules
 
     @property
@@ -334,11 +350,10 @@ class Coordinator:
         now, rules = self.clock(), self.rules
         documents.check_validity(request.valid_until, now)
         check_key(request.job_key)
-        _check_visit(visit, request.public)
+        visit.check(request.public)
         payer = conversation.account or ANONYMOUS
         origin = self._origin(conversation, now)
-        check_ask(conversation.acting, request.public)
-        check_limits(request.public, rules.rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
+        self._check_ask(conversation, request.public, payer, origin)
         if request.user:
             open_jobs = self._jobs.open_jobs[party(origin, request.user)]
             check_user_limit(request.public, rules.rules, open_jobs)
@@ -372,6 +387,13 @@ class Coordinator:
         conversation.tell(Queued(request=envelope.digest, jobs=handles, held=admitted.held))
         self._jobs.admitted(admitted, draw)
 
+    def _check_ask(self, conversation: Conversation, public: PublicPart, payer: int, origin: str) -> None:
+        """Refuse what the delegation, an act of moderators or the rules do not let this peer ask for."""
+        check_ask(conversation.acting, public)
+        open_jobs = self._jobs.open_jobs[origin]
+        self.moderation.check_ask(conversation, payer, open_jobs, public.n)
+        check_limits(public, self.rules.rules, anonymous=payer == ANONYMOUS, open_jobs=open_jobs)
+
     def _origin(self, conversation: Conversation, now: int) -> str:
         """Whom limits and fairness count: the account, or a hash of the address block."""
         return str(conversation.account) if conversation.account else self._blocks.origin(conversation.block, now)
@@ -382,8 +404,7 @@ class Coordinator:
         now, rules, public = self.clock(), self.rules.rules, asked.public
         payer = conversation.account or ANONYMOUS
         origin = self._origin(conversation, now)
-        check_ask(conversation.acting, public)
-        check_limits(public, rules, anonymous=payer == ANONYMOUS, open_jobs=self._jobs.open_jobs[origin])
+        self._check_ask(conversation, public, payer, origin)
         models = affordable(public, rules, self._jobs.pool.models(kind_of(public.work)))
         dearest = max(price(rules, public.work, model) for model in models or ("",))
         tax = prices.tax(rules, public.share)
@@ -491,10 +512,23 @@ class Coordinator:
             return  # it has left meanwhile, or changed its mind
         if not conversation.account:
             return  # it has lost its account meanwhile
-        running = [lease.name for lease in self._jobs.leases.of_worker(key) if not lease.receipt]
-        named = self._named(key, announce)
-        self._jobs.feed(self._jobs.pool.announce(key, conversation.account, announce, running, named))
+        self._feed(conversation)
         self.ways.announced(conversation)
+        if unlisted := self.listing.bound(announce, self.rules.rules)[1]:
+            raise NotOffered(f"not served in this horde: {'; '.join(unlisted)}")
+
+    def _feed(self, conversation: Conversation) -> None:
+        """Give a worker leases by what it announced, unless an act keeps it from them."""
+        key, announce = conversation.key, conversation.announced
+        if announce is None or self._presence.worker(key) is not conversation:
+            return
+        if self.moderation.keeps_from_work(conversation):
+            self._jobs.pool.remove(key)
+            return
+        running = [lease.name for lease in self._jobs.leases.of_worker(key) if not lease.receipt]
+        served, _ = self.listing.bound(announce, self.rules.rules)
+        named = self._named(key, announce)
+        self._jobs.feed(self._jobs.pool.announce(key, conversation.account, served, running, named))
 
     def _named(self, worker: bytes, announce: Announce) -> Named:
         """The accounts behind the pseudonyms by which a worker names them."""
@@ -576,26 +610,8 @@ class Coordinator:
 
     def scrape(self) -> dict[str, object]:
         """How it goes, in numbers that concern nobody in particular."""
-        jobs = self._jobs
-        waiting, swarms = jobs.queue.counts(), jobs.pool.swarms()
-        leased = sum(not lease.receipt for lease in jobs.leases.all())
-        return {
-            "name": self.rules.rules.horde.name,
-            "members_only": not self.rules.rules.accounts.anonymous,
-            "peers": sum(conversation.is_open for conversation in self._conversations),
-            "workers": len(jobs.pool.workers),
-            "waiting": len(jobs.queue),
-            "leased": leased,
-            "delivered": len(jobs.leases) - leased,
-            "since_start": {name: jobs.counts[name] for name in sorted(jobs.counts)},
-            "waits": jobs.predictions.report(),
-            **self.ways.scrape(),
-            "mint": {"daily": self.rules.rules.mint.daily, "used_today": jobs.budget_used(self.clock())},
-            "swarms": [
-                {"kind": kind, "model": model, "workers": swarms.get((kind, model), 0), "waiting": waiting[kind, model]}
-                for kind, model in sorted({*swarms, *waiting})
-            ],
-        }
+        peers = sum(conversation.is_open for conversation in self._conversations)
+        return {**figures(self._jobs, peers, self.clock()), **self.ways.scrape()}
 
 
 def _why_over(standing: Standing | None) -> str:
@@ -603,12 +619,3 @@ def _why_over(standing: Standing | None) -> str:
     if standing is not None and standing.job.state in lifecycle.LIVE:
         return "replaced"
     return "settled" if standing is not None and standing.job.state is State.SETTLED else "ended"
-
-
-def _check_visit(visit: Visit, public: PublicPart) -> None:
-    """What of public and private part must agree, as far as the tracker can know."""
-    kind = kind_of(public.work)
-    if visit.kind != kind:
-        raise PrivatePartMismatch(f"the private part is of kind {visit.kind}, the public part of kind {kind}")
-    if isinstance(public.work, ImageWork) and visit.guided != (public.work.guidance_passes == 2):
-        raise PrivatePartMismatch("guidance above 1000 takes 2 guidance passes, else 1")

@@ -41,7 +41,9 @@ from tracker.public.web import add_ledger
 from tracker.store.base import Gifts, Page, StoreError
 from tracker.tls import Certificate
 from tracker.ways import Place
+from tracker.web_acts import add_acts
 from tracker.web_filter import add_filter
+from tracker.web_models import add_models
 from tracker.web_rules import add_rules
 from tracker.web_ways import add_ways
 
@@ -242,6 +244,8 @@ def make_app(coordinator: Coordinator, settings: Settings, certificate: Certific
     add_ways(app, coordinator.ways, places, float(settings.heartbeat_s))
     add_filter(app, coordinator.content_filter)
     add_rules(app, coordinator)
+    add_models(app, coordinator.listing, lambda: coordinator.rules.rules)
+    add_acts(app, coordinator)
     add_ledger(app, PublicLedger(settings.database), coordinator)
     app.add_routes(
         [
@@ -586,6 +590,7 @@ async def _page(request: web.Request) -> web.Response:
         f"<p>So far {carried_text(gifts.jobs)}. They have left {show_kudos(gifts.unspent)} kudos unspent, which is"
         " a gift to whoever has none."
         '<p><a href="scrape">who is here</a>, <a href="rules">its rules</a>, <a href="rules/history">what changed</a>,'
+        ' <a href="models">the models it knows</a>,'
         ' <a href="services">what services give and take</a>, <a href="awards">whom its operator thanked</a>,'
         ' <a href="healthz">its health</a></html>\n'
     )

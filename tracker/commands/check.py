@@ -20,12 +20,14 @@ from protocol.errors import Refusal
 from protocol.keys import show_key
 from protocol.rules import Rules, from_json
 from tracker.audit.database import open_read_only
+from tracker.catalogue import with_catalogue
 from tracker.commands.exits import CommandError
 from tracker.commands.folder import (
     ROOT_KEY,
     check_appointment,
     check_link,
     make_link,
+    read_catalogue,
     read_certificate_of,
     read_config,
     read_delegation,
@@ -58,6 +60,7 @@ def check(folder: Path, now: int) -> Iterator[Finding]:
     try:
         config = read_config(folder)
         read_lists(folder)
+        read_catalogue(config)
     except CommandError as error:
         for line in str(error).splitlines():
             yield Finding("error", "settings", line)
@@ -125,7 +128,8 @@ def _check_database(config: Config, root: bytes | None) -> Iterator[Finding]:
             if root is not None and horde[0] != root:
                 text = f"belongs to horde {show_key(horde[0])}, the delegation to {show_key(root)}"
                 yield Finding("error", "database", f"{path}: {text}")
-            yield _check_rules(naming(config.rules, lists_of(config.path.parent)), *rules)
+            named = naming(config.rules, lists_of(config.path.parent))
+            yield _check_rules(with_catalogue(named, read_catalogue(config)), *rules)
     except (StoreError, sqlite3.Error) as error:
         yield Finding("error", "database", str(error))
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from protocol import documents
+from protocol.catalogue import Catalogue
 from protocol.documents import Serving
 from protocol.envelope import Envelope, check_delegation
 from protocol.errors import Refusal
@@ -14,6 +15,7 @@ from protocol.filter.wordlist import WordList
 from protocol.keyfiles import KeyFileError, load_key
 from protocol.keys import SigningKey, show_key
 from protocol.links import Link
+from tracker.catalogue import catalogue_of
 from tracker.commands.exits import BAD_CONFIG, BAD_HORDE, CommandError
 from tracker.config import FILE_NAME, Config, ConfigError, Settings, check_link_url, load
 from tracker.tls import BadCertificate, Certificate, read_certificate
@@ -39,6 +41,14 @@ def read_lists(folder: Path) -> Sequence[WordList]:
     """The word lists in force."""
     try:
         return lists_of(folder)
+    except ConfigError as error:
+        raise CommandError(str(error), BAD_CONFIG) from error
+
+
+def read_catalogue(config: Config) -> Catalogue:
+    """What the horde knows of models."""
+    try:
+        return catalogue_of(config.path.parent, config.rules)
     except ConfigError as error:
         raise CommandError(str(error), BAD_CONFIG) from error
 

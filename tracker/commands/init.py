@@ -14,8 +14,9 @@ from protocol.documents import Serving
 from protocol.keyfiles import create_key
 from protocol.keys import show_key
 from protocol.links import Link
+from tracker.catalogue import with_catalogue
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CommandError
-from tracker.commands.folder import ROOT_KEY, make_link, read_certificate_of, read_lists
+from tracker.commands.folder import ROOT_KEY, make_link, read_catalogue, read_certificate_of, read_lists
 from tracker.config import FILE_NAME, ConfigError, check_link_url, parse
 from tracker.rulebook import default_toml
 from tracker.store.base import StoreError
@@ -56,7 +57,7 @@ def init(folder: Path, given: Mapping[str, object], now: int, *, self_signed: bo
         raise CommandError(wrong, BAD_COMMAND_LINE) from error
     if fault := check_link_url(config.settings):
         raise CommandError(f"--url: {fault}", BAD_COMMAND_LINE)
-    lists = read_lists(folder)
+    lists, models = read_lists(folder), read_catalogue(config)
     settings = config.settings
     root_key = folder / ROOT_KEY
     files = [root_key, settings.serving_key, settings.delegation, settings.database, config.path]
@@ -70,7 +71,8 @@ def init(folder: Path, given: Mapping[str, object], now: int, *, self_signed: bo
         delegation = documents.sign(Serving(serving=serving.public, version=1), root, root.public)
         _write_new(settings.delegation, delegation.raw, 0o644, made)
         _write_new(settings.database, b"", 0o600, made)
-        SqliteStore.create(settings.database, delegation, naming(config.rules, lists), serving, now)
+        rules = with_catalogue(naming(config.rules, lists), models)
+        SqliteStore.create(settings.database, delegation, rules, serving, now)
         if settings.certificate and settings.private_key:
             host = urlsplit(settings.link_url(settings.port)).hostname or settings.host
             certificate, private_key = make_self_signed(host)

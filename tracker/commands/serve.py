@@ -18,15 +18,19 @@ from pathlib import Path
 
 from aiohttp import web
 
+from protocol.catalogue import Catalogue
 from protocol.changes import changes, told
 from protocol.envelope import Envelope, parse
 from protocol.filter.wordlist import WordList
 from protocol.keys import SigningKey, show_key
 from protocol.links import Link
+from protocol.rules import Rules
+from tracker.catalogue import Listing, catalogue_of, with_catalogue
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CANNOT_LISTEN, INTERRUPTED, OK, CommandError
 from tracker.commands.folder import (
     check_appointment,
     check_link,
+    read_catalogue,
     read_certificate_of,
     read_config,
     read_delegation,
@@ -76,6 +80,12 @@ class Horde:
     delegation: Envelope
     certificate: Certificate | None
     lists: Sequence[WordList]
+    models: Catalogue
+
+    @property
+    def rules(self) -> Rules:
+        """The rules to be published."""
+        return with_catalogue(naming(self.config.rules, self.lists), self.models)
 
 
 def serve(folder: Path, *, listen: str | None, until_stdin_closes: bool, announce: Callable[[Link], None]) -> int:
@@ -102,7 +112,8 @@ def _read(folder: Path, listen: str | None) -> Horde:
     delegation = read_delegation(config.settings)
     if fault := check_appointment(delegation, key, now_ms()):
         raise CommandError(f"{config.settings.serving_key}: {fault}", BAD_HORDE)
-    return Horde(config, key, delegation, read_certificate_of(config.settings), read_lists(folder))
+    certificate = read_certificate_of(config.settings)
+    return Horde(config, key, delegation, certificate, read_lists(folder), read_catalogue(config))
 
 
 async def _serve(horde: Horde, *, until_stdin_closes: bool, announce: Callable[[Link], None]) -> int:
@@ -114,7 +125,7 @@ async def _serve(horde: Horde, *, until_stdin_closes: bool, announce: Callable[[
         if root != horde.delegation.key:
             text = f"belongs to horde {show_key(root)}, the delegation to {show_key(horde.delegation.key)}"
             raise CommandError(f"{config.settings.database}: {text}", BAD_HORDE)
-        await store.publish_rules(naming(config.rules, horde.lists), now_ms())
+        await store.publish_rules(horde.rules, now_ms())
         coordinator = await stack.enter_async_context(
             Coordinator.start(
                 store,
@@ -124,6 +135,7 @@ async def _serve(horde: Horde, *, until_stdin_closes: bool, announce: Callable[[
                 clock=now_ms,
                 chance=random.Random(),  # noqa: S311 (draws among workers; nothing secret hangs on it)
                 content_filter=ContentFilter(horde.lists),
+                listing=Listing(horde.models),
             )
         )
         app = make_app(coordinator, config.settings, horde.certificate)
@@ -227,6 +239,7 @@ def _reload(path: Path, coordinator: Coordinator) -> None:
     try:
         config = load(path)
         lists = lists_of(path.parent)
+        models = catalogue_of(path.parent, config.rules)
     except ConfigError as error:
         for fault in error.faults:
             log.error("%s", fault)  # noqa: TRY400 (the text says it all)
@@ -236,7 +249,8 @@ def _reload(path: Path, coordinator: Coordinator) -> None:
     async def publish() -> None:
         before = coordinator.rules
         coordinator.content_filter.use(lists)
-        after = await coordinator.publish(naming(config.rules, lists))
+        coordinator.listing.use(models)
+        after = await coordinator.publish(with_catalogue(naming(config.rules, lists), models))
         about: dict[str, object] = {"version": after.version}
         if after.version != before.version:
             about["changes"] = told(changes(before.rules, after.rules))
