@@ -1,7 +1,8 @@
 """The labelled prompts, and what the filter makes of them.
 
 One file for each language under `prompts`: which half a prompt belongs to, its label, its kind, the text. The half
-`tuned` may be looked at while lists change, and grows by what was missed; `kept` was written before and is only counted.
+`tuned` may be looked at while lists change, and grows by what was missed. The half `kept` was written before, and is
+counted only.
 """
 
 from __future__ import annotations
