@@ -73,10 +73,8 @@ class TableReader:
         read: dict[str, object] = {}
         for name, found in tables.items():
             if name not in self._sections:
-                self.fault(
-                    (name,),
-                    f"unknown table{_meant(name, self._sections, self._sections)}; known are {', '.join(self._sections)}",
-                )
+                meant = _meant(name, self._sections, self._sections)
+                self.fault((name,), f"unknown table{meant}; known are {', '.join(self._sections)}")
             elif name == "models":
                 models = found.items() if self.is_table(found, (name,)) else ()
                 read[name] = {
