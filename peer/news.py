@@ -13,7 +13,7 @@ class News:
     """Something that an operator may want to see.
 
     kind: what happened; of the tracker `listening`, `account` (with its notice),
-    `joined`, `lost`, `rules`, `refused`, `filter` (a word list is not here yet);
+    `joined`, `lost`, `rules`, `refused`, `filter` (a word list is not here yet), `models` (one may not be offered);
     of how it is reached `reached`, `unreachable`, `mapped`; of its relay
     `relaying`, `relayed` (what it has carried so far); of an attempt `accepted`,
     `declined`, `opened`, `started`, `progress` (with done and total), `made`, `failed`, `dropped`, `settled` (with
@@ -28,6 +28,7 @@ class News:
         "rules",
         "refused",
         "filter",
+        "models",
         "reached",
         "unreachable",
         "mapped",

@@ -30,7 +30,9 @@ from peer.engines.base import (
     Task,
     TextMade,
 )
+from peer.engines.spec import EngineSpec
 from peer.keeping import Keeping, Showing
+from peer.models import Models
 from peer.news import News
 from peer.opening import check_opening
 from peer.output import Output
@@ -163,6 +165,8 @@ class Worker:
         self._jobs = Jobs(key.public, (), settings.ahead, settings.anonymous)
         self._content = Content(link, folder / "filter", self._tell_news)
         self._jobs.refuses = lambda private, prefix: self._content.refuses(private, prefix, self.connection.rules)
+        specs = [spec for engine in engines if isinstance(spec := getattr(engine, "spec", None), EngineSpec)]
+        self._models = Models(link, folder, specs, self._tell_news)
         self._outputs: dict[Attempt, Output] = {}
         self._runs: dict[Attempt, _Run] = {}
         self._outbox: list[Progress | Envelope] = []
@@ -240,6 +244,11 @@ class Worker:
             self._group.create_task(self._send_outbox())
             self._group.create_task(self._watch_deadlines())
             self._group.create_task(self._content.keep(lambda: self.connection.rules))
+            self._group.create_task(
+                self._models.keep(
+                    lambda: self.connection.rules, lambda: _distinct(self._jobs.offers), self._announce_again
+                )
+            )
             if self._settings.maps:
                 self._group.create_task(self._whereabouts.keep_mapped())
             if self._relaying is not None:
@@ -377,7 +386,7 @@ class Worker:
         await self._flush_outbox()  # receipts first: a job whose result is whole here is not to be leased anew
         addresses = await self._whereabouts.say()
         announce = Announce(
-            offers=tuple(_distinct(self._jobs.offers)),
+            offers=tuple(one for one in _distinct(self._jobs.offers) if self._models.may(one, self.connection.rules)),
             slots=len(self._engines),
             ahead=self._settings.ahead,
             anonymous=self._settings.anonymous,
@@ -388,6 +397,10 @@ class Worker:
         if self._relaying is not None:
             offer = self._relaying.offer(self._server.port, self._certificate.digest)
             await self.connection.say(offer)
+
+    async def _announce_again(self) -> None:
+        if self._is_announced:
+            await self._announce()
 
     # Effects
 

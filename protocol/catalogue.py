@@ -7,6 +7,7 @@ needed to compute prices.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -111,10 +112,17 @@ def is_loadable(path: PurePosixPath) -> bool:
     return path.suffix.lower() not in _TALK and path.name.lower() not in _NAMES
 
 
+_PART = re.compile(r"(.+)-\d{5}-of-\d{5}\.gguf")
+
+
 def files_at(place: Path) -> dict[str, Path]:
-    """What is loaded from a model's folder, by the path in a catalogue, or the file if it is one. Raises `OSError`."""
+    """What can be loaded from a model's folder, by the path in a catalogue; or the file if it is one, with the other
+    parts of it if it has some. Raises `OSError`."""
     if not place.is_dir():
-        return {place.name: place}
+        part = _PART.fullmatch(place.name)
+        others = place.parent.iterdir() if part else ()
+        parts = [path for path in others if (other := _PART.fullmatch(path.name)) and part and other[1] == part[1]]
+        return {path.name: path for path in sorted(parts) or [place]}
     below = ((PurePosixPath(path.relative_to(place).as_posix()), path) for path in sorted(place.rglob("*")))
     return {str(name): path for name, path in below if is_loadable(name) and path.is_file()}
 
@@ -127,19 +135,13 @@ def sha256_of(path: Path) -> str:
 
 def differing(model: Model, found: Mapping[str, str]) -> str:
     """What keeps files from being those of the catalogue, for people; empty if they are. found: digests by path, as
-    `files_at` has them."""
-    if len(found) == len(model.files) == 1:  # a single file may have any name
-        return "" if set(found.values()) == set(model.files.values()) else _other(next(iter(found)), found, model)
-    for name in sorted(model.files.keys() | found.keys()):
-        if name not in found:
-            return f"{name} is in the catalogue and not here"
-        if name not in model.files:
-            return f"{name} is here and not in the catalogue"
-        if found[name] != model.files[name]:
-            return _other(name, found, model)
-    return ""
-
-
-def _other(name: str, found: Mapping[str, str], model: Model) -> str:
-    wanted = model.files.get(name) or next(iter(model.files.values()))
-    return f"{name} has SHA-256 {found[name]}, the catalogue says {wanted}"
+    `files_at` has them. A file that is not here is not loaded, and so nothing is missed."""
+    if len(found) == 1 and set(found.values()) <= set(model.files.values()):
+        return ""  # a single file may have any name
+    for name, digest_here in sorted(found.items()):
+        wanted = model.files.get(name)
+        if wanted is None:
+            return f"{name} is here and not in the catalogue: take it away, or get the model again"
+        if wanted != digest_here:
+            return f"{name} has SHA-256 {digest_here}, and the catalogue says {wanted}: get the model again"
+    return "" if found else "nothing is here that could be loaded"
