@@ -42,7 +42,7 @@ KEPT = 10_000
 
 
 class Digests:
-    """SHA-256 of files, computed once for as long as size and time of change stay the same. file: where that is kept."""
+    """SHA-256 of files, computed once while size and time of change stay the same. file: where that is kept."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
