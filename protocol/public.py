@@ -1,4 +1,4 @@
-"""What a tracker publishes of its ledger, and what it opens to the two parties of a job: bodies of HTTP answers.
+"""What a tracker publishes of its ledger, and what it discloses to the two parties of a job: bodies of HTTP answers.
 
 They are read by `potluck audit` as they come, and from the folder that `potluck-tracker export` writes.
 """
@@ -80,7 +80,7 @@ class Consistency(msgspec.Struct, frozen=True, kw_only=True):
     proof: tuple[str, ...]
 
 
-class AskOpening(Body, frozen=True, kw_only=True):
+class AskDisclosure(Body, frozen=True, kw_only=True):
     """A party wants its commitments opened. settlement: its envelope. request: the envelope of the request, which only
     who asked has; it opens the hold and what came back of it too."""
 

@@ -22,7 +22,7 @@ from protocol.public import (
     MAX_PART_BYTES,
     MAX_PROOF_BYTES,
     RULES_FOLDER,
-    AskOpening,
+    AskDisclosure,
     Consistency,
     Head,
     Inclusion,
@@ -114,7 +114,7 @@ class FromTracker:
         raw = await self._get(f"/ledger/consistency?from={earlier}&to={later}", MAX_PROOF_BYTES)
         return self._json(raw, Consistency)
 
-    async def opened(self, asked: AskOpening) -> Opened:
+    async def opened(self, asked: AskDisclosure) -> Opened:
         """What commitments hide, for a party of the job; raises as all others do."""
         return self._body(await self._get("/ledger/open", MAX_OPENED_BYTES, codec.encode(asked)), Opened)
 

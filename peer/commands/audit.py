@@ -157,11 +157,11 @@ def _hand_out(settings: Settings, place: str, file: Path) -> None:
 def _check(settings: Settings, file: Path) -> None:
     import msgspec
 
+    from peer.audit.disclosure import Disclosure, check_disclosure
     from peer.audit.histories import Contradiction, NotShown, check_contradiction
-    from peer.audit.opening import OpeningDocument, check_opening
 
     try:
-        found = msgspec.json.decode(file.read_bytes(), type=Contradiction | OpeningDocument)
+        found = msgspec.json.decode(file.read_bytes(), type=Contradiction | Disclosure)
     except msgspec.DecodeError as error:
         text = f"{file}: shows nothing ({error}): wanted what `potluck audit` has written"
         raise Failure("usage", text, Exit.USAGE) from error
@@ -169,11 +169,11 @@ def _check(settings: Settings, file: Path) -> None:
         if isinstance(found, Contradiction):
             lines = [check_contradiction(found)]
         else:
-            lines = [line for one in check_opening(found) for line in one.lines()]
+            lines = [line for one in check_disclosure(found) for line in one.lines()]
     except NotShown as error:
         raise Failure("not_shown", f"{file}: does not show what it says: {error}", Exit.NOT_VERIFIED) from error
     if settings.json:
-        kind = "two_histories" if isinstance(found, Contradiction) else "opening"
+        kind = "two_histories" if isinstance(found, Contradiction) else "disclosure"
         print_json({"kind": kind, "horde": found.horde, "text": lines})
     else:
         click.echo("\n".join([f"{file} is right, if {found.horde} is the horde's id:", *map(plain, lines)]))
@@ -182,13 +182,13 @@ def _check(settings: Settings, file: Path) -> None:
 async def _open(settings: Settings, place: str, job: str, save: Path | None) -> None:
     import msgspec
 
+    from peer.audit.disclosure import check_disclosure, make_disclosure
     from peer.audit.histories import NotShown
     from peer.audit.mine import parties
-    from peer.audit.opening import check_opening, make_opening
     from peer.audit.source import BadSource, FromTracker
     from peer.home import write_file
     from protocol.documents import Settlement, open_document, parse_document
-    from protocol.public import AskOpening
+    from protocol.public import AskDisclosure
 
     link, _ = _link(settings, place)
     if link.needs_insecure and not settings.insecure:
@@ -203,15 +203,15 @@ async def _open(settings: Settings, place: str, job: str, save: Path | None) -> 
     party = jobs[found[0]]
     try:
         async with FromTracker.open(link) as tracker:
-            opened = await tracker.opened(AskOpening(settlement=party.settlement, request=party.request))
-        made = make_opening(party, opened, link.root)
+            opened = await tracker.opened(AskDisclosure(settlement=party.settlement, request=party.request))
+        made = make_disclosure(party, opened, link.root)
     except BadSource as error:
         raise Failure("usage", str(error), Exit.USAGE) from error
     except NotShown as error:
         raise Failure("not_shown", f"what the tracker opens is not right: {error}", Exit.NOT_VERIFIED) from error
     if save is not None:
         write_file(save, msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")
-    shows = check_opening(made)
+    shows = check_disclosure(made)
     if settings.json:
         entries = [{"entry": one.entry, "event": one.event, "time": one.time} for one in shows]
         print_json({"job": found[0], "entries": entries, "path": str(save) if save else None})

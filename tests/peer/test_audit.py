@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,18 +14,21 @@ import pytest
 from peer.audit.audit import Options, audit
 from peer.audit.histories import Contradiction, NotShown, check_contradiction
 from peer.audit.mine import BadHanded, Known, Party, hand_out, read_handed
-from peer.audit.opening import OpeningDocument, check_opening, make_opening
+from peer.audit.disclosure import Disclosure, check_disclosure, make_disclosure
 from peer.audit.report import Report
 from peer.audit.shown import LATEST, Shown, superfluous
 from protocol import documents
 from protocol.documents import Checkpoint, Leaf, Settlement, open_document
 from protocol.envelope import parse
 from protocol.keys import SigningKey
-from protocol.public import AskOpening, Consistency, Head, Inclusion, Part
-from tests.support.builders import ROOT, SERVING, a_key
+from protocol.public import AskDisclosure, Consistency, Head, Inclusion, Part
+from tests.support.builders import NOW, ROOT, SERVING, a_key
 from tests.support.history import ANN, BEN, History, live_through_everything
 from tests.support.rewriting import cut, dearer, rewrite, same
+from tracker.ledger import make_entry
 from tracker.public.reader import PublicLedger
+from tracker.store.sqlite import SqliteStore
+from tracker.store.sqlite.ledger import new_evidence
 
 
 class FromDatabase:
@@ -204,8 +207,8 @@ async def test_evidence_that_shows_nothing_is_refused(tmp_path: Path) -> None:
         assert check_contradiction(found)
         tried.add(found.how)
         said = parse(found.second)
-        stranger = documents.sign(open_document(said, Checkpoint), a_key(3), said.context).raw
-        forge(lambda one: replace(one, second=stranger), found)
+        stranger = documents.sign(open_document(said, Checkpoint), a_key(3), said.context)
+        forge(partial(replace, second=stranger.raw), found)
         forge(lambda one: replace(one, first=one.second), found)
         forge(lambda one: replace(one, root="00" * 32), found)
         forge(lambda one: replace(one, root="zz"), found)
@@ -244,20 +247,30 @@ async def test_entries_that_the_rules_do_not_allow_are_found(
         assert kind in kinds(await audited(path, Known(), history.now))
 
 
+def fill(path: Path, count: int) -> None:
+    """Entries that move nothing, for a tracker that is not running."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for number in range(count):
+            made = make_entry("hold", (), new_evidence(NOW, 1))
+            row = number, made.leaf, made.hash, made.evidence
+            connection.execute("INSERT INTO entries (entry, leaf, hash, evidence) VALUES (?, ?, ?, ?)", row)
+
+
 async def test_parts_that_were_read_before_are_compared_with_what_is_shown_now(tmp_path: Path) -> None:
     path = tmp_path / "horde.db"
-    async with History.open(path) as history:
-        for number in range(1100):
-            await history.award(history.accounts[ANN.public], 1 + number)
-        await history.store.seal(history.tick())
-        first = FromDatabase(path, history.now)
+    async with History.open(path):
+        pass
+    fill(path, 1100)
+    async with SqliteStore.open(path, SERVING) as store:
+        await store.seal(NOW)
+        first = FromDatabase(path, NOW)
         options = Options(root=ROOT.public, version=0, full=True, folder=tmp_path / "audit")
-        again = FromDatabase(path, history.now)
+        again = FromDatabase(path, NOW)
 
         report, _ = await audit(first, options, lambda _: Known(), lambda _, __: None)
         repeated, _ = await audit(again, options, lambda _: Known(), lambda _, __: None)
-        rewrite(path, SERVING, 7, dearer)
-        rewritten, _ = await audit(FromDatabase(path, history.now), options, lambda _: Known(), lambda _, __: None)
+        rewrite(path, SERVING, 7, lambda leaf: msgspec.structs.replace(leaf, day=leaf.day + 1))
+        rewritten, _ = await audit(FromDatabase(path, NOW), options, lambda _: Known(), lambda _, __: None)
 
         assert report.ok
         assert repeated.ok
@@ -322,7 +335,7 @@ def test_a_file_of_another_horde_or_of_nothing_is_refused(tmp_path: Path) -> Non
         read_handed(file, ROOT.public)
 
 
-# The opening
+# The disclosure
 
 
 async def test_a_party_shows_anybody_what_it_paid_and_nothing_can_be_changed_in_it(tmp_path: Path) -> None:
@@ -335,11 +348,11 @@ async def test_a_party_shows_anybody_what_it_paid_and_nothing_can_be_changed_in_
         settlement = await history.acknowledge(asked, receipt)
         await history.store.seal(history.tick())
         party = Party(settlement, asked.admitted.leases[0].document, receipt.raw, asked.request.raw)
-        opened = PublicLedger(path).opened(AskOpening(settlement=settlement, request=asked.request.raw))
+        opened = PublicLedger(path).opened(AskDisclosure(settlement=settlement, request=asked.request.raw))
 
-    made = make_opening(party, opened, ROOT.public)
-    again = msgspec.json.decode(msgspec.json.encode(made), type=OpeningDocument)
-    shows = check_opening(again)
+    made = make_disclosure(party, opened, ROOT.public)
+    again = msgspec.json.decode(msgspec.json.encode(made), type=Disclosure)
+    shows = check_disclosure(again)
 
     assert [one.event for one in shows] == ["hold", "settle"]
     assert {one.job for one in shows} == {asked.job}
@@ -353,7 +366,7 @@ async def test_a_party_shows_anybody_what_it_paid_and_nothing_can_be_changed_in_
         replace(made, entries=(hold, replace(settle, evidence=hold.evidence))),
         replace(made, entries=(hold, replace(settle, entry=hold.entry))),
         replace(made, entries=(hold, replace(settle, proof=settle.proof[1:]))),
-        replace(made, documents=made.documents[:1] + (a_checkpoint(3, 1, a_key(4)),)),
+        replace(made, documents=(*made.documents[:1], a_checkpoint(3, 1, a_key(4)))),
     ):
         with pytest.raises(NotShown):
-            check_opening(wrong)
+            check_disclosure(wrong)

@@ -14,7 +14,7 @@ from protocol.digests import commitment
 from protocol.documents import Award, Checkpoint, Evidence, Leaf, Settlement, open_document
 from protocol.envelope import parse
 from protocol.errors import BadValue, NotAllowed
-from protocol.public import AskOpening, Opened, Part
+from protocol.public import AskDisclosure, Opened, Part
 from tests.support.builders import DAY, a_key, signed
 from tests.support.history import ANN, BEN, History, live_through_everything
 from tracker.public.reader import PublicLedger
@@ -104,7 +104,7 @@ async def test_a_part_begins_at_a_multiple_and_not_behind_what_can_be_read(
             ledger.part(first, 0, history.now)
 
 
-# The opening of commitments
+# The disclosure of jobs
 
 
 def events(opened: Opened) -> Sequence[str]:
@@ -128,8 +128,8 @@ async def test_the_worker_opens_the_settlement_and_the_requester_the_hold_too(
     await history.award(history.accounts[ANN.public], 50_000)
     request, settlement = await served(history)
 
-    theirs = ledger.opened(AskOpening(settlement=settlement))
-    mine = ledger.opened(AskOpening(settlement=settlement, request=request))
+    theirs = ledger.opened(AskDisclosure(settlement=settlement))
+    mine = ledger.opened(AskDisclosure(settlement=settlement, request=request))
 
     assert events(theirs) == ["settle"]
     assert events(mine)[:2] == ["hold", "settle"]
@@ -153,10 +153,10 @@ async def test_nobody_opens_by_a_settlement_of_its_own_or_by_the_request_of_anot
     forged = signed(open_document(parse(settlement), Settlement), a_key(77)).raw
 
     with pytest.raises(NotAllowed):
-        ledger.opened(AskOpening(settlement=forged))
+        ledger.opened(AskDisclosure(settlement=forged))
     with pytest.raises(NotAllowed):
-        ledger.opened(AskOpening(settlement=settlement, request=other))
-    assert events(ledger.opened(AskOpening(settlement=settlement, request=request)))
+        ledger.opened(AskDisclosure(settlement=settlement, request=other))
+    assert events(ledger.opened(AskDisclosure(settlement=settlement, request=request)))
 
 
 async def test_the_index_for_public_documents_is_used(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from protocol.keys import show_key
 from protocol.public import (
     OPEN_EVENTS,
     PART_ENTRIES,
-    AskOpening,
+    AskDisclosure,
     Consistency,
     Head,
     Inclusion,
@@ -120,7 +120,7 @@ class PublicLedger:
 
     # What the parties may read
 
-    def opened(self, asked: AskOpening) -> Opened:
+    def opened(self, asked: AskDisclosure) -> Opened:
         """What the commitments of a job's entries hide, for who shows its settlement; raises `Refusal`."""
         with self._open() as connection:
             root, delegation = connection.execute("SELECT root, delegation FROM horde").fetchone()

@@ -1,4 +1,4 @@
-"""The ledger over HTTP, for anybody: `/ledger`, its entries and proofs; and its opening, for the parties of a job.
+"""The ledger over HTTP, for anybody: `/ledger`, its entries and proofs; and the disclosure of a job to its parties.
 
 Answers come from readers of the database beside the one that writes, in threads, a few at a time: who reads a whole
 ledger must not hold up those who ask for work.
@@ -17,7 +17,7 @@ from aiohttp import web
 
 from protocol import codec
 from protocol.errors import BadValue, Busy, NotAllowed, Refusal, UnknownJob
-from protocol.public import AskOpening
+from protocol.public import AskDisclosure
 from tracker.public.reader import PublicLedger
 from tracker.store.base import StoreError
 
@@ -147,7 +147,7 @@ async def _open(request: web.Request) -> web.Response:
         raw += more
     if len(raw) > MAX_ASKED_BYTES:
         return _json({"code": BadValue.code, "text": f"more than {MAX_ASKED_BYTES} bytes: wanted two documents"}, 413)
-    found = await _answer(request, lambda c: c.ledger.opened(codec.decode(raw, AskOpening)))
+    found = await _answer(request, lambda c: c.ledger.opened(codec.decode(raw, AskDisclosure)))
     if isinstance(found, web.Response):
         return found
     return web.Response(body=codec.encode(found), content_type="application/msgpack")

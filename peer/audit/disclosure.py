@@ -1,4 +1,4 @@
-"""The opening of a job's commitments: a document by which a party shows anybody what it paid or was paid, and that the
+"""The disclosure of a job: its commitments opened, in a document by which a party shows anybody what it paid or was paid, and that the
 ledger holds it.
 
 It is made of what the tracker opens to the party and of what the party keeps. Whoever gets it learns what it says: the
@@ -34,7 +34,7 @@ from protocol.keys import parse_key, show_key
 from protocol.public import Opened, OpenedEntry
 
 
-class OpeningDocument(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="opening"):
+class Disclosure(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="disclosure"):
     """JSON; bytes in base64. horde: its id. delegation, checkpoint: envelopes. entries: those of one job, with their
     evidence and their proofs. documents: envelopes that the evidence names, and the settlement."""
 
@@ -69,20 +69,20 @@ class Shows:
             yield f"  {self.missing} documents behind it are not shown"
 
 
-def make_opening(party: Party, opened: Opened, root: bytes) -> OpeningDocument:
+def make_disclosure(party: Party, opened: Opened, root: bytes) -> Disclosure:
     """The document for a party, from what the tracker opened to it; raises `NotShown` if that is not right."""
-    made = OpeningDocument(
+    made = Disclosure(
         horde=show_key(root),
         delegation=opened.delegation,
         checkpoint=opened.checkpoint,
         entries=opened.entries,
         documents=tuple(raw for raw in (party.settlement, party.lease, party.receipt, party.request) if raw),
     )
-    check_opening(made)
+    check_disclosure(made)
     return made
 
 
-def check_opening(made: OpeningDocument) -> Sequence[Shows]:
+def check_disclosure(made: Disclosure) -> Sequence[Shows]:
     """What it shows, entry by entry; raises `NotShown`."""
     try:
         horde = Horde.of(made.delegation, parse_key(made.horde))
@@ -101,7 +101,7 @@ def check_opening(made: OpeningDocument) -> Sequence[Shows]:
     return shows
 
 
-def _papers(made: OpeningDocument, horde: Horde) -> Iterator[Envelope]:
+def _papers(made: Disclosure, horde: Horde) -> Iterator[Envelope]:
     """The documents, each with a signature that holds; those of the horde by a key of the horde."""
     for raw in made.documents:
         kind = parse(raw).kind
