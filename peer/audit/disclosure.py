@@ -1,8 +1,8 @@
-"""The disclosure of a job: its commitments opened, in a document by which a party shows anybody what it paid or was paid, and that the
-ledger holds it.
+"""The disclosure of a job: its commitments opened, in a document by which a party shows anybody what it paid or was
+paid, and that the ledger holds it.
 
-It is made of what the tracker opens to the party and of what the party keeps. Whoever gets it learns what it says: the
-exact times, the job's handle, the documents in it. Nothing else in the ledger is opened by it.
+It is made of what the tracker discloses to the party and of what the party keeps. Whoever gets it learns what it says:
+the exact times, the job's handle, the documents in it. Nothing else in the ledger is opened by it.
 """
 
 from __future__ import annotations

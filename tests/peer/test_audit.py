@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from peer.audit.audit import Options, audit
+from peer.audit.disclosure import Disclosure, check_disclosure, make_disclosure
 from peer.audit.histories import Contradiction, NotShown, check_contradiction
 from peer.audit.mine import BadHanded, Known, Party, hand_out, read_handed
-from peer.audit.disclosure import Disclosure, check_disclosure, make_disclosure
 from peer.audit.report import Report
 from peer.audit.shown import LATEST, Shown, superfluous
 from protocol import documents
@@ -24,11 +24,9 @@ from protocol.keys import SigningKey
 from protocol.public import AskDisclosure, Consistency, Head, Inclusion, Part
 from tests.support.builders import NOW, ROOT, SERVING, a_key
 from tests.support.history import ANN, BEN, History, live_through_everything
-from tests.support.rewriting import cut, dearer, rewrite, same
-from tracker.ledger import make_entry
+from tests.support.rewriting import cut, dearer, fill, rewrite, same
 from tracker.public.reader import PublicLedger
 from tracker.store.sqlite import SqliteStore
-from tracker.store.sqlite.ledger import new_evidence
 
 
 class FromDatabase:
@@ -245,15 +243,6 @@ async def test_entries_that_the_rules_do_not_allow_are_found(
         rewrite(path, SERVING, place, change)
 
         assert kind in kinds(await audited(path, Known(), history.now))
-
-
-def fill(path: Path, count: int) -> None:
-    """Entries that move nothing, for a tracker that is not running."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for number in range(count):
-            made = make_entry("hold", (), new_evidence(NOW, 1))
-            row = number, made.leaf, made.hash, made.evidence
-            connection.execute("INSERT INTO entries (entry, leaf, hash, evidence) VALUES (?, ?, ?, ?)", row)
 
 
 async def test_parts_that_were_read_before_are_compared_with_what_is_shown_now(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from protocol.documents import Checkpoint, Leaf, open_document
 from protocol.envelope import parse
 from protocol.keys import SigningKey
 from protocol.merkle import Frontier
+from tests.support.builders import NOW
+from tracker.ledger import make_entry
+from tracker.store.sqlite.ledger import new_evidence
 
 
 def dearer(leaf: Leaf) -> Leaf:
@@ -40,6 +43,16 @@ def rewrite(path: Path, key: SigningKey, entry: int, change: Callable[[Leaf], Le
             "UPDATE entries SET leaf = ?, hash = ? WHERE entry = ?", (leaf, merkle.leaf_hash(leaf), entry)
         )
         _sign_anew(connection, key)
+
+
+def fill(path: Path, count: int) -> None:
+    """Entries that move nothing, for a tracker that is not running."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        [size] = connection.execute("SELECT count(*) FROM entries").fetchone()
+        for number in range(size, size + count):
+            made = make_entry("hold", (), new_evidence(NOW, 1))
+            row = number, made.leaf, made.hash, made.evidence
+            connection.execute("INSERT INTO entries (entry, leaf, hash, evidence) VALUES (?, ?, ?, ?)", row)
 
 
 def cut(path: Path, key: SigningKey, entries: int) -> None:
