@@ -38,6 +38,9 @@ TABLES: dict[str, Table] = {
     "vest": Table(((WITHHELD, -1), (_PERSON, 1)), (0, 1)),
     "leave": Table(((_PERSON, 0), (WITHHELD, -1), (MINT, -1), (BURN, 1))),
     "epoch": Table((), (0, 0)),
+    "act": Table((), (0, 0)),
+    "return": Table(((_PERSON, -1), (_PERSON, 1), (BURN, 1)), (1, 2)),
+    "trust": Table(((WITHHELD, -1), (_PERSON, 1)), (0, 1)),
 }
 
 

@@ -44,7 +44,6 @@ MAX_FORMER = 32
 MAX_AMOUNT = 10**12
 
 MAX_NAME_CHARACTERS = 30
-PSEUDONYM_BYTES = 16
 MAX_URL_CHARACTERS = 300
 DIGEST_BYTES = 32
 #: Random bytes that a relay sends first, and those of a test of reachability.
@@ -493,7 +492,8 @@ class ReachProof(Document, frozen=True, kw_only=True):
 class Leaf(Body, frozen=True, kw_only=True):
     """The public bytes of one ledger entry.
 
-    event: hold, release, settle, refund, award, epoch, recovered, charged, vest, transfer or leave. day: days since
+    event: hold, release, settle, refund, award, epoch, recovered, charged, vest, transfer, leave, act, return or trust.
+    day: days since
     1970. postings: account and thousandths, in the order of docs/protocol.md, sum zero. hold, evidence: commitments,
     salted by 32 bytes kept in the evidence.
     """

@@ -87,6 +87,11 @@ def award(account: int, amount: int) -> Postings:
     return _without_zeros((MINT, -amount), (account, amount))
 
 
+def give_back(account: int, to: int, amount: int) -> Postings:
+    """Moderators return kudos of an account to another one, or to nobody (0): then they are burned."""
+    return _without_zeros((account, -amount), (to or BURN, amount))
+
+
 def mint_rate(steps: tuple[tuple[int, int], ...], daily: int, used: int) -> int:
     """Permille of a free part that is minted when `used` thousandths of the day's budget are spoken for."""
     if daily <= 0:

@@ -16,13 +16,14 @@ import msgspec
 import pytest
 
 from protocol import frames, messages
-from protocol.documents import DOCUMENTS, Document, Evidence, Leaf
+from protocol.documents import Document, Evidence, Leaf
 from protocol.envelope import Challenge
 from protocol.errors import REFUSALS
+from protocol.kinds import DOCUMENTS
 from protocol.rules import Rules
 from protocol.work import ImagePrivate, ImageWork, PublicPart, TextPrivate, TextWork
 from tests.protocol import make_vectors
-from tracker.matching import Reason
+from tracker.fitting import Reason
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from protocol.documents import Request
 from protocol.errors import ContentRefused, NotAllowed, Refusal
-from protocol.messages import Ended, Offer, Position, Requeued, Withdrawn
+from protocol.messages import UNWANTED_WORDS, Ended, Offer, Position, Requeued, Withdrawn
 from protocol.postings import ANONYMOUS, mint_rate
 from protocol.work import PublicPart, kind_of
 from tracker import lifecycle
@@ -126,6 +126,7 @@ class Jobs:
         self._budget_day = 0
         self._budget_used = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self.bars: Callable[[int], bool] = lambda _account: False  # whether an account may not ask any more
         self._starved = False
         self._constraints = lru_cache(KEPT)(self._constraints_now)
 
@@ -248,8 +249,11 @@ class Jobs:
         return Terms(self.rules.rules, mint_rate(mint.steps, mint.daily, self.budget_used(now)))
 
     def _wait(self, job: Job) -> None:
-        """A job has a place in the queue."""
-        self.queue.add(self._waiting(job), present=self._presence.is_followed(job.request))
+        """A job has a place in the queue, unless who asked may not ask any more."""
+        barred = self.bars(job.payer)
+        self.queue.add(self._waiting(job), present=not barred and self._presence.is_followed(job.request))
+        if barred:
+            self.happen(job.handle, 0, lifecycle.Barred())
         due = lifecycle.expires(job, self.rules.rules)
         self._timers.at(due, partial(self._expire, job.handle, job.attempt, job.request), job.handle)
 
@@ -437,7 +441,7 @@ class Jobs:
         happened = await self._store.happen(handle, attempt, event, self.rules.rules, now)
         lost = happened.lost or happened.outcome.attempt
         turned_down = isinstance(event, lifecycle.NotAccepted) or (
-            isinstance(event, lifecycle.Declined) and event.reason != ContentRefused.code
+            isinstance(event, lifecycle.Declined) and event.reason not in (ContentRefused.code, UNWANTED_WORDS)
         )
         if turned_down and happened.outcome.changed and lost:
             self._turned_down(lost.owner, now)

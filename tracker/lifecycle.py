@@ -218,9 +218,14 @@ class Expired:
     """It waited for as long as the rules give."""
 
 
+@dataclass(frozen=True)
+class Barred:
+    """Who asked may not ask any more."""
+
+
 Loss = Declined | NotAccepted | NotOpened | WorkerFailed | Overdue | CannotReach
 AttemptEvent = Accepted | Opened | Loss | Received | Acknowledged | Denied | Silence
-Event = AttemptEvent | Cancelled | CancelOver | Expired
+Event = AttemptEvent | Cancelled | CancelOver | Expired | Barred
 
 
 # What follows.
@@ -284,6 +289,10 @@ def decide(job: Job, attempt: Attempt | None, event: Event, rules: Rules, now: i
             return _cancel_over(job, attempt, now)
         case Expired():
             return _expire(job, attempt, rules, now)
+        case Barred():
+            if job.state is not State.WAITING:
+                return Outcome(job, attempt, changed=False)
+            return _end(job, attempt, State.EXPIRED, "suspended", now)
         case _:
             if attempt is None:
                 raise OutOfTurn("this job has not been leased to anybody")
@@ -351,6 +360,8 @@ def _loss_of(attempt: Attempt, event: Loss) -> _Loss:
         case Declined(ContentRefused.code as reason) if attempt.stage is not Stage.PUSHED:
             # Only who has seen the words can say so. It counts, so that such a job does not go round all workers.
             return _Loss(reason, "replaced", fault=False)
+        case Declined(messages.UNWANTED_WORDS as reason) if attempt.stage is not Stage.OPENED:
+            return _Loss(reason, "replaced", counted=False, fault=False)
         case Declined(reason) if attempt.stage is not Stage.PUSHED:
             return _Loss(reason, "replaced")
         case Declined(reason):

@@ -312,6 +312,10 @@ class Queue:
         else:
             self._away.add(job.request)
 
+    def of(self, payer: int) -> list[Waiting]:
+        """All waiting jobs of an account, whether it is there or not."""
+        return [job for jobs in self._requests.values() for job in jobs.values() if job.payer == payer]
+
     def remove(self, handle: bytes, request: bytes) -> Waiting | None:
         """The job waits no more (or is being leased)."""
         jobs = self._requests.get(request, {})

@@ -28,6 +28,7 @@ from protocol.messages import MAX_GIVEN_ENTRIES, Account, Delegations, Given, Re
 from protocol.rules import Rules
 from tracker.accounts import Acting, check_own
 from tracker.jobs import Jobs
+from tracker.sanctions import check_operator
 from tracker.store.base import Store
 from tracker.timers import Timers
 
@@ -173,8 +174,7 @@ class Registry:
             case Transfer():
                 await store.transfer(envelope, document, now)
             case Award():
-                if envelope.key != self._serving:
-                    raise WrongSigner("an award by another key than the serving key: only the operator makes kudos")
+                check_operator(envelope.key, self._jobs.rules.rules, self._serving, "an award")
                 await store.award(envelope, document, now)
                 log.info("awarded %d thousandths to account %d", document.amount, document.account)
         return []

@@ -376,7 +376,7 @@ NOTES: dict[str, Note] = {
     ),
     "roles.moderators": Note(
         "keys",
-        "Keys that may warn, limit, suspend, ban, pause, trust, return kudos and block, by signed acts in a public log.",
+        "Keys that warn, limit, suspend, ban, pause, trust, return kudos and block, by signed acts in a public log.",
         "Who is taken out can act no more; what was done stands.",
     ),
     "moderation.signers": Note(

@@ -10,9 +10,10 @@ import msgspec
 from peer.assembly import Assembly, Misbehaved
 from peer.opening import check_opening
 from protocol import codec, frames, links
-from protocol.documents import DOCUMENTS, parse_document
+from protocol.documents import parse_document
 from protocol.envelope import check_delegation, check_document_context, decode_challenge, parse
 from protocol.errors import Refusal
+from protocol.kinds import DOCUMENTS
 from protocol.messages import FROM_PEER, FROM_TRACKER
 from protocol.rules import from_json
 from protocol.work import read_private

@@ -18,13 +18,16 @@ from peer.session import (
     Welcomed,
 )
 from protocol import codec
-from protocol.documents import DOCUMENTS, Cancel, Checkpoint, Document, RulesDocument, Shown, sign
+from protocol.documents import Cancel, Checkpoint, Document, RulesDocument, Shown, sign
 from protocol.envelope import Outbound, encode_challenge, parse, seal, session_context
 from protocol.errors import OutOfTurn
+from protocol.kinds import DOCUMENTS
 from protocol.messages import (
     DOCUMENTS_FROM_TRACKER,
     FROM_TRACKER,
     Account,
+    Acts,
+    Appeals,
     AskAccount,
     Delegations,
     Ended,
@@ -86,6 +89,8 @@ MESSAGES: dict[str, SessionMessage] = {
     "delegations": Delegations(entries=(), last=True),
     "quote": Quote(price=7_600, tax=3_000, held=10_600, free=0, workers=1, ahead=0),
     "why": Why(reasons=()),
+    "acts": Acts(entries=()),
+    "appeals": Appeals(entries=()),
 }
 
 

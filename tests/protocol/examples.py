@@ -147,6 +147,8 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
     ),
     m.Quote(price=5_370, tax=1_000, held=6_370, free=5_370, workers=2, ahead=3, wait=90),
     m.Why(job=b.a_handle(), reasons=(("no_such_model", 3), ("too_large", 1))),
+    m.AskActs(),
+    m.AskAppeals(),
     m.Acts(entries=(m.ActEntry(number=3, act=b.signed(b.an_act()).raw, state="stands", appeals=1),)),
     m.Appeals(
         entries=(

@@ -27,6 +27,11 @@ RIGHT: list[tuple[str, Postings]] = [
     ("leave", postings.leave(ANN, -7, 2)),
     ("leave", postings.leave(ANN, 0, 0)),
     ("epoch", ()),
+    ("act", ()),
+    ("return", postings.give_back(ANN, BEN, 7)),
+    ("return", postings.give_back(ANN, 0, 7)),
+    ("trust", postings.vest(ANN, 7)),
+    ("trust", ()),
 ]
 
 WRONG: list[tuple[str, Postings]] = [
@@ -44,6 +49,10 @@ WRONG: list[tuple[str, Postings]] = [
     ("vest", ((WITHHELD, 5), (ANN, -5))),
     ("leave", ((ANN, -5), (BEN, 5))),
     ("epoch", ((MINT, -5), (ANONYMOUS, 5))),
+    ("act", ((ANN, -5), (BEN, 5))),
+    ("return", ()),
+    ("return", ((MINT, -5), (ANN, 5))),
+    ("trust", ((WITHHELD, 5), (ANN, -5))),
 ]
 
 

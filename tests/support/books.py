@@ -12,7 +12,7 @@ from protocol.documents import Evidence, Leaf
 from protocol.postings import ANONYMOUS, BURN, HELD, MINT, WITHHELD
 
 #: Events by which kudos is made or destroyed.
-MAKE_OR_DESTROY = frozenset({"settle", "recovered", "award", "leave"})
+MAKE_OR_DESTROY = frozenset({"settle", "recovered", "award", "leave", "return"})
 LIVE = "('waiting', 'leased', 'delivered')"
 
 

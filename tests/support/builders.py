@@ -6,7 +6,7 @@ All is deterministic: the same call gives the same bytes, keys and signatures in
 from __future__ import annotations
 
 import hashlib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 

@@ -146,6 +146,7 @@ EVENTS: dict[type[Event], str] = {
     lifecycle.Cancelled: "cancel",
     lifecycle.CancelOver: "time for a partial receipt over",
     lifecycle.Expired: "time to live over",
+    lifecycle.Barred: "who asked was suspended",
 }
 
 

@@ -15,6 +15,7 @@ from tracker.lifecycle import (
     Accepted,
     Acknowledged,
     Attempt,
+    Barred,
     Cancelled,
     CancelOver,
     CannotReach,
@@ -93,28 +94,29 @@ EVENTS: dict[str, Event] = {
     "cancel": Cancelled(),
     "cancel over": CancelOver(),
     "expired": Expired(),
+    "barred": Barred(),
 }
 
 # What each event brings about in each situation, in the order of `EVENTS`: a state to which the job goes, `same` for a
 # change within its state, `-` for no change, or the code of the refusal.
 TABLE = """
 waiting, new      | out_of_turn out_of_turn out_of_turn out_of_turn out_of_turn out_of_turn out_of_turn out_of_turn
-                  | out_of_turn out_of_turn out_of_turn out_of_turn out_of_turn cancelled - expired
-waiting           | - - - - - - - -                delivered over_lease settled fenced - cancelled - expired
+                  | out_of_turn out_of_turn out_of_turn out_of_turn out_of_turn cancelled - expired expired
+waiting           | - - - - - - - -                delivered over_lease settled fenced - cancelled - expired expired
 leased, pushed    | same waiting waiting same - waiting waiting waiting
-                  |                                delivered over_lease settled refunded - same - -
+                  |                                delivered over_lease settled refunded - same - - -
 leased, accepted  | - waiting - same waiting waiting waiting waiting
-                  |                                delivered over_lease settled refunded - same - -
+                  |                                delivered over_lease settled refunded - same - - -
 leased, opened    | - waiting - - - waiting waiting waiting
-                  |                                delivered over_lease settled refunded - same - -
+                  |                                delivered over_lease settled refunded - same - - -
 leased, called off| - cancelled - - - cancelled cancelled cancelled
-                  |                                settled settled settled refunded - - cancelled -
-delivered         | - - - - - - - -                - over_lease settled refunded settled - - -
-settled           | - - - - - - - -                - too_late - too_late - - - -
-refunded          | - - - - - - - -                too_late too_late too_late - - - - -
-cancelled         | - - - - - - - -                too_late too_late too_late too_late - - - -
-expired           | - - - - - - - -                too_late too_late too_late too_late - - - -
-failed            | - - - - - - - -                too_late too_late too_late too_late - - - -
+                  |                                settled settled settled refunded - - cancelled - -
+delivered         | - - - - - - - -                - over_lease settled refunded settled - - - -
+settled           | - - - - - - - -                - too_late - too_late - - - - -
+refunded          | - - - - - - - -                too_late too_late too_late - - - - - -
+cancelled         | - - - - - - - -                too_late too_late too_late too_late - - - - -
+expired           | - - - - - - - -                too_late too_late too_late too_late - - - - -
+failed            | - - - - - - - -                too_late too_late too_late too_late - - - - -
 waiting, older    | - - - - - - - -                fenced fenced settled fenced -
 leased, older     | - - - - - - - -                fenced fenced settled fenced -
 delivered, older  | - - - - - - - -                fenced fenced fenced fenced -

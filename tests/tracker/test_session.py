@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import codec
-from protocol.documents import DOCUMENTS, Cancel, sign
+from protocol.documents import Cancel, sign
 from protocol.envelope import (
     MAX_BEFORE_HELLO_BYTES,
     MAX_ENVELOPE_BYTES,
@@ -19,6 +19,7 @@ from protocol.envelope import (
     session_context,
 )
 from protocol.errors import Busy, OutOfTurn, Stopping
+from protocol.kinds import DOCUMENTS
 from protocol.messages import (
     DOCUMENTS_FROM_PEER,
     FROM_PEER,

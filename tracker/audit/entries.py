@@ -11,6 +11,7 @@ from protocol.documents import Cancel, Checkpoint, Denial, Epoch, Evidence, Leaf
 from protocol.errors import Refusal
 from protocol.merkle import Frontier
 from protocol.postings import ANONYMOUS
+from tracker.audit.acts import Acts
 from tracker.audit.books import Books
 from tracker.audit.entry import Entry
 from tracker.audit.epochs import Epochs
@@ -64,6 +65,7 @@ class Walk:
         self._probation = Probation(connection, versions, self.seen.books, findings)
         self.people = People(connection, self.seen.books, findings)
         self._giving = Giving(connection, versions, self.seen.books, findings)
+        self._acts = Acts(connection, versions, self.seen.books, self.people, findings)
         self._payments = Payments(connection, versions, self.seen.books, self._probation, self.people, findings)
         self.recoveries = Recoveries(connection, horde, versions, self.seen.books, self.people, findings)
         self._epochs = Epochs(epochs, horde, findings)
@@ -85,6 +87,7 @@ class Walk:
         self.recoveries.end()
         self._probation.end()
         self._giving.end()
+        self._acts.end()
         self.seen.by_plugin = self._payments.by_plugin
         while later is not None:
             self._findings.add(
@@ -169,6 +172,9 @@ class Walk:
                 self._giving.transferred(entry)
             case "award":
                 self._giving.awarded(entry, self._epochs.serving)
+                self._acts.awarded(entry)
+            case "act" | "return" | "trust":
+                self._acts.acted(event, entry, self._epochs.serving)
             case "leave":
                 self.people.left(entry)
             case "epoch":

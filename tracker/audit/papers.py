@@ -35,6 +35,7 @@ from protocol.documents import (
 )
 from protocol.envelope import Envelope, check_delegation, check_document_context, parse
 from protocol.errors import Refusal
+from protocol.governing import Act, Answer, Appeal, Outcome, Proposal
 from protocol.kinds import DOCUMENTS
 from protocol.rules import Rules, from_json
 from tracker.audit.report import Findings
@@ -42,7 +43,7 @@ from tracker.store.base import StoreError
 from tracker.store.sqlite.papers import epoch_identity, job_identity, version_identity
 
 #: What the serving key alone may say.
-OF_THE_HORDE = frozenset({Lease.KIND, Settlement.KIND, Checkpoint.KIND, RulesDocument.KIND, Award.KIND})
+OF_THE_HORDE = frozenset({Lease.KIND, Settlement.KIND, Checkpoint.KIND, RulesDocument.KIND, Outcome.KIND})
 
 D = TypeVar("D", bound=Document)
 
@@ -269,6 +270,8 @@ def _checked(raw: bytes, horde: Horde, of: type[Document]) -> Envelope:
 def _identity_of(body: Document) -> bytes | None:
     match body:
         case Request() | Cancel() | Transfer() | Award() | Delegation() | Revocation() | Rotation() | Leaving():
+            return body.nonce
+        case Act() | Appeal() | Proposal() | Answer():
             return body.nonce
         case Profile() | Recovery():
             return version_identity(body.version)

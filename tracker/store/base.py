@@ -28,11 +28,13 @@ from protocol.documents import (
     Transfer,
 )
 from protocol.envelope import Envelope
+from protocol.governing import Act, Appeal
 from protocol.rules import FilterSection, Rules
 from tracker.accounts import Acting
 from tracker.earning import NOTHING_MISSING, Missing
 from tracker.lifecycle import NO_FACTS, Attempt, Event, Facts, Job, Outcome
 from tracker.pseudonyms import Pseudonyms
+from tracker.sanctions import Sanction, State
 from tracker.strikes import Strikes
 
 #: So many awards can be read by anybody; older ones are in the ledger alone.
@@ -207,6 +209,41 @@ class Awarded:
 
 
 @dataclass(frozen=True)
+class Acted:
+    """An act that is durable. number: in the log. account: whom it concerns, 0 for nobody in particular."""
+
+    number: int
+    account: int
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One act of the public log. kind: as in the document, or `award`. time: when it was taken. agreed, ended_by:
+    digests of the acts that agreed to it and that lifted it, if there are any. appeals: that nobody has answered."""
+
+    number: int
+    digest: bytes
+    kind: str
+    account: int
+    time: int
+    until: int
+    state: State
+    document: bytes
+    agreed: bytes = b""
+    ended_by: bytes = b""
+    appeals: int = 0
+
+
+@dataclass(frozen=True)
+class Appealed:
+    """An appeal that nobody has answered."""
+
+    account: int
+    document: bytes
+    about: Logged
+
+
+@dataclass(frozen=True)
 class LedgerHead:
     """How large the ledger is, and its newest checkpoint."""
 
@@ -338,6 +375,35 @@ class Store(ABC):
     @abstractmethod
     async def award(self, envelope: Envelope, said: Award, now: int) -> None:
         """The operator makes kudos for an account; the same document again makes none. Raises `UnknownAccount`."""
+
+    # Moderation. Who may is a matter of the rules in force.
+
+    @abstractmethod
+    async def act(self, envelope: Envelope, said: Act, now: int) -> Acted:
+        """A moderator acts, by an entry of the ledger; the same again changes nothing.
+
+        Raises `NotAllowed` (no role, or for its own account), `UnknownAccount`, `UnknownAct`, `NoKudos`, `BadValue`.
+        """
+
+    @abstractmethod
+    async def appeal(self, envelope: Envelope, said: Appeal, now: int) -> Acted:
+        """An account answers to an act against it. Raises `UnknownAct`, `OverLimit`."""
+
+    @abstractmethod
+    async def sanctions(self, now: int) -> Sequence[Sanction]:
+        """All acts that keep somebody from something now."""
+
+    @abstractmethod
+    async def acts(self, now: int, before: int, most: int) -> Sequence[Logged]:
+        """The public log below a number, the newest first."""
+
+    @abstractmethod
+    async def acts_of(self, account: int, now: int, most: int) -> Sequence[Logged]:
+        """The newest of those that concern an account, the newest first."""
+
+    @abstractmethod
+    async def appeals(self, now: int, most: int) -> tuple[Sequence[Appealed], int]:
+        """The appeals that nobody has answered, the oldest first; and how many more there are."""
 
     @abstractmethod
     async def awards(self) -> Sequence[Awarded]:

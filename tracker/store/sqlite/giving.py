@@ -7,13 +7,13 @@ import sqlite3
 from protocol import postings
 from protocol.documents import Award, Transfer
 from protocol.envelope import Envelope
-from protocol.errors import UnknownAccount
 from protocol.postings import SYSTEM
 from tracker.ledger import day_of
 from tracker.store.base import SHOWN_AWARDS, Awarded, Gifts, RulesInForce
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.acts import owner_of
 from tracker.store.sqlite.ledger import new_evidence
+from tracker.store.sqlite.moderating import check_account, log_award
 from tracker.store.sqlite.tables import Tables
 from tracker.transfers import Giver, check_transfer
 
@@ -23,7 +23,7 @@ def transfer(connection: sqlite3.Connection, tables: Tables, envelope: Envelope,
     if papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
         return
     giver = owner_of(connection, tables, envelope.key, envelope.kind, now)
-    _check_account(connection, tables, said.to)
+    check_account(connection, tables, said.to)
     rules = tables.versions.get(connection)
     check_transfer(rules.rules.transfers, _giver(connection, tables, giver, rules, now), said.to, said.amount, now)
     papers.take(connection, envelope, said.nonce)
@@ -36,7 +36,7 @@ def award(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, sa
     """See `Store.award`."""
     if papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
         return
-    _check_account(connection, tables, said.account)
+    check_account(connection, tables, said.account)
     papers.take(connection, envelope, said.nonce)
     evidence = new_evidence(now, tables.versions.newest(connection), proofs=(envelope.digest,))
     moved = postings.award(said.account, said.amount)
@@ -45,6 +45,7 @@ def award(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, sa
         "INSERT INTO awards (entry, account, amount, day, reason) VALUES (?, ?, ?, ?, ?)",
         (entry, said.account, said.amount, day_of(now), said.reason),
     )
+    log_award(connection, envelope, said, entry, now)
     connection.execute(
         "DELETE FROM awards WHERE entry NOT IN (SELECT entry FROM awards ORDER BY entry DESC LIMIT ?)", (SHOWN_AWARDS,)
     )
@@ -60,11 +61,6 @@ def gifts(connection: sqlite3.Connection, tables: Tables) -> Gifts:
     """See `Store.gifts`. All balances sum to zero: what people have is what the others lack."""
     unspent = -sum(tables.accounts.balance(connection, account) for account in SYSTEM)
     return Gifts(unspent, *tables.accounts.carried)
-
-
-def _check_account(connection: sqlite3.Connection, tables: Tables, number: int) -> None:
-    if number >= 2**63 or not tables.people.key_of(connection, number):
-        raise UnknownAccount(f"there is no account {number} here: a name's number stands behind its '#'")
 
 
 def _giver(connection: sqlite3.Connection, tables: Tables, number: int, rules: RulesInForce, now: int) -> Giver:

@@ -27,6 +27,7 @@ from protocol.documents import (
 )
 from protocol.envelope import Envelope, check_delegation, parse
 from protocol.errors import NotAllowed, ReceiptMismatch, UnknownJob, WrongSigner
+from protocol.governing import Act, Appeal
 from protocol.keys import SigningKey, show_key
 from protocol.postings import SYSTEM
 from protocol.rules import FilterSection, Rules
@@ -36,9 +37,12 @@ from tracker.ledger import give_back_class
 from tracker.lifecycle import NO_FACTS, Event, Facts, Job, State
 from tracker.lines import party
 from tracker.pseudonyms import Pseudonyms
+from tracker.sanctions import Sanction
 from tracker.store.base import (
     AccountState,
+    Acted,
     Admitted,
+    Appealed,
     Awarded,
     Choice,
     Face,
@@ -47,6 +51,7 @@ from tracker.store.base import (
     Happened,
     Leased,
     LedgerHead,
+    Logged,
     Page,
     Recovered,
     RulesInForce,
@@ -55,7 +60,19 @@ from tracker.store.base import (
     Store,
     StoreError,
 )
-from tracker.store.sqlite import accounts, acts, admission, giving, papers, probation, recovery, rows, strikes, tidying
+from tracker.store.sqlite import (
+    accounts,
+    acts,
+    admission,
+    giving,
+    moderating,
+    papers,
+    probation,
+    recovery,
+    rows,
+    strikes,
+    tidying,
+)
 from tracker.store.sqlite.database import connect
 from tracker.store.sqlite.papers import job_identity
 from tracker.store.sqlite.settling import happen, job_and_attempt, job_of, received, settlement_of, take_answer
@@ -252,6 +269,30 @@ class SqliteStore(Store):
     async def award(self, envelope: Envelope, said: Award, now: int) -> None:
         """See `Store`."""
         await self._step(lambda c: giving.award(c, self._tables, envelope, said, now), now)
+
+    async def act(self, envelope: Envelope, said: Act, now: int) -> Acted:
+        """See `Store`."""
+        return await self._step(lambda c: moderating.act(c, self._tables, envelope, said, now), now)
+
+    async def appeal(self, envelope: Envelope, said: Appeal, now: int) -> Acted:
+        """See `Store`."""
+        return await self._step(lambda c: moderating.appeal(c, self._tables, envelope, said, now), now)
+
+    async def sanctions(self, now: int) -> Sequence[Sanction]:
+        """See `Store`."""
+        return await self._step(lambda c: moderating.sanctions(c, now))
+
+    async def acts(self, now: int, before: int, most: int) -> Sequence[Logged]:
+        """See `Store`."""
+        return await self._step(lambda c: moderating.log(c, now, before, most))
+
+    async def acts_of(self, account: int, now: int, most: int) -> Sequence[Logged]:
+        """See `Store`."""
+        return await self._step(lambda c: moderating.log_of(c, account, now, most))
+
+    async def appeals(self, now: int, most: int) -> tuple[Sequence[Appealed], int]:
+        """See `Store`."""
+        return await self._step(lambda c: moderating.appeals(c, now, most))
 
     async def awards(self) -> Sequence[Awarded]:
         """See `Store`."""
