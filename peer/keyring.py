@@ -22,8 +22,8 @@ import msgspec
 
 from peer.events import Refused
 from peer.home import Home, HomeError, write_file
-from protocol.documents import PSEUDONYM_BYTES
 from protocol.keys import SigningKey, show_key
+from protocol.work import PSEUDONYM_BYTES
 
 #: Letters of a key in the name of the file that keeps it.
 LETTERS = 8

@@ -32,6 +32,7 @@ from peer.engines.base import (
 )
 from peer.engines.spec import EngineSpec
 from peer.keeping import Keeping, Showing
+from peer.limits import UNLIMITED, Limits, shown_asker
 from peer.models import Models
 from peer.news import News
 from peer.opening import check_opening
@@ -45,7 +46,7 @@ from peer.relaying import Offering, Relaying
 from peer.spool import Attempt, Spool, SpoolError, reopen_all
 from peer.stream_server import StreamServer
 from peer.whereabouts import Whereabouts
-from peer.worker_jobs import SETTLED, Discard, Effect, Hand, Job, Jobs, Prepare, Start, Stop, Tell
+from peer.worker_jobs import SETTLED, Discard, Effect, Hand, Job, Jobs, Prepare, Start, State, Stop, Tell
 from protocol.digests import new_salt
 from protocol.documents import Receipt, Serving, Settlement, open_document, sign
 from protocol.envelope import Envelope
@@ -55,7 +56,6 @@ from protocol.keys import SigningKey, show_key
 from protocol.links import Link
 from protocol.messages import (
     Account,
-    Announce,
     Held,
     Kept,
     Look,
@@ -91,17 +91,15 @@ class Settings:
 
     host, port: where it listens; an empty host means all addresses, port 0 any free one. addresses: under which it
     can be reached, `host` or `host:port`; none means the one from which it reaches the tracker. ahead: leases taken
-    beyond the engines at work. anonymous: serves people without an account. min_free_rate: in permille; below that
-    share of the mint it does no free work. relay: streams of others that it relays besides. maps: asks the router to
-    let requesters in.
+    beyond the engines at work. limits: what its owner serves, and whom. relay: streams of others that it relays
+    besides. maps: asks the router to let requesters in.
     """
 
     host: str = ""
     port: int = 0
     addresses: tuple[str, ...] = ()
     ahead: int = 1
-    anonymous: bool = True
-    min_free_rate: int = 0
+    limits: Limits = UNLIMITED
     relay: Offering | None = None
     maps: bool = False
 
@@ -162,7 +160,7 @@ class Worker:
         self._keeping = Keeping(folder / "settled", link.root)
         self._shown = Shown(folder, link.root)
         self._showing = Showing(self._keeping)
-        self._jobs = Jobs(key.public, (), settings.ahead, settings.anonymous)
+        self._jobs = Jobs(key.public, (), settings.ahead, settings.limits)
         self._content = Content(link, folder / "filter", self._tell_news)
         self._jobs.refuses = lambda private, prefix: self._content.refuses(private, prefix, self.connection.rules)
         specs = [spec for engine in engines if isinstance(spec := getattr(engine, "spec", None), EngineSpec)]
@@ -380,18 +378,20 @@ class Worker:
         self._whereabouts.lost()
         self._tell_news(News("lost"))
 
+    async def limit(self, limits: Limits) -> None:
+        """Go by other limits from now on. What was accepted is made all the same."""
+        self._jobs.limits = limits
+        if self._is_announced:
+            await self._announce()
+
     async def _announce(self) -> None:
         assert self._certificate is not None  # noqa: S101 (made before the connection)
         assert self._server is not None  # noqa: S101
         await self._flush_outbox()  # receipts first: a job whose result is whole here is not to be leased anew
         addresses = await self._whereabouts.say()
-        announce = Announce(
-            offers=tuple(one for one in _distinct(self._jobs.offers) if self._models.may(one, self.connection.rules)),
-            slots=len(self._engines),
-            ahead=self._settings.ahead,
-            anonymous=self._settings.anonymous,
-            min_free_rate=self._settings.min_free_rate,
-        )
+        limits, rules = self._jobs.limits, self.connection.rules
+        offers = tuple(one for one in _distinct(self._jobs.offers) if self._models.may(one, rules))
+        announce = limits.announce(offers, slots=len(self._engines), ahead=self._settings.ahead)
         self._is_announced = await self.connection.say(announce) is not None
         self._tell_news(News("joined", f"account {self.connection.account}, reached at {', '.join(addresses)}"))
         if self._relaying is not None:
@@ -409,7 +409,8 @@ class Worker:
         while waiting:
             match waiting.popleft():
                 case Tell(progress):
-                    self._tell_news(News(progress.state, progress.text, Attempt(progress.job, progress.attempt)))
+                    attempt = Attempt(progress.job, progress.attempt)
+                    self._tell_news(News(progress.state, progress.text or self._asker(attempt), attempt))
                     self._post(progress)
                 case Hand(receipt):
                     self._post(receipt)
@@ -421,6 +422,11 @@ class Worker:
                     self._runs[attempt].stop.set()
                 case Discard(attempt, code, text):
                     self._discard(attempt, code, text)
+
+    def _asker(self, attempt: Attempt) -> str:
+        """Who asked, as far as it is known, when an attempt begins."""
+        job = self._jobs.jobs.get(attempt)
+        return shown_asker(job.lease.asker) if job is not None and job.state is State.ACCEPTED else ""
 
     def _prepare(self, attempt: Attempt) -> list[Effect]:
         job = self._jobs.jobs[attempt]

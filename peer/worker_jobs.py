@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from peer.engines.fits import over
+from peer.limits import UNLIMITED, Limits
 from peer.opening import Opened
 from peer.spool import Attempt
 from protocol.documents import Lease, Receipt, open_document
@@ -29,7 +30,7 @@ from protocol.errors import (
     TooLate,
     WrongLease,
 )
-from protocol.messages import Held, Offer, Progress, Refused, Withdrawn
+from protocol.messages import UNWANTED_WORDS, Held, Offer, Progress, Refused, Withdrawn
 from protocol.work import ImageWork, PrivatePart, kind_of, open_private
 
 
@@ -194,13 +195,13 @@ class Jobs:
     """All attempts of one worker.
 
     worker: its key. offers: of each engine; one engine makes one job at a time. ahead: leases taken beyond the slots.
-    anonymous: whether people without an account are served.
+    limits: what its owner serves, and whom.
     """
 
     worker: bytes
     offers: Sequence[Sequence[Offer]]
     ahead: int
-    anonymous: bool = True
+    limits: Limits = UNLIMITED
     #: Of a private part and the text already shown: the category for which the horde does not make it, or nothing.
     refuses: Callable[[PrivatePart, str], str] = lambda private, prefix: ""
     #: The tracker's clock when it let us in last: what was leased before, and is not held, is over.
@@ -321,6 +322,10 @@ class Jobs:
         if category := self.refuses(private, opened.prefix):
             self.jobs[opened.attempt] = job
             return self._decline(job, category)
+        if not job.lease.asker.own and self.limits.has_unwanted_words(private, opened.prefix):
+            self.jobs[opened.attempt] = job
+            text = "this worker's owner does not serve what is asked for: another one is looked for"
+            return [_tell(job.lease, "declined", UNWANTED_WORDS, text), *self._drop(job, UNWANTED_WORDS, text)]
         job.private, job.prefix = private, opened.prefix
         self._move(job, Step.OPEN)
         self.jobs[opened.attempt] = job
@@ -400,8 +405,8 @@ class Jobs:
             return BadBody("a lease is for one job and names its model among those asked for")
         if lease.deadline <= now:
             return TooLate(f"the lease ended at {lease.deadline}, and it is {now}: check this machine's clock")
-        if lease.asker.anonymous and not self.anonymous:
-            return NotOffered("this worker does not serve people without an account")
+        if unwanted := self.limits.why_not(lease):
+            return NotOffered(unwanted)
         if refusal := self._why_not_work(lease):
             return refusal
         live = sum(job.state in LIVE for job in self.jobs.values())
@@ -410,21 +415,21 @@ class Jobs:
 
     def _why_not_work(self, lease: Lease) -> Refusal | None:
         work, kind = lease.public.work, kind_of(lease.public.work)
-        mine = [offer for offers in self.offers for offer in offers if (offer.kind, offer.model) == (kind, lease.model)]
+        named = kind, lease.model
+        mine = [one for all in self.offers for one in self.limits.narrowed(all) if (one.kind, one.model) == named]
         if not mine:
             return NotOffered(f"this worker does not serve {kind} {lease.model!r}")
         if lease.public.share or (isinstance(work, ImageWork) and work.extras):
             return NotOffered("this worker neither shares results nor makes extras")
-        if not any(_fitting(lease, offers) for offers in self.offers):
+        if not any(_fitting(lease, self.limits.narrowed(offers)) for offers in self.offers):
             return OverLimit(f"larger than what this worker takes of {lease.model!r}")
         return None
 
     def _fill(self) -> list[Effect]:
-        """Give each free engine the first opened job that it can make."""
+        """Give each free engine the first opened job that it can make: of its own account, of a friend, of others."""
         effects: list[Effect] = []
-        for job in list(self.jobs.values()):
-            if job.state is not State.OPENED:
-                continue
+        opened = [job for job in self.jobs.values() if job.state is State.OPENED]
+        for job in sorted(opened, key=self._turn):
             engine = self._free_engine(job)
             if engine is not None:
                 self._move(job, Step.START)
@@ -432,6 +437,10 @@ class Jobs:
                 self._busy.add(engine)
                 effects.append(Start(job.attempt, engine))
         return effects
+
+    def _turn(self, job: Job) -> int:
+        asker = job.lease.asker
+        return 0 if asker.own else 1 if self.limits.is_friend(asker) else 2
 
     def _free_engine(self, job: Job) -> int | None:
         for engine, offers in enumerate(self.offers):

@@ -39,6 +39,8 @@ MAX_TICKETS = 3
 #: So often two peers try to meet at most.
 MAX_TRIES = 10
 MAX_HOLDING_ENTRIES = 256
+#: Of an attempt that a worker declines for words that its owner does not serve: no fault, for nobody else sees them.
+UNWANTED_WORDS = "unwanted_words"
 MAX_GIVEN_ENTRIES = 16
 #: Acts that are told of one account, and appeals that are told at once.
 MAX_ACT_ENTRIES = 32
@@ -458,7 +460,8 @@ class Account(SessionMessage, frozen=True, kw_only=True):
     counts price and tax, and taken_free the part of prices that others carried. notice: what everybody should know.
     name: without the number behind it; empty if none was chosen. public, service: as in its profile. withheld: earned,
     and not to be spent until the account is trusted. trust_jobs, trust_days: what is missing to that. faults: those
-    within the rules' days, which have to pass first. pseudonym: where a worker was named, by which it knows the account.
+    within the rules' days, which have to pass first. pseudonym: where a worker was named, by which it knows
+    the account.
     """
 
     KIND = "account"

@@ -28,7 +28,7 @@ MAX_SEED = 2**53 - 1
 ModelName = Annotated[str, Meta(min_length=1, max_length=120)]
 #: A topic of the prompt filter, or a mark that a requester gives its request.
 Topic = Annotated[str, Meta(min_length=1, max_length=40)]
-#: By what a worker knows an account.
+#: By what a worker knows an account, and a horde the user of a service.
 PSEUDONYM_BYTES = 16
 Pseudonym = Annotated[bytes, Meta(min_length=PSEUDONYM_BYTES, max_length=PSEUDONYM_BYTES)]
 
@@ -75,9 +75,9 @@ class PublicPart(Body, frozen=True, kw_only=True):
     """Every input of price and matching.
 
     work: the measures of an image or a text. models: names, any of which will do; none means any of that kind.
-    n: how many results, 1 to 64, each a job of its own. share: give the result to the open data set. flags: topics of the
-    prompt filter by which the request marks itself, so that workers can decline it. max_price: thousandths of a kudo that one job may cost
-    without tax; 0 means no bound.
+    n: how many results, 1 to 64, each a job of its own. share: give the result to the open data set. flags: topics of
+    the prompt filter by which the request marks itself, so that workers can decline it. max_price: thousandths of a
+    kudo that one job may cost without tax; 0 means no bound.
     """
 
     work: Work

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from protocol import messages
 from protocol.errors import ContentRefused, Fenced, OutOfTurn, OverLease, TooLate
 from protocol.messages import Progress
 from protocol.prices import used_price

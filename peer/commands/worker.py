@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from peer.engines.base import Engine
     from peer.engines.spec import EngineSpec
     from peer.home import Home
+    from peer.limits import Limits
+    from peer.limits_watch import LimitsWatch
     from peer.news import News
     from peer.worker import Settings as WorkerSettings
+    from peer.worker import Worker
+
+#: Between two looks whether the limits have changed.
+LOOK_SECONDS = 1.0
 
 
 @click.command(short_help="Serve the horde with this machine, for kudos.")
@@ -42,9 +48,11 @@ if TYPE_CHECKING:
 @click.option(
     "--min-free-rate",
     type=click.IntRange(0, 1000),
-    default=0,
     help="Do free work only while so many thousandths of it are paid by the horde.",
 )
+@click.option("--check", is_flag=True, help="Only read peer.toml, and say what is served and for whom.")
+@click.option("--pause", is_flag=True, help="Let this peer's worker serve your own account alone.")
+@click.option("--resume", is_flag=True, help="Let it serve everybody again.")
 @click.option("--until-stdin-closes", is_flag=True, hidden=True, help="End with the program at the other end of stdin.")
 @with_horde
 def worker(
@@ -55,32 +63,82 @@ def worker(
     slots: int,
     listen: str,
     until_stdin_closes: bool,
+    check: bool,
+    pause: bool,
+    resume: bool,
+    no_anonymous: bool,
+    min_free_rate: int | None,
     **rest: Any,
 ) -> None:
     """Serve the horde: earn kudos for every picture and text that this machine makes.
 
-    Without --image, --text or --dry-run it serves the two small models of the demo.
+    Without --image, --text or --dry-run it serves the two small models of the demo. What is served, and for whom, is
+    said in the file peer.toml in the peer's folder; a change there counts at once, also --pause and --resume.
     """
     with translated(settings):
+        if check + pause + resume > 1:
+            raise click.UsageError("--check, --pause and --resume: wanted one of them")
+        if pause or resume:
+            _pause(settings, on=pause)
+            return
+        from peer.limits_watch import LimitsWatch
+
+        anonymous = False if no_anonymous else None
+        watch = LimitsWatch(settings.home, anonymous=anonymous, min_free_rate=min_free_rate)
+        limits = _read(watch)
+        if check:
+            _tell_limits(settings, limits)
+            return
         specs = chosen(images, texts, dry_runs) * slots
         host, port = listening(listen)
         _check_addresses(rest["addresses"])
         home = settings.home
         log_to_stderr()
         with home.worker_lock():
-            _serve(settings, specs, home, _settings(host, port, **rest), until_stdin_closes=until_stdin_closes)
+            serving = _settings(host, port, limits, **rest)
+            _serve(settings, specs, home, serving, watch, until_stdin_closes=until_stdin_closes)
+
+
+def _read(watch: LimitsWatch) -> Limits:
+    """The limits as they stand; a `Failure` for a file that cannot be followed."""
+    from peer.limits import UNLIMITED
+    from protocol.toml_file import ConfigError
+
+    try:
+        return watch.look() or UNLIMITED
+    except ConfigError as error:
+        raise Failure("usage", str(error), Exit.USAGE) from error
+
+
+def _pause(settings: Settings, *, on: bool) -> None:
+    from peer.limits_watch import pause
+
+    changed = pause(settings.home, on=on)
+    said = "serves your own account alone" if on else "serves all that peer.toml lets it serve"
+    if settings.json:
+        print_json({"paused": on, "changed": changed})
+    else:
+        click.echo(f"this peer's worker {said}{'' if changed else ', as before'}")
+
+
+def _tell_limits(settings: Settings, limits: Limits) -> None:
+    from peer.limits import as_json, limits_lines
+
+    if settings.json:
+        print_json(dict(as_json(limits)))
+    else:
+        click.echo("\n".join(limits_lines(limits)))
 
 
 def _settings(
     host: str,
     port: int,
+    limits: Limits,
     *,
     ahead: int,
     addresses: tuple[str, ...],
     relay: int | None,
     no_mapping: bool,
-    no_anonymous: bool,
-    min_free_rate: int,
 ) -> WorkerSettings:
     from importlib.util import find_spec
 
@@ -92,8 +150,7 @@ def _settings(
         port,
         addresses,
         ahead,
-        not no_anonymous,
-        min_free_rate,
+        limits,
         relay=Offering(relay) if relay else None,
         # Whoever installs the extra `nat` wants it used.
         maps=not no_mapping and find_spec("async_upnp_client") is not None,
@@ -105,6 +162,7 @@ def _serve(
     specs: list[EngineSpec],
     home: Home,
     serving: WorkerSettings,
+    watch: LimitsWatch,
     *,
     until_stdin_closes: bool,
 ) -> None:
@@ -144,15 +202,37 @@ def _serve(
             owner=delegated_account(home, link.root),
         )
         running = asyncio.create_task(served.run())
+        watching = asyncio.create_task(_follow(watch, served, heard))
         when_told_to_end(asyncio.get_running_loop(), running.cancel, stdin_too=until_stdin_closes)
         try:
             await running
         except asyncio.CancelledError:
             if (me := asyncio.current_task()) is not None and me.cancelling():  # Ctrl+C, which ends the program
                 raise
+        finally:
+            watching.cancel()
 
     with joining_errors(), asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(work())
+
+
+async def _follow(watch: LimitsWatch, served: Worker, tell: Callable[[News], None]) -> None:
+    """Let a worker go by every change of its limits, until cancelled; a file with errors changes nothing."""
+    import asyncio
+
+    from peer.news import News
+    from protocol.toml_file import ConfigError
+
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            limits = watch.look()
+        except (ConfigError, OSError) as error:
+            tell(News("limits", f"the former ones stay in force: {error}"))
+            continue
+        if limits is not None:
+            await served.limit(limits)
+            tell(News("limits", "paused: only your own account is served" if limits.paused else "taken from peer.toml"))
 
 
 def open_engines(specs: list[EngineSpec], folder: Path) -> list[Engine]:

@@ -15,6 +15,7 @@ from peer.connection import Backoff, CannotJoin
 from peer.engines.base import ArtifactMade, Done, Engine, EngineError, Event, PreviewMade, StepsDone, Task, TextMade
 from peer.engines.process import ProcessEngine
 from peer.engines.spec import EngineSpec
+from peer.limits import Limits, PeopleTable
 from peer.news import News
 from peer.spool import Spool
 from peer.worker import Settings, Worker
@@ -253,7 +254,11 @@ class Scene:
 
 async def test_it_registers_then_says_where_it_is_and_what_it_serves(tmp_path: Path) -> None:
     scene = Scene(
-        tmp_path, PuppetEngine(IMAGES), PuppetEngine(IMAGES, TEXTS), ahead=3, anonymous=False, min_free_rate=5
+        tmp_path,
+        PuppetEngine(IMAGES),
+        PuppetEngine(IMAGES, TEXTS),
+        ahead=3,
+        limits=Limits(people=PeopleTable(anonymous=False, min_free_rate=5)),
     )
     async with scene.play():
         assert scene.announced == Announce(offers=(IMAGES, TEXTS), slots=2, ahead=3, anonymous=False, min_free_rate=5)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from peer.limits import Limits, PeopleTable
 from peer.opening import Opened
 from peer.spool import Attempt
 from peer.worker_jobs import (
@@ -59,7 +60,8 @@ ATTEMPT = Attempt(a_handle(), 1)
 
 
 def some_jobs(*engines: Sequence[Offer], ahead: int = 1, anonymous: bool = True) -> Jobs:
-    return Jobs(WORKER.public, engines or ((IMAGES,),), ahead, anonymous)
+    limits = Limits(people=PeopleTable(anonymous=anonymous))
+    return Jobs(WORKER.public, engines or ((IMAGES,),), ahead, limits)
 
 
 def image_lease(number: int = 0, attempt: int = 1, **changes: object) -> Lease:

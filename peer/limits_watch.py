@@ -1,0 +1,64 @@
+"""A worker's limits as they stand: `peer.toml`, what the command line says beyond it, and whether it is paused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from peer.home import Home, write_file
+from peer.limits import FILE_NAME, Limits, load
+
+#: What is seen of a file: when it was written last, and how large it is; nothing if there is none.
+_Stamp = tuple[int, int] | None
+
+
+class LimitsWatch:
+    """The limits of the worker in a home. anonymous, min_free_rate: what the command line says, None for nothing."""
+
+    def __init__(self, home: Home, *, anonymous: bool | None = None, min_free_rate: int | None = None) -> None:
+        self._file = limits_file(home)
+        self._pause = pause_file(home)
+        said = {"anonymous": anonymous, "min_free_rate": min_free_rate}
+        self._said = {name: value for name, value in said.items() if value is not None}
+        self._seen: tuple[_Stamp, bool] | None = None
+
+    def look(self) -> Limits | None:
+        """The limits, if anything has changed since the last look; raises `ConfigError` for a file that cannot be
+        followed, once for each change."""
+        now = _stamp(self._file), self._pause.exists()
+        if now == self._seen:
+            return None
+        self._seen = now
+        limits = load(self._file)
+        return replace(limits, people=msgspec.structs.replace(limits.people, **self._said), paused=now[1])
+
+
+def limits_file(home: Home) -> Path:
+    """Where a worker's owner writes the limits down."""
+    return home.folder / FILE_NAME
+
+
+def pause_file(home: Home) -> Path:
+    """What pauses the worker of this home as long as it is there."""
+    return home.worker_folder / "paused"
+
+
+def pause(home: Home, *, on: bool) -> bool:
+    """Let the worker of this home serve its own account alone, or everybody again; whether that is a change."""
+    file = pause_file(home)
+    was = file.exists()
+    if on and not was:
+        write_file(file, b"")
+    elif not on:
+        file.unlink(missing_ok=True)
+    return was != on
+
+
+def _stamp(file: Path) -> _Stamp:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
