@@ -85,6 +85,13 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
         ahead=0,
         anonymous=False,
         min_free_rate=250,
+        paused=True,
+        declines=("adult", "hate"),
+        services=False,
+        not_services=("a service#105",),
+        min_give_back=1,
+        not_accounts=(b.a_nonce(20),),
+        friends=(b.a_nonce(21), b.a_nonce(22)),
     ),
     m.Private(private=b"\x80"),
     m.Report(
@@ -102,7 +109,7 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
         receipt=b.signed(b.a_receipt()).raw,
         request=b.signed(b.a_request()).raw,
     ),
-    m.AskAccount(),
+    m.AskAccount(worker=b.WORKER.public),
     m.AskDelegations(),
     m.AskQuote(public=PublicPart(work=b.a_text_work(), models=(b.TEXT_MODEL,), n=2, share=True, max_price=9_000)),
     m.AskWhy(job=b.a_handle()),
@@ -140,6 +147,7 @@ FULL_MESSAGES: tuple[m.SessionMessage, ...] = (
         trust_jobs=19,
         trust_days=3,
         faults=1,
+        pseudonym=b.a_nonce(20),
     ),
     m.Delegations(
         entries=(m.Given(delegation=b.signed(b.a_delegation_to(ask=True)).raw, used=4_000), m.Given(delegation=b"")),
@@ -209,11 +217,12 @@ TEXT_LEASE = b.but(
         TEXT_REQUEST,
         attempt=2,
         index=1,
-        asker=Asker(anonymous=True, service="a service#105", give_back=2),
+        asker=Asker(anonymous=True, service="a service#105", give_back=2, own=True, pseudonym=b.a_nonce(20)),
         price=5_370,
         paid=1_000,
     ),
     owners=2,
+    labels=("adult", "violence"),
 )
 
 FULL_DOCUMENTS: tuple[Document, ...] = (
