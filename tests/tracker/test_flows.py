@@ -241,7 +241,7 @@ async def test_a_private_part_must_fit_its_public_part(desk, public, private):
 
 MAY_NOT_BE_ASKED: dict[str, tuple[dict[str, Any], str]] = {
     "share": ({"public": but(a_public_part(), share=True)}, "not_offered"),
-    "flag": ({"public": but(a_public_part(), flags=("adult",))}, "not_offered"),
+    "flag": ({"public": but(a_public_part(), flags=("adult", "priority"))}, "not_offered"),
     "extra": ({"public": a_public_part(but(an_image_work(), extras=("upscale",)))}, "not_offered"),
     "n": ({"public": a_public_part(n=5)}, "over_limit"),
     "pixels": ({"public": a_public_part(an_image_work(2048, 1024))}, "over_limit"),

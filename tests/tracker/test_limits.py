@@ -97,9 +97,13 @@ def test_so_many_jobs_of_one_user_of_a_service_are_under_way_at_once():
         check_user_limit(a_public_part(n=1), RULES, 2)
 
 
-@pytest.mark.parametrize("fields", [{"share": True}, {"flags": ("adult",)}])
+def test_a_request_may_mark_itself_with_a_topic_of_the_filter():
+    check_limits(but(a_public_part(), flags=("adult", "hate")), RULES, anonymous=True, open_jobs=0)
+
+
+@pytest.mark.parametrize("fields", [{"share": True}, {"flags": ("adult", "priority")}])
 def test_what_this_horde_does_not_offer_is_refused_by_name(fields):
-    with pytest.raises(NotOffered, match=r"share|adult"):
+    with pytest.raises(NotOffered, match=r"share|'priority' .* known are adult, violence"):
         check_limits(but(a_public_part(), **fields), RULES, anonymous=False, open_jobs=0)
 
 
