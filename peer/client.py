@@ -188,6 +188,11 @@ class Client:
         return self._connection.rules
 
     @property
+    def serving(self) -> bytes | None:
+        """The key that signs for the horde; None before the tracker has shown it."""
+        return self._connection.serving
+
+    @property
     def rules_document(self) -> Envelope:
         """The rules in force as they were signed, by a key that the horde's root vouches for."""
         assert self._connection.rules_document is not None  # noqa: S101 (known once the connection was ready)
@@ -276,9 +281,10 @@ class Client:
         )
         return self._ask(public_part(text_work(max_tokens, context), models, n, max_price), private, user)
 
-    async def account(self) -> Account:
-        """How our account stands; its number is 0 if this key has none."""
-        return await self._exchange(AskAccount(), Account)
+    async def account(self, worker: bytes | None = None) -> Account:
+        """How our account stands; its number is 0 if this key has none. worker: the key of one, by which pseudonym it
+        knows our account."""
+        return await self._exchange(AskAccount(worker=worker), Account)
 
     async def register(self, invite: str = "") -> Account:
         """Make our key an account of this horde; the account. Does no harm if it is one already.
@@ -335,8 +341,9 @@ class Client:
         check_public(public)
         return await self._exchange(AskQuote(public=public), Quote)
 
-    async def why(self, job: bytes) -> dict[str, int]:
-        """Why a waiting job of ours waits: how many workers cannot take it, by reason."""
+    async def why(self, job: bytes | None = None) -> dict[str, int]:
+        """Why a waiting job of ours waits: how many workers cannot take it, by reason. Without a job, why the worker of
+        our key gets none: how many wait, by reason; raises `Refused` (`out_of_turn`) if no worker of it is here."""
         return dict((await self._exchange(AskWhy(job=job), Why)).reasons)
 
     async def saved(self, path: Path, sha256: bytes) -> None:

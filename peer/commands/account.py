@@ -24,9 +24,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.group(invoke_without_command=True, short_help="Show or make your account, and change what it is.")
 @click.option("--register", is_flag=True, help="Make this peer's key an account of the horde.")
 @click.option("--invite", default="", metavar="CODE", help="The operator's code, where the horde wants one.")
+@click.option("--known-to", metavar="KEY", help="Show by what the worker of this key knows the account.")
 @with_horde
 @click.pass_context
-def account(context: click.Context, settings: Settings, register: bool, invite: str) -> None:
+def account(context: click.Context, settings: Settings, register: bool, invite: str, known_to: str | None) -> None:
     """Show this peer's account: what it earned by serving, and what it can spend.
 
     With a command, change how it is shown, or its key.
@@ -38,8 +39,13 @@ def account(context: click.Context, settings: Settings, register: bool, invite: 
         raise click.UsageError(f"--invite of {len(invite)} characters: wanted the operator's code, as it was given")
 
     async def work() -> None:
+        from protocol.keys import parse_key
+
+        worker = parse_key(known_to) if known_to else None
         async with settings.client() as horde:
-            found = await (horde.register(invite) if register or invite else horde.account())
+            if register or invite:
+                await horde.register(invite)
+            found = await horde.account(worker)
             tell(settings, horde, found)
 
     run(settings, work)
@@ -65,6 +71,8 @@ def tell(settings: Settings, horde: Client, found: Account) -> None:
 
 def account_fields(account: Account) -> dict[str, Any]:
     """The account for scripts, amounts in thousandths."""
+    from peer.limits import show_pseudonym
+
     return {
         "account": account.number,
         "name": account.name,
@@ -80,6 +88,7 @@ def account_fields(account: Account) -> dict[str, Any]:
         "withheld": account.withheld,
         "missing": {"jobs": account.trust_jobs, "days": account.trust_days, "faults": account.faults},
         "notice": account.notice,
+        "pseudonym": show_pseudonym(account.pseudonym),
     }
 
 
@@ -100,6 +109,10 @@ def account_lines(account: Account, key: str) -> list[str]:
         lines += withheld_lines(account)
     else:
         lines.append("account     none: this key is anonymous here; `potluck account --register` makes it one")
+    if account.pseudonym:
+        from peer.limits import show_pseudonym
+
+        lines.append(f"known as    {show_pseudonym(account.pseudonym)} to that worker, and to no other")
     return [*lines, plain(account.notice)] if account.notice else lines
 
 

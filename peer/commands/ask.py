@@ -175,11 +175,12 @@ async def _pictures(
     from peer.commands.common import print_json
 
     results: list[dict[str, Any]] = [{"path": str(path)} for path in paths]
-    previewed = False
+    previewed, why = False, _Why(settings, report)
     with report:
         async with settings.client() as horde:
             async for event in ask(horde):
                 report.tell(event)
+                await why.tell(horde, event)
                 result = results[event.index]
                 match event:
                     case events.Preview(jpeg=jpeg) if preview is not None:
@@ -217,10 +218,12 @@ async def _texts(
 
     pieces: list[list[str]] = [[] for _ in range(n)]
     results: list[dict[str, Any]] = [{} for _ in range(n)]
+    why = _Why(settings, report)
     with report:
         async with settings.client() as horde:
             async for event in ask(horde):
                 report.tell(event)
+                await why.tell(horde, event)
                 result = results[event.index]
                 match event:
                     case events.TextPiece(text=piece):
@@ -243,6 +246,40 @@ async def _texts(
                             _tell_settled(report, event, f"{paths[event.index]}" if paths else "")
     if settings.json:
         print_json({"results": results})
+
+
+class _Why:
+    """Asks why a job waits that no worker could take, and says so."""
+
+    def __init__(self, settings: Settings, report: Report) -> None:
+        self._settings = settings
+        self._report = report
+        self._jobs: dict[int, bytes] = {}
+        self._said: dict[int, dict[str, int]] = {}
+
+    async def tell(self, horde: Client, event: Event) -> None:
+        """What follows from an event."""
+        from peer import events
+
+        if isinstance(event, events.Queued):
+            self._jobs[event.index] = event.job
+        elif isinstance(event, events.Position) and not event.workers:
+            try:
+                reasons = await horde.why(self._jobs[event.index])
+            except events.Refused:  # it waits no more
+                return
+            if self._said.get(event.index) != reasons:
+                self._said[event.index] = reasons
+                self._say(event.index, reasons)
+
+    def _say(self, index: int, reasons: dict[str, int]) -> None:
+        from peer.commands.common import print_json
+        from peer.commands.reasons import can_be_served, waiting_text
+
+        if self._settings.json:
+            print_json({"event": "why", "index": index, "reasons": reasons, "possible": can_be_served(reasons)})
+        else:
+            self._report.note(waiting_text(reasons))
 
 
 def numbered(path: Path, n: int) -> list[Path]:

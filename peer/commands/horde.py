@@ -5,12 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from peer.commands.account import account_fields, account_lines
 from peer.commands.common import Settings, plain, print_json, run, show_kudos, with_horde
+
+if TYPE_CHECKING:
+    from peer.client import Client
 
 
 @click.command(short_help="Join the horde behind a link.")
@@ -60,16 +63,35 @@ def status(settings: Settings) -> None:
         async with settings.client() as horde:
             found = await horde.account()
             key = show_key(horde.key.public)
+            idle = await _why_idle(horde)
             news = horde.rules_news
         if settings.json:
-            print_json({"horde": scraped, "rules": news, "account": {"key": key, **account_fields(found)}})
+            mine = {"account": {"key": key, **account_fields(found)}, "worker": idle}
+            print_json({"horde": scraped, "rules": news, **mine})
             return
         click.echo(plain(f"{'rules':<24} {news}"))
         for line in scrape_lines(scraped):
             click.echo(line)
-        click.echo("\n".join(account_lines(found, key)))
+        click.echo("\n".join([*account_lines(found, key), *worker_lines(idle)]))
 
     run(settings, work)
+
+
+async def _why_idle(horde: Client) -> dict[str, int] | None:
+    """How many jobs wait, by the reason why they do not come to this peer's worker; None if it has none here."""
+    from peer.events import Refused
+
+    try:
+        return await horde.why()
+    except Refused:
+        return None
+
+
+def worker_lines(reasons: dict[str, int] | None) -> list[str]:
+    """Why this peer's worker gets nothing, for people; nothing where there is none."""
+    from peer.commands.reasons import idle_lines
+
+    return [] if reasons is None else ["", "worker      is here", *idle_lines(reasons)]
 
 
 def _to_members(registration: str, *, is_member: bool) -> str:
