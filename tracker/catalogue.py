@@ -12,7 +12,8 @@ from protocol import catalogue
 from protocol.catalogue import MAX_FILES, MAX_MODELS, NOTHING, Catalogue, Model, digest, to_json
 from protocol.messages import Announce
 from protocol.rules import ModelSection, Rules
-from tracker.config import ConfigError, Reader, price_checks, tables_of, text_of
+from protocol.toml_file import ConfigError, tables_of, text_of
+from tracker.config import Reader, price_checks
 
 FILE_NAME = "models.toml"
 #: To judge a catalogue by itself.
