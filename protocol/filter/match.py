@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import accumulate
+from operator import itemgetter
 
 from ahocorasick_rs import AhoCorasick
 
-from protocol.filter.normalise import Reading, read
+from protocol.filter.normalise import Reading, Readings
 from protocol.filter.wordlist import Category, Term, WordList
 
 #: Letters that stood alone and were put together are searched for terms without regard to where words end, if these
@@ -22,12 +23,10 @@ from protocol.filter.wordlist import Category, Term, WordList
 LEAST_JOINED = 3
 _NUMERALS = frozenset("0123456789一二三四五六七八九十")
 
-
-class Hit(NamedTuple):
-    """A term, and about where it stands in the text."""
-
-    place: int
-    term: Term
+#: About where in the text a term stands, and the term.
+Hit = tuple[int, Term]
+_PLACE = _START = itemgetter(0)
+_TERM = itemgetter(2)
 
 
 @dataclass
@@ -65,36 +64,66 @@ class Matcher:
         self._words = _Automaton(by_pattern)
         self._letters = _Automaton(by_letters)
 
-    def find(self, parts: Sequence[str], effort: Effort | None = None) -> list[Hit]:
-        """Every term in a text that comes in parts (`normalise.stretches`), in the order of their places."""
-        effort = effort if effort is not None else Effort()
-        readings = read(parts)
-        found: dict[Hit, None] = {}
-        for reading in (readings.plain, *readings.others):
-            for start, term in self._standing(reading, effort):
-                found[Hit(readings.place(reading, start + (term.pattern[0] == " ")), term)] = None
-        for at, letters in readings.joined:
-            for start, _, term in self._letters.search(letters, effort):
-                found[Hit(readings.place(readings.plain, at + 2 * start), term)] = None
-        return sorted(found, key=lambda hit: hit.place)
+    def find(
+        self, parts: Sequence[str], effort: Effort | None = None, is_certain: Callable[[list[Hit]], bool] | None = None
+    ) -> list[Hit]:
+        """Every term in a text that comes in parts (`normalise.stretches`), in the order of their places.
 
-    def _standing(self, reading: Reading, effort: Effort) -> list[tuple[int, Term]]:
-        """Hits in a reading that no exception covers."""
+        is_certain: asked about the terms of the plain reading; where it says yes nothing else is read. Context counts
+        in the plain reading alone: nobody hides it, and in each further reading it would weigh once more.
+        """
+        effort = effort if effort is not None else Effort()
+        readings = Readings(parts)
+        found = self._standing(readings, readings.plain, effort)
+        found.sort(key=_PLACE)
+        if is_certain is not None and is_certain(found):
+            return found
+        count = len(found)
+        for reading in readings.others:
+            found += [hit for hit in self._standing(readings, reading, effort) if hit[1].category != "context"]
+        found += self._spelt(readings, effort)
+        if len(found) > count:
+            found.sort(key=_PLACE)
+        return found
+
+    def _standing(self, readings: Readings, reading: Reading, effort: Effort) -> list[Hit]:
+        """Hits in a reading that count and that no exception covers."""
+        terms = self._words.terms
         hits: list[tuple[int, int, Term]] = []
         covered: dict[Category, list[tuple[int, int]]] = defaultdict(list)
-        for start, end, term in self._words.search(reading.text, effort):
-            if term.is_exception:
-                covered[term.category].append((start, end))
-            elif _counts(reading, start, end, term):
-                hits.append((start, end, term))
-        if not covered:
-            return [(start, term) for start, _, term in hits]
-        covers = {category: _Covers(spans) for category, spans in covered.items()}
-        return [
-            (start, term)
-            for start, end, term in hits
-            if term.category not in covers or not covers[term.category].cover(start, end)
-        ]
+        for number, start, end in self._words.search(reading.text, effort):
+            for term, begin, is_plain in terms[number]:
+                if term.is_exception:
+                    covered[term.category].append((start, end))
+                elif (is_plain and not reading.is_guess) or _counts(reading, start, end, term):
+                    hits.append((start + begin, end, term))
+        if covered:
+            covers = {category: _Covers(spans) for category, spans in covered.items()}
+            hits = [
+                (start, end, term)
+                for start, end, term in hits
+                if term.category not in covers or not covers[term.category].cover(start, end)
+            ]
+        places = readings.places(reading, map(_START, hits))
+        return list(zip(places, map(_TERM, hits), strict=True))
+
+    def _spelt(self, readings: Readings, effort: Effort) -> Iterator[Hit]:
+        """Hits among the letters that stood alone. Of a hit again and again the first and the last are enough."""
+        joined = readings.joined
+        begins = [0, *accumulate(len(letters) + 1 for _, letters in joined)]
+        ats: list[int] = []
+        found: list[Term] = []
+        last = count = 0
+        for number, start, _ in self._letters.search("\n".join(letters for _, letters in joined), effort):
+            count = count + 1 if number == last and ats else 1
+            if count > 2:
+                del ats[-len(self._letters.terms[number]) :], found[-len(self._letters.terms[number]) :]
+            piece = bisect_right(begins, start) - 1
+            for term, _, _ in self._letters.terms[number]:
+                ats.append(joined[piece][0] + 2 * (start - begins[piece]))
+                found.append(term)
+            last = number
+        return zip(readings.places(readings.plain, ats), found, strict=True)
 
 
 def _counts(reading: Reading, start: int, end: int, term: Term) -> bool:
@@ -106,21 +135,24 @@ def _counts(reading: Reading, start: int, end: int, term: Term) -> bool:
 
 
 class _Automaton:
-    """Patterns, each with the terms that it stands for."""
+    """Patterns. terms: by a pattern's number the terms that it stands for; of each how many characters of the pattern
+    stand before its first word, and whether it counts wherever it is met in plain text."""
 
     def __init__(self, terms: _Terms) -> None:
-        self._terms = [tuple(of.values()) for of in terms.values()]
+        self.terms = [
+            tuple((term, int(pattern[0] == " "), pattern[0] not in _NUMERALS) for term in of.values())
+            for pattern, of in terms.items()
+        ]
         self._found = AhoCorasick(list(terms), store_patterns=False) if terms else None
 
-    def search(self, text: str, effort: Effort) -> Iterable[tuple[int, int, Term]]:
-        """Begin, end and term of every occurrence."""
-        if self._found is None:
-            return
+    def search(self, text: str, effort: Effort) -> list[tuple[int, int, int]]:
+        """Number of the pattern, begin and end of every occurrence."""
+        if self._found is None or not text:
+            return []
+        found = self._found.find_matches_as_indexes(text, overlapping=True)
         effort.scanned += len(text)
-        for number, start, end in self._found.find_matches_as_indexes(text, overlapping=True):
-            effort.met += 1
-            for term in self._terms[number]:
-                yield start, end, term
+        effort.met += len(found)
+        return found
 
 
 class _Covers:

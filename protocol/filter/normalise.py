@@ -15,8 +15,7 @@ import re
 import string
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from importlib import resources
 from itertools import accumulate
@@ -44,9 +43,10 @@ _STANDS_FOR = {
 }
 #: Signs that are whole words in one code point: taken apart, they would make a text many times as long.
 _LONG = re.compile(r"[\u3300-\u33ff\ufdf0-\ufdff]")
-_REPEATED = re.compile(r"([^\W\d_])\1\1+")
 _SINGLES = re.compile(r"(?: \w){3,}(?= )")
 _ALONE = " a a a "
+#: Stands for a run of a letter. Folding and passes leave no such character.
+_RUN = "\0"
 
 
 class Reading:
@@ -68,23 +68,45 @@ class Reading:
         return "".join(_one_space_apart([shape(part).replace(".", self._other) for part in self._guessed_from]))
 
 
-@dataclass
 class Readings:
-    """All ways to read a text. places, sizes: of its stretches. joined: letters that stood alone, put together, and
-    where in `plain` they stood."""
+    """All ways to read a text that comes in parts, from `stretches` or as its author separated them. All but the plain
+    one are made when they are asked for."""
 
-    places: Sequence[int]
-    sizes: Sequence[int]
-    plain: Reading
-    others: list[Reading] = field(default_factory=list)
-    joined: list[tuple[int, str]] = field(default_factory=list)
+    def __init__(self, stretches: Sequence[str]) -> None:
+        self._folded = [fold(stretch) for stretch in stretches]
+        self._sizes = [len(stretch) for stretch in stretches]
+        self._begins = [0, *accumulate(self._sizes)]
+        self.plain = Reading(_one_space_apart([_SPACED.over(part) for part in self._folded]))
 
-    def place(self, reading: Reading, at: int) -> int:
-        """About where in the text a character of a reading stands."""
-        number = bisect_right(reading.starts, at) - 1
-        start = reading.starts[number]
-        end = reading.starts[number + 1] if number + 1 < len(reading.starts) else len(reading.text)
-        return self.places[number] + (at - start) * self.sizes[number] // (end - start or 1)
+    @cached_property
+    def others(self) -> list[Reading]:
+        """Guesses, where there is something to guess, and readings without repetitions, where something is repeated."""
+        signs = shape("".join(self._folded))
+        found = []
+        if "0" in signs and ("0a" in signs or "a0" in signs):
+            found.append(_guess(self._folded, _SYMBOLS))
+        if "." in signs or "0" in signs:
+            found.append(_guess(self._folded, _CLOSED))
+        if runs := {string.ascii_letters[number] for number, _, _ in _RUNS.find_matches_as_indexes(self.plain.text)}:
+            found += [again for reading in (self.plain, *found) for again in _without_repetitions(reading, runs)]
+        return found
+
+    @cached_property
+    def joined(self) -> list[tuple[int, str]]:
+        """Letters that stood alone, put together, and where in `plain` they stood."""
+        return list(_joined(self.plain.text))
+
+    def places(self, reading: Reading, ats: Iterable[int]) -> Iterator[int]:
+        """About where in the text characters of a reading stand."""
+        ends = [*reading.starts[1:], len(reading.text)]
+        start = end = 0
+        begin = size = 0
+        for at in ats:
+            if not start <= at < end:
+                number = bisect_right(ends, at)
+                start, end = reading.starts[number], ends[number]
+                begin, size = self._begins[number], self._sizes[number]
+            yield begin + (at - start) * size // (end - start)
 
 
 class _Letters(dict[int, str | None]):
@@ -147,22 +169,18 @@ class _Pass:
 
     def __init__(self, letters: Mapping[str, str], other: str) -> None:
         self.other = other
-        self._changes = {
+        changes = {
             character: letters.get(character) or (" " if character.isspace() else other)
             for character in map(chr, range(128))
             if character in letters or not character.isalnum()
         }
-        # None, and not an empty text: with that `translate` stays in its quick loop for ASCII.
-        self._table = {ord(character): becomes or None for character, becomes in self._changes.items()}
+        self._table = bytes(ord(changes.get(chr(code)) or chr(code)) for code in range(256))
+        self._dropped = "".join(character for character, becomes in changes.items() if not becomes).encode()
 
     def over(self, text: str) -> str:
-        """The text after it."""
-        if text.isascii():
-            return text.translate(self._table)
-        # Beyond ASCII, `translate` asks Python for each character; `replace` looks for one at the speed of memory.
-        for character, becomes in self._changes.items():
-            text = text.replace(character, becomes)
-        return text
+        """The text after it. In UTF-8 no byte below 128 is a part of something else, and bytes change at the speed of
+        memory."""
+        return text.encode().translate(self._table, self._dropped).decode()
 
 
 _SPACED = _Pass({}, " ")
@@ -205,23 +223,6 @@ def words(text: str) -> str:
     return " ".join(_SPACED.over(fold(text)).split())
 
 
-def read(stretches: Sequence[str]) -> Readings:
-    """Every reading of a text that comes in parts, from `stretches` or as its author separated them."""
-    folded = [fold(stretch) for stretch in stretches]
-    sizes = [len(stretch) for stretch in stretches]
-    plain = _reading(folded, _SPACED)
-    found = Readings([0, *accumulate(sizes)][:-1], sizes, plain)
-    signs = shape("".join(folded))
-    if "0" in signs and ("0a" in signs or "a0" in signs):
-        found.others.append(_guess(folded, _SYMBOLS))
-    if "." in signs or "0" in signs:
-        found.others.append(_guess(folded, _CLOSED))
-    if _RUNS.find_matches_as_indexes(plain.text):
-        found.others += [again for reading in (plain, *found.others) for again in _without_repetitions(reading)]
-    found.joined = list(_joined(plain.text))
-    return found
-
-
 def stretches(text: str) -> list[str]:
     """The text in parts of about `STRETCH` characters, cut at a space where there is one."""
     found = []
@@ -231,11 +232,6 @@ def stretches(text: str) -> list[str]:
         found.append(text[at:cut])
         at = cut
     return [*found, text[at:]]
-
-
-def _reading(folded: Sequence[str], by: _Pass) -> Reading:
-    """Parts after a pass, put together, words one space apart, a space at both ends."""
-    return Reading(_one_space_apart([by.over(part) for part in folded]))
 
 
 def _guess(folded: Sequence[str], by: _Pass) -> Reading:
@@ -269,8 +265,19 @@ def _joined(plain: str) -> Iterator[tuple[int, str]]:
         at = signs.find(_ALONE, at + 1 if match is None else match.end())
 
 
-def _without_repetitions(reading: Reading) -> list[Reading]:
-    """Letters that stand three times and more, as one and as two."""
+def _without_repetitions(reading: Reading, letters: Iterable[str]) -> list[Reading]:
+    """Of these letters those that stand three times and more in a row, as one and as two."""
     ends = [*reading.starts[1:], len(reading.text)]
     parts = [reading.text[start:end] for start, end in zip(reading.starts, ends, strict=True)]
-    return [Reading([_REPEATED.sub(by, part) for part in parts]) for by in (r"\1", r"\1\1")]
+    return [Reading([_shortened(part, letters, to) for part in parts]) for to in (1, 2)]
+
+
+def _shortened(text: str, letters: Iterable[str], to: int) -> str:
+    """Runs of three and more of a letter made so long."""
+    for letter in letters:
+        if letter * 3 in text:
+            text = text.replace(letter * 3, _RUN)
+            while _RUN * 2 in text:
+                text = text.replace(_RUN * 2, _RUN)
+            text = text.replace(_RUN + letter * 2, _RUN).replace(_RUN + letter, _RUN).replace(_RUN, letter * to)
+    return text

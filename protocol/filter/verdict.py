@@ -10,15 +10,17 @@ The other categories are the horde's to judge: each is allowed, labelled, droppe
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import itemgetter
 from typing import Literal, get_args
 
 from protocol.filter.doors import Words
 from protocol.filter.match import Effort, Hit, Matcher
 from protocol.filter.normalise import stretches
-from protocol.filter.wordlist import Category, WordList
+from protocol.filter.wordlist import MAX_WEIGHT, Category, Term, WordList
 from protocol.rules import Treatment
 
 #: What a horde decides by its rules.
@@ -78,12 +80,12 @@ class Filter:
     ) -> Verdict:
         """The verdict on all words of one job. treatments: other ones than this filter was made with."""
         treatments = self._treatments if treatments is None else treatments
-        wanted = self._matcher.find(stretches(words.wanted), effort)
+        wanted = self._matcher.find(stretches(words.wanted), effort, _meet)
         unwanted, ends = self._find_unwanted(words.unwanted, effort)
         hits = (*wanted, *unwanted)
-        topics = _topics(wanted)
         if _meet(wanted) or _meet_in_an_item(unwanted, ends) or _is_inverted(wanted, unwanted):
             return Verdict(MINORS, hits=hits)
+        topics = _topics(wanted)
         refused = next((topic for topic in topics if treatments.get(topic) == "refuse"), "")
         return Verdict(
             refused,
@@ -100,10 +102,15 @@ class Filter:
         return self._matcher.find(items, effort), list(accumulate(map(len, items)))
 
 
+def _terms(hits: Iterable[Hit]) -> set[Term]:
+    """Each once, however often it was met."""
+    return set(map(itemgetter(1), hits))
+
+
 def _topics(hits: Sequence[Hit]) -> list[Topic]:
     """Topics of which there is enough. Each term counts once, however often it is said."""
     weights = dict.fromkeys(TOPICS, 0)
-    for term in {hit.term.pattern: hit.term for hit in hits}.values():
+    for term in {(term.category, term.pattern): term for term in _terms(hits)}.values():
         if (topic := _OF_TOPIC.get(term.category)) is not None:
             weights[topic] += term.weight
     return [topic for topic, weight in weights.items() if weight >= ENOUGH]
@@ -111,23 +118,40 @@ def _topics(hits: Sequence[Hit]) -> list[Topic]:
 
 def _meet(hits: Sequence[Hit]) -> bool:
     """Whether a minor and something sexual meet. Of what stands before a word only the nearest of each weight can
-    matter, so this is one pass."""
+    matter, and of words of one weight that follow each other the first and the last, so this is one pass."""
+    if not _terms_meet(_terms(hits)):
+        return False
     context = _Context(hits)
-    last: dict[tuple[Category, int], int] = {}
-    for hit in hits:
-        category, weight, place = hit.term.category, hit.term.weight, hit.place
-        if category not in ("minor", "sexual"):
+    minor: dict[int, int] = {}
+    sexual: dict[int, int] = {}
+    last: tuple[dict[int, int], int] | None = None
+    for place, term in hits:
+        if term.category == "minor":
+            mine, others = minor, sexual
+        elif term.category == "sexual":
+            mine, others = sexual, minor
+        else:
             continue
-        other: Category = "sexual" if category == "minor" else "minor"
-        for (found, other_weight), other_place in last.items():
-            if found != other:
-                continue
-            sexual = weight if category == "sexual" else other_weight
-            credit = 0 if sexual >= EXPLICIT else 2 * context.around(other_place, place)
-            if place - other_place <= reach(weight * other_weight - credit):
-                return True
-        last[category, weight] = place
+        weight = term.weight
+        if last is None or last[0] is not mine or last[1] != weight:
+            last = mine, weight
+            for other, before in others.items():
+                if place - before > _REACH[weight * other]:
+                    continue
+                is_explicit = (weight if mine is sexual else other) >= EXPLICIT
+                credit = 0 if is_explicit else 2 * context.around(before, place)
+                if place - before <= reach(weight * other - credit):
+                    return True
+        mine[weight] = place
     return False
+
+
+def _terms_meet(terms: Iterable[Term]) -> bool:
+    """Whether they would, if all of them stood side by side without context."""
+    heaviest: dict[Category, int] = {}
+    for term in terms:
+        heaviest[term.category] = max(heaviest.get(term.category, 0), term.weight)
+    return reach(heaviest.get("minor", 0) * heaviest.get("sexual", 0)) > 0
 
 
 def reach(product: int) -> int:
@@ -135,20 +159,22 @@ def reach(product: int) -> int:
     return next((far for least, far in reversed(REACH) if product >= least), -1)
 
 
+_REACH = [reach(product) for product in range(MAX_WEIGHT * MAX_WEIGHT + 1)]
+
+
 def _meet_in_an_item(hits: Sequence[Hit], ends: Sequence[int]) -> bool:
     """Whether they meet in one of the things that are not wanted: `child, nude` there holds both off, each by itself;
     `nude child` names what nobody may name."""
-    seen: dict[int, dict[Category, int]] = {}
-    for hit in hits:
-        heaviest = seen.setdefault(bisect_right(ends, hit.place), {})
-        heaviest[hit.term.category] = max(heaviest.get(hit.term.category, 0), hit.term.weight)
-    return any(reach(item.get("minor", 0) * item.get("sexual", 0)) > 0 for item in seen.values())
+    seen: defaultdict[int, set[Term]] = defaultdict(set)
+    for place, term in hits:
+        seen[bisect_right(ends, place)].add(term)
+    return any(map(_terms_meet, seen.values()))
 
 
 def _is_inverted(wanted: Sequence[Hit], unwanted: Sequence[Hit]) -> bool:
     """Whether a minor is wanted, and what hides a body is not."""
-    return any(hit.term.category == "minor" and hit.term.weight > 1 for hit in wanted) and any(
-        hit.term.category == "inverse" for hit in unwanted
+    return any(term.category == "inverse" for term in _terms(unwanted)) and any(
+        term.category == "minor" and term.weight > 1 for term in _terms(wanted)
     )
 
 
@@ -156,9 +182,9 @@ class _Context:
     """Words of family, medicine and education, and how much they weigh around a place."""
 
     def __init__(self, hits: Sequence[Hit]) -> None:
-        of = [hit for hit in hits if hit.term.category == "context"]
-        self._places = [hit.place for hit in of]
-        self._sums = [0, *accumulate(hit.term.weight for hit in of)]
+        of = [(place, term.weight) for place, term in hits if term.category == "context"]
+        self._places = [place for place, _ in of]
+        self._sums = [0, *accumulate(weight for _, weight in of)]
 
     def around(self, start: int, end: int) -> int:
         """Their weight from a little before `start` to a little after `end`."""

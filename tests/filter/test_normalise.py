@@ -2,12 +2,12 @@
 
 import pytest
 
-from protocol.filter.normalise import STRETCH, fold, read, shape, stretches, words
+from protocol.filter.normalise import STRETCH, Readings, fold, shape, stretches, words
 from tests.filter import make_lookalikes
 
 
 def readings(text: str) -> list[str]:
-    found = read(stretches(text))
+    found = Readings(stretches(text))
     return [found.plain.text, *(other.text for other in found.others), *(f" {letters} " for _, letters in found.joined)]
 
 
@@ -46,7 +46,7 @@ def test_another_word_is_not_read_as_that_one() -> None:
 
 
 def test_digits_stay_digits_in_the_plain_reading() -> None:
-    assert read(["12yo, 3D and 4k!"]).plain.text == " 12yo 3d and 4k "
+    assert Readings(["12yo, 3D and 4k!"]).plain.text == " 12yo 3d and 4k "
 
 
 def test_words_of_other_scripts_are_told_apart() -> None:
@@ -55,10 +55,10 @@ def test_words_of_other_scripts_are_told_apart() -> None:
 
 def test_a_place_in_any_reading_is_near_the_place_in_the_text() -> None:
     text = "w.o.r.d, " * 2_000 + "m.a.r.k.e.r " + "other words! " * 2_000  # left out: half of the text
-    found = read(stretches(text))
+    found = Readings(stretches(text))
     [reading] = [other for other in found.others if " marker " in other.text]
 
-    assert abs(found.place(reading, reading.text.index("marker")) - text.index("m.a")) < STRETCH
+    assert abs(next(found.places(reading, [reading.text.index("marker")])) - text.index("m.a")) < STRETCH
 
 
 def test_stretches_are_the_text() -> None:

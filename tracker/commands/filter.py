@@ -40,8 +40,8 @@ class Tested:
     @property
     def terms(self) -> list[tuple[int, str, str]]:
         """What was found, in the order of the text."""
-        hits = sorted(self.verdict.hits, key=lambda hit: hit.place)
-        return list(dict.fromkeys((hit.term.weight, hit.term.category, hit.term.shown) for hit in hits))
+        hits = sorted(self.verdict.hits, key=lambda hit: hit[0])
+        return list(dict.fromkeys((term.weight, term.category, term.shown) for _, term in hits))
 
 
 def test(folder: Path, file: Path) -> Iterator[Tested]:
