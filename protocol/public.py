@@ -27,12 +27,12 @@ HEAD_FILE = "ledger.json"
 ENTRIES_FOLDER = "entries"
 RULES_FOLDER = "rules"
 
-#: Events whose evidence is public: acts of the operator and of the root, which concern everybody.
-OPEN_EVENTS = ("award", "epoch")
+#: Events whose evidence is public: acts of the root, of operators and of moderators, which concern everybody.
+OPEN_EVENTS = ("award", "epoch", "act", "return", "trust")
 
 
 class Row(Body, frozen=True, kw_only=True):
-    """One entry as anybody may see it. leaf: its bytes. evidence, document: of an award or an epoch, else empty."""
+    """One entry as anybody may see it. leaf: its bytes. evidence, document: of `OPEN_EVENTS`, else empty."""
 
     leaf: bytes
     evidence: bytes = b""

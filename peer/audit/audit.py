@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from peer.audit.acts import Acts
 from peer.audit.histories import Broken, Comparison, Signed, is_cut
 from peer.audit.horde import Horde
 from peer.audit.mine import Known
@@ -22,7 +23,7 @@ from protocol.documents import Checkpoint, RulesDocument, Settlement
 from protocol.errors import Refusal
 from protocol.keys import parse_key, show_key
 from protocol.public import PART_ENTRIES, Head, Part, Row, part_name
-from protocol.rules import from_json
+from protocol.rules import Rules, from_json
 
 Told = Callable[[int, int], None]
 
@@ -155,13 +156,13 @@ class _Audit:
 
     async def read_all(self) -> None:
         """Read every public entry, and compute tree and balances from them."""
-        await self._check_rules()
+        rules = await self._read_rules()
         cache = _Cache(self._options.folder / "entries" / str(self.horde.epoch), self._source, self.horde.epoch)
         size, root = self._public.said.size, self._public.said.root
-        walk, findings = await self._walk_along(cache, size)
+        walk, findings = await self._walk_along(cache, size, rules)
         if walk.tree.root() != root and cache.used:
             changed = await cache.renew(size)
-            walk, findings = await self._walk_along(cache, size)
+            walk, findings = await self._walk_along(cache, size, rules)
             if changed is not None:
                 text = "it is another one than when this peer read it before: no restore says so"
                 self._findings.add("rewritten", text, changed)
@@ -171,14 +172,14 @@ class _Audit:
         if walk.tree.root() != root:
             text = f"the entries give the root {walk.tree.root().hex()}, and {root.hex()} was signed for"
             self._findings.add("tree", text)
-        if walk.epoch != self._public.said.epoch:
-            text = f"the entries tell of epoch {walk.epoch}, and epoch {self._public.said.epoch} was signed for"
+        if walk.acts.epoch != self._public.said.epoch:
+            text = f"the entries tell of epoch {walk.acts.epoch}, and epoch {self._public.said.epoch} was signed for"
             self._findings.add("document", text)
         self._walk = walk
 
-    async def _walk_along(self, cache: _Cache, size: int) -> tuple[Walk, Findings]:
+    async def _walk_along(self, cache: _Cache, size: int, rules: dict[int, Rules]) -> tuple[Walk, Findings]:
         findings = Findings()
-        walk = Walk(self.horde, findings)
+        walk = Walk(Acts(self.horde, rules), findings)
         for first in range(0, size, PART_ENTRIES):
             rows = await cache.rows(first, min(PART_ENTRIES, size - first))
             for row in rows:
@@ -186,12 +187,13 @@ class _Audit:
             self._told(walk.tree.size, size)
         return walk, findings
 
-    async def _check_rules(self) -> None:
-        previous = b""
+    async def _read_rules(self) -> dict[int, Rules]:
+        """Every version of the rules that is signed as it should be."""
+        found, previous = {}, b""
         for version in range(1, self._head.rules + 1):
             try:
                 envelope, said = self.horde.open(await self._source.rules(version), RulesDocument)
-                from_json(said.rules)
+                found[version] = from_json(said.rules)
             except (Refusal, msgspec.DecodeError) as error:
                 self._findings.add("rules", f"version {version}: {error}")
                 previous = b""
@@ -199,6 +201,7 @@ class _Audit:
             if said.version != version or (version > 1 and said.previous != previous):
                 self._findings.add("rules", f"version {version} does not name the one before it")
             previous = envelope.digest
+        return found
 
     def report(self) -> Report:
         """What was found."""

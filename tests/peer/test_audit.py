@@ -7,22 +7,27 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from peer.audit.acts import Acts
 from peer.audit.audit import Options, audit
 from peer.audit.disclosure import Disclosure, check_disclosure, make_disclosure
 from peer.audit.histories import Contradiction, NotShown, check_contradiction
+from peer.audit.horde import Horde
 from peer.audit.mine import BadHanded, Known, Party, hand_out, read_handed
-from peer.audit.report import Report
+from peer.audit.report import Findings, Report
 from peer.audit.shown import LATEST, Shown, superfluous
+from peer.audit.walk import Walk
 from protocol import documents
 from protocol.documents import Checkpoint, Leaf, Settlement, open_document
 from protocol.envelope import parse
-from protocol.keys import SigningKey
+from protocol.keys import SigningKey, show_key
 from protocol.public import AskDisclosure, Consistency, Head, Inclusion, Part
-from tests.support.builders import NOW, ROOT, SERVING, a_key
+from protocol.rules import ModerationSection, RolesSection, Rules
+from tests.support.builders import NOW, ROOT, SERVING, a_key, a_nonce, an_act, signed
 from tests.support.history import ANN, BEN, History, live_through_everything
 from tests.support.rewriting import cut, dearer, fill, rewrite, same
 from tracker.public.reader import PublicLedger
@@ -243,6 +248,47 @@ async def test_entries_that_the_rules_do_not_allow_are_found(
         rewrite(path, SERVING, place, change)
 
         assert kind in kinds(await audited(path, Known(), history.now))
+
+
+MODERATOR, SECOND = a_key(601), a_key(602)
+
+
+async def act(history: History, number: int, what: str, key: SigningKey = MODERATOR, **fields: Any) -> bytes:
+    now = history.tick()
+    said = an_act(what, nonce=a_nonce(7_000 + number), valid_until=now + 1000, **fields)
+    envelope = signed(said, key)
+    await history.store.act(envelope, said, now)
+    return envelope.digest
+
+
+async def test_acts_of_moderators_are_checked_by_the_roles_that_the_rules_of_then_gave(tmp_path: Path) -> None:
+    path = tmp_path / "horde.db"
+    moderators = RolesSection(moderators=tuple(show_key(key.public) for key in (MODERATOR, SECOND)))
+    async with History.open(path, Rules(roles=moderators, moderation=ModerationSection(return_alone=1000))) as history:
+        ann, ben = (history.accounts[key.public] for key in (ANN, BEN))
+        await history.award(ann, 50_000)
+        await act(history, 1, "warn", account=ann)
+        await act(history, 2, "return", account=ann, amount=900, to=ben)
+        much = await act(history, 3, "return", account=ann, amount=9000)
+        await act(history, 4, "agree", SECOND, about=much)
+        await act(history, 5, "trust", account=ben)
+        await history.store.seal(history.tick())
+        now, part = history.now, PublicLedger(path).part(0, 0, history.now)[0]
+
+    report = await audited(path, Known(), now)
+    rewrite(path, SERVING, entry_of(path, "return"), dearer)
+    rewritten = await audited(path, Known(), now)
+
+    assert report.ok, list(report.lines())
+    assert report.burned == 9000
+    assert kinds(rewritten) == {"document"}
+    findings = Findings()
+    horde = Horde(ROOT.public, b"", 1, SERVING.public, 0, {})
+    walk = Walk(Acts(horde, {1: Rules()}), findings)
+    for row in part.rows:
+        walk.enter(row)
+    assert [finding.entry for finding in findings.kept] == [1, 2, 3, 4, 5]
+    assert all("no such role" in finding.text for finding in findings.kept)
 
 
 async def test_parts_that_were_read_before_are_compared_with_what_is_shown_now(tmp_path: Path) -> None:

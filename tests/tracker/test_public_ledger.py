@@ -163,7 +163,7 @@ async def test_the_index_for_public_documents_is_used(tmp_path: Path) -> None:
     async with History.open(tmp_path / "horde.db"):
         connection = sqlite3.connect(tmp_path / "horde.db")
         plan = connection.execute(
-            "EXPLAIN QUERY PLAN SELECT raw FROM documents WHERE digest = x'00' AND kind IN ('award', 'epoch')"
+            "EXPLAIN QUERY PLAN SELECT raw FROM documents WHERE digest = x'00' AND kind IN ('act', 'award', 'epoch')"
         ).fetchall()
         connection.close()
 

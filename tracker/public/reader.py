@@ -221,7 +221,7 @@ def _rows(connection: sqlite3.Connection, start: int, stop: int) -> Iterator[Row
             yield Row(leaf=leaf)
             continue
         row = connection.execute(
-            "SELECT raw FROM documents WHERE digest = ? AND kind IN ('award', 'epoch')",
+            "SELECT raw FROM documents WHERE digest = ? AND kind IN ('act', 'award', 'epoch')",
             (codec.decode(evidence, Evidence).documents[0],),
         ).fetchone()
         yield Row(leaf=leaf, evidence=evidence, document=row[0] if row else b"")
