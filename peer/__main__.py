@@ -6,6 +6,7 @@ import click
 
 from peer.commands import exits
 from peer.commands.account import account
+from peer.commands.acts import acts, appeal
 from peer.commands.ask import image, text
 from peer.commands.audit import audit
 from peer.commands.delegate import delegate
@@ -42,7 +43,23 @@ def main() -> None:
     """
 
 
-for _command in (demo, join, image, text, worker, relay, account, delegate, transfer, rules, status, verify, audit):
+for _command in (
+    demo,
+    join,
+    image,
+    text,
+    worker,
+    relay,
+    account,
+    delegate,
+    transfer,
+    acts,
+    appeal,
+    rules,
+    status,
+    verify,
+    audit,
+):
     main.add_command(_command)
 
 

@@ -1,4 +1,6 @@
-"""What a person does with its account, as a series of messages: how it is shown, who else may act, its key, its end."""
+"""What a person does with its account, as a series of messages: how it is shown, who else may act, its key, its end;
+what moderators did about it, and the answer to that.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from msgspec import ValidationError, convert
+
 from peer.client import Client
 from peer.events import BadRequest
+from peer.moderation import Told, read
 from protocol.documents import Delegation, Leaving, Profile, Recovery, Revocation, Rotation, open_document
 from protocol.envelope import parse
+from protocol.governing import MAX_APPEAL_CHARACTERS, Appeal
 from protocol.keys import SigningKey, show_key
 from protocol.messages import Account
 
@@ -19,6 +25,8 @@ VALID_MS = 30 * 60 * 1000
 NONCE_BYTES = 16
 #: So many first letters or digits are enough to name a delegation, if no other one begins so.
 LEAST_LETTERS = 4
+#: The same for an act of moderators.
+LEAST_OF_ACT = 6
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,32 @@ async def leave(horde: Client) -> Account:
     found = await own_account(horde)
     await horde.present(Leaving(nonce=_nonce(), valid_until=_valid_until(horde)))
     return found
+
+
+async def told(horde: Client) -> Sequence[Told]:
+    """The acts that concern our account, the newest first."""
+    await own_account(horde)
+    return read(await horde.acts(), horde.link.root, horde.rules, horde.serving)
+
+
+async def appeal(horde: Client, named: str, text: str) -> Told:
+    """Answer to an act that is named by its number or the first letters of its digest; the act."""
+    fits = [
+        one
+        for one in await told(horde)
+        if named == str(one.number) or (len(named) >= LEAST_OF_ACT and one.digest.hex().startswith(named.lower()))
+    ]
+    if len(fits) != 1:
+        raise BadRequest(f"{len(fits)} acts about your account are meant by {named[:80]!r}: `potluck acts` shows them")
+    fields = {"nonce": _nonce(), "valid_until": _valid_until(horde)}
+    try:
+        said = convert({**fields, "about": fits[0].digest, "text": text.strip()}, Appeal)
+    except ValidationError as error:
+        raise BadRequest(
+            f"an appeal has 1 to {MAX_APPEAL_CHARACTERS} characters: this one has {len(text.strip())}"
+        ) from error
+    await horde.present(said)
+    return fits[0]
 
 
 Opened = Callable[[SigningKey], AbstractAsyncContextManager[Client]]

@@ -12,12 +12,12 @@ from peer.spool import Attempt
 class News:
     """Something that an operator may want to see.
 
-    kind: what happened; of the tracker `listening`, `account` (with its notice), `joined`, `lost`, `rules`, `refused`,
-    `filter` (a word list is not here yet), `models` (one may not be offered), `limits` (its owner has changed them); of
-    how it is reached `reached`, `unreachable`, `mapped`; of its relay `relaying`, `relayed` (what it has carried so
-    far); of an attempt `accepted` (with who asks, as far as it is known), `declined`, `opened`, `started`, `progress`
-    (with done and total), `made`, `failed`, `dropped`, `settled` (with earned, in thousandths). text: for people, never
-    a prompt.
+    kind: what happened; of the tracker `listening`, `account` (with its notice), `joined`, `lost`, `rules`,
+    `moderation` (an act that concerns its owner), `refused`, `filter` (a word list is not here yet), `models` (one
+    may not be offered), `limits` (its owner has changed them); of how it is reached `reached`, `unreachable`,
+    `mapped`; of its relay `relaying`, `relayed` (what it has carried so far); of an attempt `accepted` (with who
+    asks, as far as it is known), `declined`, `opened`, `started`, `progress` (with done and total), `made`,
+    `failed`, `dropped`, `settled` (with earned, in thousandths). text: for people, never a prompt.
     """
 
     kind: Literal[
@@ -26,6 +26,7 @@ class News:
         "joined",
         "lost",
         "rules",
+        "moderation",
         "refused",
         "filter",
         "limits",

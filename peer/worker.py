@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
+from peer import moderation
 from peer.audit.shown import Shown
 from peer.certificate import Certificate, fresh_certificate
 from peer.connection import BACKOFF, Backoff, CannotJoin, Connection
@@ -56,6 +57,7 @@ from protocol.keys import SigningKey, show_key
 from protocol.links import Link
 from protocol.messages import (
     Account,
+    Acts,
     Held,
     Kept,
     Look,
@@ -317,6 +319,10 @@ class Worker:
                 self._looking = self._group.create_task(be_seen(message, self._tracker))
             case Reached():
                 await self._whereabouts.tested(message)
+            case Acts(entries=entries):
+                tracker = self.connection
+                for text in moderation.news(entries, tracker.root, tracker.rules, tracker.serving):
+                    self._tell_news(News("moderation", text))
             case Taken(documents=documents):
                 self._jobs.taken(documents)
                 self._showing.taken(documents)

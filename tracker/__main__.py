@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracker.admin import admin
 from tracker.commands import exits
+from tracker.commands.guard import guarded
 
 if TYPE_CHECKING:
     from protocol.links import Link
@@ -44,17 +44,6 @@ def cli() -> None:
 
     `potluck-tracker init DIR` makes one, `potluck-tracker serve DIR` runs it.
     """
-
-
-@contextmanager
-def _exits() -> Iterator[None]:
-    """An error of a command becomes its text and its exit code."""
-    try:
-        yield
-    except exits.CommandError as error:
-        for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
-        sys.exit(error.code)
 
 
 def _now() -> int:
@@ -90,7 +79,7 @@ def init(
     from tracker.commands.init import init, words
 
     given = {"horde.name": name, "server.listen": listen, "server.url": url}
-    with _exits():
+    with guarded():
         chosen = {key: value for key, value in given.items() if value is not None}
         made = init(folder, chosen, _now(), self_signed=self_signed, kind=template or "")
     if as_json:
@@ -135,7 +124,7 @@ def serve(
     except OSError as error:
         raise click.BadParameter(f"{log_file}: {error.strerror}", param_hint="--log") from error
     as_json = json_logs or not sys.stdout.isatty()
-    with _exits():
+    with guarded():
         code = serve(
             folder,
             listen=listen,
@@ -185,7 +174,7 @@ def audit(place: Path, head: Path | None, as_json: bool) -> None:
     """
     from tracker.commands.audit import audit
 
-    with _exits():
+    with guarded():
         report = audit(place, head)
     if as_json:
         import msgspec
@@ -209,7 +198,7 @@ def backup(folder: Path, file: Path, force: bool, as_json: bool) -> None:
     """
     from tracker.commands.backup import backup, words
 
-    with _exits():
+    with guarded():
         made = backup(folder, file, force=force, told=_told)
     if as_json:
         from protocol.keys import show_key
@@ -246,7 +235,7 @@ def export(folder: Path, target: Path, begin: int, as_json: bool) -> None:
     """
     from tracker.commands.export import export, words
 
-    with _exits():
+    with guarded():
         made = export(folder, target, begin=begin, now=_now(), told=lambda done, all: _told(done, all, "entries"))
     if as_json:
         click.echo(json.dumps({"folder": str(made.folder), "entries": made.size, "parts": made.parts}))
@@ -272,7 +261,7 @@ def restore(folder: Path, file: Path, root_key: Path | None, force: bool, as_jso
     """
     from tracker.commands.restore import restore, words
 
-    with _exits():
+    with guarded():
         done = restore(folder, file, root_key=root_key, force=force, now=_now())
     if as_json:
         from protocol.keys import show_key
@@ -300,7 +289,7 @@ def filter_lists(folder: Path, as_json: bool) -> None:
     """Show the word lists of the horde in DIR: those that come with Potluck, and its own in DIR/filter."""
     from tracker.commands.folder import read_lists
 
-    with _exits():
+    with guarded():
         found = read_lists(folder)
     rows = [
         {
@@ -330,7 +319,7 @@ def filter_test(folder: Path, file: Path, as_json: bool) -> None:
     """
     from tracker.commands.filter import test
 
-    with _exits():
+    with guarded():
         tested = list(test(folder, file))
     wrong = sum(one.is_wrong for one in tested)
     if as_json:
@@ -355,52 +344,7 @@ def filter_test(folder: Path, file: Path, as_json: bool) -> None:
     sys.exit(exits.FOUND_FAULTS if wrong else exits.OK)
 
 
-@cli.group()
-def admin() -> None:
-    """Acts of the operator at a horde that is being served."""
-
-
-@admin.command("award")
-@click.argument("folder", metavar="DIR", type=FOLDER)
-@click.argument("account", metavar="ACCOUNT")
-@click.argument("kudos", metavar="KUDOS")
-@click.option("--reason", required=True, help="Why, in up to 200 characters; everybody can read it.")
-@click.option("--url", metavar="URL", help="Where the tracker is met; made from horde.toml if not given.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def admin_award(folder: Path, account: str, kudos: str, reason: str, url: str | None, as_json: bool) -> None:
-    """Make KUDOS for ACCOUNT: its number, or its name with the number. A signed act that everybody can read.
-
-    It is signed with the serving key in DIR, and entered by the tracker that serves DIR now.
-    """
-    from tracker.commands.admin_award import award
-    from tracker.ledger import show_kudos
-
-    with _exits():
-        done = award(folder, account, kudos, reason, url=url, now=_now())
-    if as_json:
-        fields = {"account": done.account, "amount": done.amount, "reason": done.reason}
-        click.echo(json.dumps({**fields, "document": done.document.hex()}))
-    else:
-        click.echo(f"{show_kudos(done.amount)} kudos were made for account {done.account}: {done.reason}")
-
-
-@admin.command("invite")
-@click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--count", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many codes.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def admin_invite(folder: Path, count: int, as_json: bool) -> None:
-    """Make codes by which one key each becomes an account, where accounts.registration is 'invited'.
-
-    They are shown this once: the horde keeps their hashes only. Works while the tracker serves.
-    """
-    from tracker.commands.admin_invite import invite
-
-    with _exits():
-        codes = invite(folder, count, _now())
-    if as_json:
-        click.echo(json.dumps({"codes": codes}))
-    else:
-        click.echo("\n".join(codes))
+cli.add_command(admin)
 
 
 @cli.group("models")
@@ -415,7 +359,7 @@ def models_list(folder: Path, as_json: bool) -> None:
     """Show the catalogue of the horde in DIR."""
     from tracker.commands.models import rows
 
-    with _exits():
+    with guarded():
         found = list(rows(folder))
     if as_json:
         click.echo(json.dumps({"models": found}))
@@ -439,7 +383,7 @@ def models_entry(path: Path, name: str, **facts: Any) -> None:
     from protocol.catalogue import Model
     from tracker.commands.models import entry
 
-    with _exits():
+    with guarded():
         click.echo(entry(path, name, Model(**facts)))
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Literal
 
-from protocol.errors import NotAllowed, OverLimit, Suspended
+from protocol.errors import NotAllowed, OverLimit, Suspended, WrongSigner
 from protocol.governing import Act
 from protocol.keys import show_key
 from protocol.rules import Rules
@@ -53,7 +53,7 @@ def check_role(key: bytes, rules: Rules, serving: bytes) -> None:
 def check_operator(key: bytes, rules: Rules, serving: bytes, what: str) -> None:
     """Refuse what only operators do."""
     if not is_operator(key, rules, serving):
-        raise NotAllowed(
+        raise WrongSigner(
             f"{what} by key {show_key(key)[:8]}…, which is no operator's here: the rules name them (roles.operators)"
         )
 

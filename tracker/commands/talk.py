@@ -1,18 +1,25 @@
-"""The operator speaks with a tracker that serves: a session of the serving key, over the socket that peers use."""
+"""Who acts for a horde speaks with the tracker that serves it, over the socket that peers use."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
 
 import aiohttp
 
-from protocol import codec
+from protocol import codec, documents
+from protocol.documents import Serving
 from protocol.envelope import Envelope, Inbound, Outbound, check_delegation, decode_challenge, parse
 from protocol.errors import MAX_TEXT_CHARACTERS, Refusal, WrongHorde, refusal
-from protocol.keys import SigningKey, show_key
-from protocol.messages import FROM_TRACKER, Hello, Holding, Refused, SessionMessage, Taken
+from protocol.keys import show_key
+from protocol.messages import FROM_TRACKER, Appeals, AskAppeals, Hello, Holding, Refused, SessionMessage, Taken
 from tracker.commands.exits import NOT_DONE, CommandError
+from tracker.commands.place import Place
+
+T = TypeVar("T")
 
 #: A tracker that serves answers at once.
 PATIENCE_S = 30.0
@@ -20,37 +27,14 @@ PATIENCE_S = 30.0
 TRIES = 3
 
 
-async def present(url: str, root: bytes, key: SigningKey, document: Envelope, certificate: bytes = b"") -> None:
-    """Hand a document to the tracker at `url`, which must serve the horde `root`; returns when it is durable.
+async def present(place: Place, document: Envelope) -> None:
+    """Hand a document to the tracker; returns when it is durable.
 
-    certificate: digest of the one that it must show; empty where an authority vouches for it. Raises `CommandError` if
-    it is refused, or if nobody answers.
+    Raises `CommandError` if it is refused, or if nobody answers.
     """
-    for left in reversed(range(TRIES)):
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await _present(url, root, key, document, certificate)
-                return
-        except Refusal as refused:
-            raise CommandError(f"the tracker refused this: {refused} ({refused.code})", NOT_DONE) from refused
-        except (aiohttp.ClientError, OSError, TimeoutError, _Gone) as error:
-            if left:
-                continue
-            why = str(error) or "too slow"
-            text = f"{url}: no tracker answers ({why}): serve the horde first, or say where it is met with --url"
-            raise CommandError(text, NOT_DONE) from error
 
-
-class _Gone(Exception):
-    """The tracker hung up."""
-
-
-async def _present(url: str, root: bytes, key: SigningKey, document: Envelope, certificate: bytes) -> None:
-    pin = aiohttp.Fingerprint(certificate) if certificate else True
-    async with aiohttp.ClientSession() as http, http.ws_connect(f"{url}/peer", ssl=pin) as socket:
-        session = _Session(socket, root, key)
-        await session.begin()
-        await socket.send_bytes(document.raw)
+    async def hand(session: _Session) -> None:
+        await session.send(document.raw)
         while True:
             match await session.hear():
                 case Taken(documents=digests) if document.digest in digests:
@@ -60,41 +44,117 @@ async def _present(url: str, root: bytes, key: SigningKey, document: Envelope, c
                 case _:
                     pass
 
+    await _try(place, hand)
+
+
+async def ask_appeals(place: Place) -> Appeals:
+    """The appeals that nobody has answered, for a key with a role; raises `CommandError`."""
+
+    async def ask(session: _Session) -> Appeals:
+        asked = await session.say(AskAppeals())
+        while True:
+            match await session.hear():
+                case Appeals() as appeals:
+                    return appeals
+                case Refused(about=about, code=code, text=text) if about == asked:
+                    raise refusal(code, text)
+                case _:
+                    pass
+
+    return await _try(place, ask)
+
+
+async def fetch(place: Place, path: str) -> Any:
+    """What the tracker publishes under a path, read as JSON; raises `CommandError`."""
+    url = f"{place.url.replace('ws', 'http', 1)}/{path}"
+    try:
+        async with (
+            asyncio.timeout(PATIENCE_S),
+            aiohttp.ClientSession() as http,
+            http.get(url, ssl=_pin(place), allow_redirects=False) as answer,
+        ):
+            if answer.status != HTTPStatus.OK:
+                raise CommandError(f"{url} answers with HTTP status {answer.status}", NOT_DONE)
+            return await answer.json()
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        why = str(error) or "too slow"
+        raise CommandError(f"{url}: nothing that can be read is answered ({why})", NOT_DONE) from error
+
+
+async def _try(place: Place, talk: Callable[[_Session], Awaitable[T]]) -> T:
+    for left in reversed(range(TRIES)):
+        try:
+            async with (
+                asyncio.timeout(PATIENCE_S),
+                aiohttp.ClientSession() as http,
+                http.ws_connect(f"{place.url}/peer", ssl=_pin(place)) as socket,
+            ):
+                session = _Session(socket, place)
+                await session.begin()
+                return await talk(session)
+        except Refusal as refused:
+            raise CommandError(f"the tracker refused this: {refused} ({refused.code})", NOT_DONE) from refused
+        except (aiohttp.ClientError, OSError, TimeoutError, _Gone) as error:
+            if left:
+                continue
+            why = str(error) or "too slow"
+            text = f"{place.url}: no tracker answers ({why}): serve the horde first, or say where it is met with --url"
+            raise CommandError(text, NOT_DONE) from error
+    raise AssertionError("the last try returns or raises")
+
+
+def _pin(place: Place) -> aiohttp.Fingerprint | bool:
+    return aiohttp.Fingerprint(place.certificate) if place.certificate else True
+
+
+class _Gone(Exception):
+    """The tracker hung up."""
+
 
 class _Session:
     """One session, in which this side has nothing to say but what it came for."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, root: bytes, key: SigningKey) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, place: Place) -> None:
         self._socket = socket
-        self._root = root
-        self._key = key
+        self._root = place.root
+        self._key = place.key
         self._id = secrets.token_bytes(16)
-        self._inbound = Inbound(root, self._id)
+        self._inbound = Inbound(place.root, self._id)
+        self._serving = b""
 
     async def begin(self) -> None:
         """Be welcomed, and hold nothing."""
         challenge = decode_challenge(await self._receive())
         if challenge.root != self._root:
             raise WrongHorde(f"another horde is served there: {show_key(challenge.root)}")
-        check_delegation(parse(challenge.delegation), self._root)
+        delegation = parse(challenge.delegation)
+        check_delegation(delegation, self._root)
+        self._serving = documents.open_document(delegation, Serving).serving
         self._outbound = Outbound(self._root, challenge.session, self._key)
-        await self._say(Hello(session=self._id, software="potluck-tracker admin"))
+        await self.say(Hello(session=self._id, software="potluck-tracker admin"))
         while not (isinstance(heard := await self.hear(), Holding) and heard.last):
             if isinstance(heard, Refused):
                 raise refusal(heard.code, heard.text)
-        await self._say(Holding(entries=(), last=True))
+        await self.say(Holding(entries=(), last=True))
 
     async def hear(self) -> SessionMessage | None:
-        """What the tracker says next; None for a document. It is signed by the serving key, which is ours."""
+        """What the tracker says next; None for a document. It is signed by the key that the root appointed."""
         envelope = parse(await self._receive())
         if envelope.is_document:
             return None
-        self._inbound.check(envelope, self._key.public)
+        self._inbound.check(envelope, self._serving)
         kind = FROM_TRACKER.get(envelope.kind)
         return envelope.open(kind) if kind else None
 
-    async def _say(self, message: SessionMessage) -> None:
-        await self._socket.send_bytes(self._outbound.seal(message.KIND, codec.encode(message)).raw)
+    async def say(self, message: SessionMessage) -> bytes:
+        """Say something; the digest of it, by which a refusal names it."""
+        envelope = self._outbound.seal(message.KIND, codec.encode(message))
+        await self.send(envelope.raw)
+        return envelope.digest
+
+    async def send(self, raw: bytes) -> None:
+        """Send what is signed already."""
+        await self._socket.send_bytes(raw)
 
     async def _receive(self) -> bytes:
         message = await self._socket.receive()
