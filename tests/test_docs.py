@@ -131,7 +131,7 @@ class Invented(msgspec.Struct):
 def test_an_invented_kind_and_an_invented_field_are_found() -> None:
     assert undocumented(STANDARD, {"invented": Invented}) == ["invented"]
     assert undocumented(STANDARD, {"position": Invented}) == ["position.novelty"]
-    assert of_no_use(STANDARD, {"ask_account": Invented, "position": Invented}) == [
+    assert of_no_use(STANDARD, {"ask_delegations": Invented, "position": Invented}) == [
         "position.job",
         "position.ahead",
         "position.workers",

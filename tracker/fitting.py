@@ -123,8 +123,6 @@ def judge(judged: Judged, constraints: Constraints, announce: Announce) -> tuple
 def fitting_offers(constraints: Constraints, announce: Announce, *, own: bool = False) -> tuple[Offer, ...] | Reason:
     """The offers that meet the constraints, or the reason that went furthest. own: of jobs of the worker's own account,
     to which nothing matters but what the worker can make."""
-    if not own and (refused := _why_not_asker(constraints, announce)):
-        return refused
     fitting: list[Offer] = []
     closest = Reason.OTHER_KIND
     for offer in announce.offers:
@@ -133,7 +131,9 @@ def fitting_offers(constraints: Constraints, announce: Announce, *, own: bool = 
             fitting.append(offer)
         else:
             closest = max(closest, reason, key=_DEPTH.__getitem__)
-    return tuple(fitting) or closest
+    if not fitting:
+        return closest
+    return (None if own else _why_not_asker(constraints, announce)) or tuple(fitting)
 
 
 def _why_not_asker(constraints: Constraints, announce: Announce) -> Reason | None:
