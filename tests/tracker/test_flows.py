@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from protocol import codec, prices
+from protocol.catalogue import Catalogue, Model
 from protocol.documents import Lease, PeerRecord, RulesDocument, Settlement, sign
 from protocol.filter.verdict import Verdict
 from protocol.messages import (
@@ -26,6 +27,7 @@ from protocol.messages import (
 )
 from protocol.rules import (
     AccountsSection,
+    CatalogueSection,
     LimitsSection,
     MatchingSection,
     MintSection,
@@ -729,3 +731,20 @@ async def test_a_receipt_with_a_broken_signature_is_found_though_its_worker_deli
     assert await lease.requester.refused() == "bad_signature"
     await lease.requester.acknowledge(receipt)
     await lease.requester.hear(Settlement)
+
+
+async def test_a_worker_hears_which_of_its_models_may_not_be_served_and_serves_the_others(desk):
+    desk.coordinator.listing.use(Catalogue({AN_OFFER.model: Model(kind="image", licence="LicenseRef-closed")}))
+    worker = await desk.worker(0, AN_OFFER, A_TEXT_OFFER)
+    await desk.coordinator.publish(Rules(catalogue=CatalogueSection(listed_only=True)))
+    refused = await worker.hear(Refused)
+    assert refused.code == "not_offered"
+    assert repr(A_TEXT_OFFER.model) in refused.text
+    assert repr(AN_OFFER.model) not in refused.text
+    assert [swarm["model"] for swarm in desk.coordinator.scrape()["swarms"] if swarm["workers"]] == [AN_OFFER.model]
+
+    await desk.coordinator.publish(Rules(catalogue=CatalogueSection(open_only=True)))
+    assert "LicenseRef-closed" in (await worker.hear(Refused)).text
+    assert not [swarm for swarm in desk.coordinator.scrape()["swarms"] if swarm["workers"]]
+    await desk.coordinator.publish(Rules())
+    assert len([swarm for swarm in desk.coordinator.scrape()["swarms"] if swarm["workers"]]) == 2

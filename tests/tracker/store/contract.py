@@ -119,6 +119,13 @@ class StoreContract:
         assert open_document(parse(second.document), RulesDocument).previous == first.digest
         assert await store.rules_in_force() == second
 
+    async def test_every_version_of_the_rules_stays_to_be_read_as_it_was(self, store):
+        first = await store.rules_in_force()
+        second = await store.publish_rules(Rules(limits=LimitsSection(max_n=3)), NOW + 1)
+        await store.publish_rules(Rules(limits=LimitsSection(max_n=4)), NOW + 2)
+        assert (await store.rules(1), await store.rules(2)) == (first, second)
+        assert (await store.rules(3)).document == (await store.rules_in_force()).document
+
     async def test_the_same_rules_again_are_no_new_version(self, store):
         assert await store.publish_rules(plain(), NOW + 1) == await store.rules_in_force()
         assert (await store.rules_in_force()).version == 1
@@ -273,6 +280,39 @@ class StoreContract:
         assert lease.asker.anonymous
         for secret in (REQUESTER.public, request.nonce, signed(request).digest, str(ANONYMOUS).encode() * 8):
             assert secret not in leased.document
+
+    async def test_a_lease_says_what_was_known_of_its_asker_when_it_was_taken_in(self, store, clerk):
+        payer = await clerk.account()
+        request = clerk.request(a_public_part())
+        admitted = await store.admit(
+            signed(request),
+            request,
+            payer=payer,
+            origin=str(payer),
+            choices=[None],
+            models=request.public.models,
+            rules=clerk.rules,
+            now=clerk.now,
+            facts=Facts(("adult", "hate"), f"Ada#{payer}", 2),
+        )
+        [job] = admitted.jobs
+        assert (await store.live())[0].job.facts == job.facts, "also after a restart"
+        for number in (1, 2):
+            choice = await clerk.choice(number)
+            leased = await store.lease(job.handle, number - 1, choice, clerk.rules, clerk.now)
+            lease = open_document(parse(leased.document), Lease)
+            assert lease.labels == ("adult", "hate")
+            known = store.pseudonyms.of(choice.worker, payer)
+            assert lease.asker == Asker(service=f"Ada#{payer}", give_back=2, pseudonym=known)
+            job = (await clerk.happen(leased.job, NotAccepted())).outcome.job
+        own = await store.lease(job.handle, 2, but_owner(choice, payer), clerk.rules, clerk.now)
+        assert own is None or open_document(parse(own.document), Lease).asker.own
+
+    async def test_the_facts_of_an_account_are_its_class_and_its_name_as_a_service(self, store, clerk):
+        payer = await clerk.account()
+        assert await store.facts(payer, clerk.now) == Facts()
+        earner = await clerk.earn(worker_key(1), 1)
+        assert await store.facts(earner, clerk.now) == Facts(give_back=3)
 
     async def test_the_attempt_number_rises_with_every_lease(self, clerk):
         job = await clerk.ask_one()
