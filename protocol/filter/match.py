@@ -88,14 +88,14 @@ class Matcher:
 
     def _standing(self, readings: Readings, reading: Reading, effort: Effort) -> list[Hit]:
         """Hits in a reading that count and that no exception covers."""
-        terms = self._words.terms
+        terms, is_guess = self._words.terms, reading.is_guess
         hits: list[tuple[int, int, Term]] = []
         covered: dict[Category, list[tuple[int, int]]] = defaultdict(list)
         for number, start, end in self._words.search(reading.text, effort):
-            for term, begin, is_plain in terms[number]:
-                if term.is_exception:
+            for term, begin, is_exception, is_simple in terms[number]:
+                if is_exception:
                     covered[term.category].append((start, end))
-                elif (is_plain and not reading.is_guess) or _counts(reading, start, end, term):
+                elif (is_simple and not is_guess) or _counts(reading, start, end, term):
                     hits.append((start + begin, end, term))
         if covered:
             covers = {category: _Covers(spans) for category, spans in covered.items()}
@@ -108,22 +108,24 @@ class Matcher:
         return list(zip(places, map(_TERM, hits), strict=True))
 
     def _spelt(self, readings: Readings, effort: Effort) -> Iterator[Hit]:
-        """Hits among the letters that stood alone. Of a hit again and again the first and the last are enough."""
+        """Hits among the letters that stood alone."""
         joined = readings.joined
-        begins = [0, *accumulate(len(letters) + 1 for _, letters in joined)]
+        begins = list(accumulate((len(letters) + 1 for _, letters in joined), initial=0))
         ats: list[int] = []
-        found: list[Term] = []
-        last = count = 0
-        for number, start, _ in self._letters.search("\n".join(letters for _, letters in joined), effort):
-            count = count + 1 if number == last and ats else 1
-            if count > 2:
-                del ats[-len(self._letters.terms[number]) :], found[-len(self._letters.terms[number]) :]
+        terms: list[Term] = []
+        for number, start, _ in _ends_of_runs(self._letters.search("\n".join(map(itemgetter(1), joined)), effort)):
             piece = bisect_right(begins, start) - 1
-            for term, _, _ in self._letters.terms[number]:
+            for term, *_ in self._letters.terms[number]:
                 ats.append(joined[piece][0] + 2 * (start - begins[piece]))
-                found.append(term)
-            last = number
-        return zip(readings.places(readings.plain, ats), found, strict=True)
+                terms.append(term)
+        return zip(readings.places(readings.plain, ats), terms, strict=True)
+
+
+def _ends_of_runs(found: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Of a pattern that is met again and again the first and the last: what stands between meets nothing else."""
+    numbers = [-1, *(number for number, _, _ in found), -1]
+    around = zip(numbers, found, numbers[2:], strict=False)
+    return [hit for before, hit, after in around if not before == hit[0] == after]
 
 
 def _counts(reading: Reading, start: int, end: int, term: Term) -> bool:
@@ -136,11 +138,13 @@ def _counts(reading: Reading, start: int, end: int, term: Term) -> bool:
 
 class _Automaton:
     """Patterns. terms: by a pattern's number the terms that it stands for; of each how many characters of the pattern
-    stand before its first word, and whether it counts wherever it is met in plain text."""
+    stand before its first word, whether it is an exception, and whether it counts wherever it is met in plain text."""
 
     def __init__(self, terms: _Terms) -> None:
         self.terms = [
-            tuple((term, int(pattern[0] == " "), pattern[0] not in _NUMERALS) for term in of.values())
+            tuple(
+                (term, int(pattern[0] == " "), term.is_exception, pattern[0] not in _NUMERALS) for term in of.values()
+            )
             for pattern, of in terms.items()
         ]
         self._found = AhoCorasick(list(terms), store_patterns=False) if terms else None

@@ -20,12 +20,15 @@ from functools import cache, cached_property
 from importlib import resources
 from itertools import accumulate
 
-from ahocorasick_rs import AhoCorasick, Implementation
+from ahocorasick_rs import BytesAhoCorasick, Implementation
 
 #: Characters of a stretch. Places in different readings are comparable within the error of one stretch at most.
 STRETCH = 1024
 #: What a table keeps of the characters that it has met.
 _MAX_KEPT = 65_536
+
+#: So many different characters of a stretch are changed one after the other.
+_FEW = 64
 
 #: What stands for a letter between letters.
 _STANDS_FOR = {
@@ -46,7 +49,9 @@ _LONG = re.compile(r"[\u3300-\u33ff\ufdf0-\ufdff]")
 _SINGLES = re.compile(r"(?: \w){3,}(?= )")
 _ALONE = " a a a "
 #: Stands for a run of a letter. Folding and passes leave no such character.
-_RUN = "\0"
+_RUN = "\1"
+#: Between stretches in a text that is changed as a whole: passes keep it, folding leaves no other.
+_CUT = "\0"
 
 
 class Reading:
@@ -55,7 +60,7 @@ class Reading:
     texts: of each stretch. by, guessed_from: the pass that took digits and symbols for letters, and what it was given.
     """
 
-    def __init__(self, texts: Sequence[str], guessed_from: Sequence[str] = (), by: _Pass | None = None) -> None:
+    def __init__(self, texts: Sequence[str], guessed_from: str = "", by: _Pass | None = None) -> None:
         self.text = "".join(texts)
         self.starts = [0, *accumulate(len(text) for text in texts)][:-1]
         self.is_guess = by is not None
@@ -65,7 +70,7 @@ class Reading:
     @cached_property
     def mask(self) -> str:
         """Of a guess, character by character: `a` what was a letter before, `0` what was taken for one."""
-        return "".join(_one_space_apart([shape(part).replace(".", self._other) for part in self._guessed_from]))
+        return "".join(_one_space_apart(shape(self._guessed_from).replace(".", self._other)))
 
 
 class Readings:
@@ -73,21 +78,21 @@ class Readings:
     one are made when they are asked for."""
 
     def __init__(self, stretches: Sequence[str]) -> None:
-        self._folded = [fold(stretch) for stretch in stretches]
+        self._folded = _CUT.join([fold(stretch) for stretch in stretches])
         self._sizes = [len(stretch) for stretch in stretches]
         self._begins = [0, *accumulate(self._sizes)]
-        self.plain = Reading(_one_space_apart([_SPACED.over(part) for part in self._folded]))
+        self.plain = Reading(_one_space_apart(_SPACED.over(self._folded)))
 
     @cached_property
     def others(self) -> list[Reading]:
         """Guesses, where there is something to guess, and readings without repetitions, where something is repeated."""
-        signs = shape("".join(self._folded))
+        signs = shape(self._folded)
         found = []
-        if "0" in signs and ("0a" in signs or "a0" in signs):
+        if "0" in signs and _MIXED.find_matches_as_indexes(signs.encode()):
             found.append(_guess(self._folded, _SYMBOLS))
         if "." in signs or "0" in signs:
             found.append(_guess(self._folded, _CLOSED))
-        if runs := {string.ascii_letters[number] for number, _, _ in _RUNS.find_matches_as_indexes(self.plain.text)}:
+        if runs := {string.ascii_letters[number] for number, _, _ in _RUNS.find_matches_as_indexes(self.plain.text.encode())}:
             found += [again for reading in (self.plain, *found) for again in _without_repetitions(reading, runs)]
         return found
 
@@ -172,7 +177,7 @@ class _Pass:
         changes = {
             character: letters.get(character) or (" " if character.isspace() else other)
             for character in map(chr, range(128))
-            if character in letters or not character.isalnum()
+            if character != _CUT and (character in letters or not character.isalnum())
         }
         self._table = bytes(ord(changes.get(chr(code)) or chr(code)) for code in range(256))
         self._dropped = "".join(character for character, becomes in changes.items() if not becomes).encode()
@@ -195,6 +200,8 @@ _SHAPES = bytes(
         if chr(code).isalpha() or code > 127
         else " "
         if chr(code).isspace()
+        else _CUT
+        if chr(code) == _CUT
         else "."
     )
     for code in range(256)
@@ -203,19 +210,33 @@ _SHAPES = bytes(
 
 def shape(text: str) -> str:
     """Folded text, character by character: letters as `a`, digits and symbols that stand for letters as `0`, white
-    space as it is, the rest as a stop."""
+    space as it is, the rest as a stop; what cuts stretches stays."""
     return text.replace("?", ".").encode("ascii", "replace").replace(b"?", b"a").translate(_SHAPES).decode()
 
 
-_RUNS = AhoCorasick([letter * 3 for letter in string.ascii_letters], implementation=Implementation.DFA)
+_RUNS = BytesAhoCorasick(
+    [(letter * 3).encode() for letter in string.ascii_letters], implementation=Implementation.DFA
+)
+#: Few patterns are found at the speed of memory, which `str.find` is far from for pieces of frequent characters.
+_ALONE_AT = BytesAhoCorasick([_ALONE.encode()])
+_MIXED = BytesAhoCorasick([b"0a", b"a0"])
 
 
 def fold(text: str) -> str:
     """The text's letters by their looks, in lower case; what is no letter is as it was, or a stop."""
+    text = text.replace(_CUT, " ")
     if text.isascii():
         return text.lower()
     text = _LONG.sub(" ", text)
-    return unicodedata.normalize("NFKD", text).casefold().translate(_FOLDED)
+    text = unicodedata.normalize("NFKD", text).casefold()
+    changes = [(character, becomes) for character in set(text) if (becomes := _FOLDED[ord(character)]) != character]
+    if len(changes) > _FEW:
+        return text.translate(_FOLDED)
+    # `translate` asks for each character of the text, `replace` looks for one at the speed of memory. What it puts in
+    # is never changed again.
+    for character, becomes in changes:
+        text = text.replace(character, becomes or "")
+    return text
 
 
 def words(text: str) -> str:
@@ -234,35 +255,40 @@ def stretches(text: str) -> list[str]:
     return [*found, text[at:]]
 
 
-def _guess(folded: Sequence[str], by: _Pass) -> Reading:
-    """The same with symbols as letters, but for those that end a sentence."""
-    parts = [part.replace("! ", " ").replace("!\n", "\n") for part in folded]
-    return Reading(_one_space_apart([by.over(part) for part in parts]), parts, by)
+def _guess(folded: str, by: _Pass) -> Reading:
+    """A reading with symbols as letters, but for those that end a sentence."""
+    if "!" in folded:
+        folded = folded.replace("! ", " ").replace("!\n", "\n")
+    return Reading(_one_space_apart(by.over(folded)), folded, by)
 
 
-def _one_space_apart(parts: Sequence[str]) -> list[str]:
+def _one_space_apart(text: str) -> list[str]:
+    """The stretches of a text, words one space apart, a space at both ends."""
+    pieces = text.split("  ")
+    if len(pieces) > 1:
+        text = " ".join([left for piece in pieces if (left := piece.lstrip(" "))])
     found: list[str] = []
-    last = ""
-    for number, part in enumerate(parts):
-        text = (" " if number == 0 else "") + part + (" " if number == len(parts) - 1 else "")
-        while "  " in text:
-            text = text.replace("  ", " ")
-        if last == " " and text.startswith(" "):
-            text = text[1:]
-        found.append(text)
-        last = text[-1:] or last
+    last = " "
+    for part in text.split(_CUT):
+        stretch = part[1:] if last == " " and part.startswith(" ") else part
+        found.append(stretch)
+        last = stretch[-1:] or last
+    found[0] = " " + found[0]
+    if last != " ":
+        found[-1] += " "
     return found
 
 
 def _joined(plain: str) -> Iterator[tuple[int, str]]:
     """Letters that stand alone, three and more of them in a row, put together; and where they stood."""
-    signs = shape(plain)
-    at = signs.find(_ALONE)
-    while at >= 0:
-        match = _SINGLES.match(plain, at)
-        if match is not None:  # what a shape takes for a letter may be a mark
-            yield at, match[0].replace(" ", "")
-        at = signs.find(_ALONE, at + 1 if match is None else match.end())
+    done = 0
+    for _, start, end in _ALONE_AT.find_matches_as_indexes(shape(plain).encode()):
+        # What a shape takes for a letter may be a mark: then letters alone may begin within what was found.
+        for at in range(max(start, done), end):
+            if (match := _SINGLES.match(plain, at)) is not None:
+                yield at, match[0].replace(" ", "")
+                done = match.end()
+                break
 
 
 def _without_repetitions(reading: Reading, letters: Iterable[str]) -> list[Reading]:
