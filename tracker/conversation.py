@@ -25,7 +25,7 @@ from protocol.documents import (
 from protocol.envelope import Envelope
 from protocol.errors import Busy, Internal, OutOfTurn, PrivatePartMismatch, PrivatePartMissing, Refusal
 from protocol.filter.verdict import Verdict
-from protocol.governing import Act, Appeal
+from protocol.governing import Act, Answer, Appeal, Proposal, Vote
 from protocol.keys import show_key
 from protocol.messages import (
     MAX_HOLDING_ENTRIES,
@@ -342,6 +342,9 @@ class Conversation:
                 coordinator.peer_record(self, envelope, document)
             case Act() | Appeal():
                 await coordinator.moderation.take(self, envelope, document)
+            case Proposal() | Vote() | Answer():
+                await coordinator.registry.await_account(self)
+                await coordinator.votes.take(self, envelope, document, coordinator.clock())
             case _:
                 coordinator.moderation.check_document(self, document)
                 await coordinator.registry.take(self, envelope, document)

@@ -73,6 +73,7 @@ from tracker.pricing import price
 from tracker.quotes import cost
 from tracker.recovery import read_kept
 from tracker.registry import Registry
+from tracker.saying import Votes
 from tracker.store.base import RulesInForce, Standing, Store, StoreError
 from tracker.ways import Ways
 
@@ -121,6 +122,7 @@ class Coordinator:
         self.moderation = Moderation(
             store, self._jobs, self._conversations, self._feed, serving=key.public, clock=clock
         )
+        self.votes = Votes(store, self.moderation)
         self._sealed = self._positioned = clock()
         self._vested = 0
         self.is_stopping = False
@@ -178,6 +180,7 @@ class Coordinator:
         self.registry.tick(now)
         self.ways.tick(now)
         self.moderation.tick(now)
+        await self.votes.tick(now)
         if now - self._sealed >= CHECKPOINT_MS:
             self._sealed = now
             await self._seal(now)

@@ -44,6 +44,7 @@ from tracker.ways import Place
 from tracker.web_acts import add_acts
 from tracker.web_filter import add_filter
 from tracker.web_models import add_models
+from tracker.web_proposals import add_proposals
 from tracker.web_rules import add_rules
 from tracker.web_ways import add_ways
 
@@ -246,6 +247,7 @@ def make_app(coordinator: Coordinator, settings: Settings, certificate: Certific
     add_rules(app, coordinator)
     add_models(app, coordinator.listing, lambda: coordinator.rules.rules)
     add_acts(app, coordinator)
+    add_proposals(app, coordinator)
     add_ledger(app, PublicLedger(settings.database), coordinator)
     app.add_routes(
         [

@@ -35,12 +35,12 @@ from protocol.documents import (
 )
 from protocol.envelope import Envelope, check_delegation, check_document_context, parse
 from protocol.errors import Refusal
-from protocol.governing import Act, Answer, Appeal, Outcome, Proposal
+from protocol.governing import Act, Answer, Appeal, Outcome, Proposal, Vote
 from protocol.kinds import DOCUMENTS
 from protocol.rules import Rules, from_json
 from tracker.audit.report import Findings
 from tracker.store.base import StoreError
-from tracker.store.sqlite.papers import epoch_identity, job_identity, version_identity
+from tracker.store.sqlite.papers import epoch_identity, job_identity, version_identity, vote_identity
 
 #: What the serving key alone may say.
 OF_THE_HORDE = frozenset({Lease.KIND, Settlement.KIND, Checkpoint.KIND, RulesDocument.KIND, Outcome.KIND})
@@ -273,6 +273,10 @@ def _identity_of(body: Document) -> bytes | None:
             return body.nonce
         case Act() | Appeal() | Proposal() | Answer():
             return body.nonce
+        case Vote():
+            return vote_identity(body.proposal, body.version)
+        case Outcome():
+            return body.proposal
         case Profile() | Recovery():
             return version_identity(body.version)
         case Lease() | Receipt() | Acknowledgement() | Denial() | Settlement():

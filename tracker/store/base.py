@@ -28,11 +28,12 @@ from protocol.documents import (
     Transfer,
 )
 from protocol.envelope import Envelope
-from protocol.governing import Act, Appeal
+from protocol.governing import Act, Answer, Appeal, Proposal, Vote
 from protocol.rules import FilterSection, Rules
 from tracker.accounts import Acting
 from tracker.earning import NOTHING_MISSING, Missing
 from tracker.lifecycle import NO_FACTS, Attempt, Event, Facts, Job, Outcome
+from tracker.proposals import Proposed
 from tracker.pseudonyms import Pseudonyms
 from tracker.sanctions import Sanction, State
 from tracker.strikes import Strikes
@@ -404,6 +405,35 @@ class Store(ABC):
     @abstractmethod
     async def appeals(self, now: int, most: int) -> tuple[Sequence[Appealed], int]:
         """The appeals that nobody has answered, the oldest first; and how many more there are."""
+
+    # Having a say
+
+    @abstractmethod
+    async def propose(self, envelope: Envelope, said: Proposal, now: int) -> int:
+        """A vote begins on a change of one rule; its number. The same again changes nothing.
+
+        Raises `NotAllowed` (no voice), `OverLimit`, `BadValue`.
+        """
+
+    @abstractmethod
+    async def vote(self, envelope: Envelope, said: Vote, now: int) -> None:
+        """An account votes; a higher version replaces. Raises `NotAllowed` (no voice), `OutOfTurn`, `UnknownAct`."""
+
+    @abstractmethod
+    async def end_votes(self, now: int) -> Sequence[bytes]:
+        """Count what has come to its end; the outcomes, signed."""
+
+    @abstractmethod
+    async def answer(self, envelope: Envelope, said: Answer, now: int) -> None:
+        """An operator says what became of a proposal. Raises `WrongSigner`, `OutOfTurn`, `BadValue`."""
+
+    @abstractmethod
+    async def proposals(self, before: int, most: int) -> Sequence[Proposed]:
+        """Proposals with a number below that, the newest first."""
+
+    @abstractmethod
+    async def proof_of_vote(self, envelope: Envelope) -> tuple[int, int, Sequence[bytes]] | None:
+        """A vote's place among those that were counted, how many these were, and the proof; None if it was not."""
 
     @abstractmethod
     async def awards(self) -> Sequence[Awarded]:

@@ -36,6 +36,11 @@ def version_identity(version: int) -> bytes:
     return version.to_bytes(8, "big")
 
 
+def vote_identity(proposal: bytes, version: int) -> bytes:
+    """The identity of a vote: another one of the same version contradicts it."""
+    return proposal + version.to_bytes(8, "big")
+
+
 def take(connection: sqlite3.Connection, envelope: Envelope, identity: bytes) -> bool:
     """Keep a document; False if it is there already. Raises `Conflict`."""
     kept = connection.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,7 +28,7 @@ from protocol.documents import (
 )
 from protocol.envelope import Envelope, check_delegation, parse
 from protocol.errors import NotAllowed, ReceiptMismatch, UnknownJob, WrongSigner
-from protocol.governing import Act, Appeal
+from protocol.governing import Act, Answer, Appeal, Proposal, Vote
 from protocol.keys import SigningKey, show_key
 from protocol.postings import SYSTEM
 from protocol.rules import FilterSection, Rules
@@ -36,6 +37,7 @@ from tracker.accounts import Acting
 from tracker.ledger import give_back_class
 from tracker.lifecycle import NO_FACTS, Event, Facts, Job, State
 from tracker.lines import party
+from tracker.proposals import Proposed
 from tracker.pseudonyms import Pseudonyms
 from tracker.sanctions import Sanction
 from tracker.store.base import (
@@ -72,6 +74,7 @@ from tracker.store.sqlite import (
     rows,
     strikes,
     tidying,
+    voting,
 )
 from tracker.store.sqlite.database import connect
 from tracker.store.sqlite.papers import job_identity
@@ -87,8 +90,9 @@ T = TypeVar("T")
 class SqliteStore(Store):
     """The store in one SQLite file."""
 
-    def __init__(self, writer: Writer, tables: Tables) -> None:
+    def __init__(self, writer: Writer, tables: Tables, path: Path) -> None:
         self._writer = writer
+        self._path = path
         self._tables = tables
 
     @classmethod
@@ -126,7 +130,7 @@ class SqliteStore(Store):
             raise
         writer = Writer(connection, tables)
         try:
-            yield cls(writer, tables)
+            yield cls(writer, tables, path)
         finally:
             await writer.close()
 
@@ -293,6 +297,33 @@ class SqliteStore(Store):
     async def appeals(self, now: int, most: int) -> tuple[Sequence[Appealed], int]:
         """See `Store`."""
         return await self._step(lambda c: moderating.appeals(c, now, most))
+
+    async def propose(self, envelope: Envelope, said: Proposal, now: int) -> int:
+        """See `Store`."""
+        await self._step(lambda c: voting.check_proposer(c, self._tables, envelope, said, now))
+        rules = (await self.rules_in_force()).rules.votes
+        roll = await asyncio.to_thread(voting.read_roll, self._path, rules, now)
+        return await self._step(lambda c: voting.propose(c, self._tables, envelope, said, roll, now), now)
+
+    async def vote(self, envelope: Envelope, said: Vote, now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: voting.vote(c, self._tables, envelope, said, now), now)
+
+    async def end_votes(self, now: int) -> Sequence[bytes]:
+        """See `Store`."""
+        return await self._step(lambda c: voting.end_votes(c, self._tables, now))
+
+    async def answer(self, envelope: Envelope, said: Answer, now: int) -> None:
+        """See `Store`."""
+        await self._step(lambda c: voting.answer(c, self._tables, envelope, said, now), now)
+
+    async def proposals(self, before: int, most: int) -> Sequence[Proposed]:
+        """See `Store`."""
+        return await self._step(lambda c: voting.proposals(c, before, most))
+
+    async def proof_of_vote(self, envelope: Envelope) -> tuple[int, int, Sequence[bytes]] | None:
+        """See `Store`."""
+        return await self._step(lambda c: voting.proof_of_vote(c, envelope))
 
     async def awards(self) -> Sequence[Awarded]:
         """See `Store`."""
