@@ -35,7 +35,7 @@ Shown = Annotated[str, Meta(min_length=26, max_length=26)]
 Word = Annotated[str, Meta(min_length=2, max_length=100)]
 
 
-class ModelsTable(Section, frozen=True, kw_only=True):
+class WorkTable(Section, frozen=True, kw_only=True):
     """What is made here.
 
     serve: names of models, of those that the worker has; none for all of them. max_pixels, max_steps: the largest
@@ -80,17 +80,17 @@ class ContentTable(Section, frozen=True, kw_only=True):
     words: Annotated[tuple[Word, ...], Meta(max_length=MAX_WORDS)] = ()
 
 
-TABLES: dict[str, type[Section]] = {"models": ModelsTable, "people": PeopleTable, "content": ContentTable}
+TABLES: dict[str, type[Section]] = {"work": WorkTable, "people": PeopleTable, "content": ContentTable}
 
 
-_MODELS, _PEOPLE, _CONTENT = ModelsTable(), PeopleTable(), ContentTable()
+_WORK, _PEOPLE, _CONTENT = WorkTable(), PeopleTable(), ContentTable()
 
 
 @dataclass(frozen=True)
 class Limits:
     """All limits of one worker. paused: it serves its own account alone."""
 
-    models: ModelsTable = _MODELS
+    work: WorkTable = _WORK
     people: PeopleTable = _PEOPLE
     content: ContentTable = _CONTENT
     paused: bool = False
@@ -99,17 +99,17 @@ class Limits:
 
     def narrowed(self, offers: Iterable[Offer]) -> list[Offer]:
         """What of an engine's offers is served."""
-        models = self.models
+        work = self.work
         return [
             msgspec.structs.replace(
                 offer,
-                max_pixels=_least(offer.max_pixels, models.max_pixels),
-                max_steps=_least(offer.max_steps, models.max_steps),
-                max_tokens=_least(offer.max_tokens, models.max_tokens),
-                max_context=_least(offer.max_context, models.max_context),
+                max_pixels=_least(offer.max_pixels, work.max_pixels),
+                max_steps=_least(offer.max_steps, work.max_steps),
+                max_tokens=_least(offer.max_tokens, work.max_tokens),
+                max_context=_least(offer.max_context, work.max_context),
             )
             for offer in offers
-            if not models.serve or offer.model in models.serve
+            if not work.serve or offer.model in work.serve
         ]
 
     def announce(self, offers: Iterable[Offer], *, slots: int, ahead: int) -> Announce:

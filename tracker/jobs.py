@@ -438,14 +438,21 @@ class Jobs:
 
     async def carry_out(self, handle: bytes, attempt: int, event: Event) -> None:
         now = self._clock()
+        is_turned_down = self._is_turned_down(handle, event)
         happened = await self._store.happen(handle, attempt, event, self.rules.rules, now)
         lost = happened.lost or happened.outcome.attempt
-        turned_down = isinstance(event, lifecycle.NotAccepted) or (
-            isinstance(event, lifecycle.Declined) and event.reason not in (ContentRefused.code, UNWANTED_WORDS)
-        )
-        if turned_down and happened.outcome.changed and lost:
+        if is_turned_down and happened.outcome.changed and lost:
             self._turned_down(lost.owner, now)
         self.follow(happened, now)
+
+    def _is_turned_down(self, handle: bytes, event: Event) -> bool:
+        """Whether a worker does not take a lease, for no reason that it could see only in the words, once it had
+        accepted."""
+        if not isinstance(event, lifecycle.Declined):
+            return isinstance(event, lifecycle.NotAccepted)
+        lease = self.leases.of_job(handle)
+        has_seen = event.reason == UNWANTED_WORDS and lease is not None and lease.stage is not Stage.PUSHED
+        return event.reason != ContentRefused.code and not has_seen
 
     def _turned_down(self, owner: int, now: int) -> None:
         """An owner's worker did not take a lease. Few do so now and then; who does it to choose what it is paid for

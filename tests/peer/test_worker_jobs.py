@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from peer.limits import Limits, PeopleTable
+from peer.limits import ContentTable, Limits, PeopleTable, WorkTable, show_pseudonym
 from peer.opening import Opened
 from peer.spool import Attempt
 from peer.worker_jobs import (
@@ -44,6 +44,7 @@ from tests.support.builders import (
     a_handle,
     a_key,
     a_lease,
+    a_nonce,
     a_private_part,
     a_public_part,
     a_receipt,
@@ -242,6 +243,44 @@ def test_engines_take_opened_jobs_in_their_order_and_only_what_they_offer() -> N
 
     assert jobs.engine_free(0) == [Start(Attempt(pictures[0].job, 1), 0)]
     assert jobs.engine_free(1) == []
+
+
+def test_an_engine_takes_jobs_of_its_own_account_first_then_of_friends() -> None:
+    jobs = some_jobs(ahead=4)
+    friend, other = a_nonce(30), a_nonce(31)
+    jobs.limits = Limits(people=PeopleTable(friends=(show_pseudonym(friend),)))
+    askers = [Asker(pseudonym=other), Asker(pseudonym=other), Asker(pseudonym=friend), Asker(own=True)]
+    leases = [image_lease(number, asker=asker) for number, asker in enumerate(askers)]
+    order = []
+    for lease in leases:
+        jobs.leased(signed(lease), NOW)
+        order += [effect.attempt for effect in jobs.opened(an_opened(lease), NOW) if isinstance(effect, Start)]
+    for _ in leases[1:]:
+        jobs.finished(order[-1], signed(a_receipt(leases[0])))
+        order += [effect.attempt for effect in jobs.engine_free(0) if isinstance(effect, Start)]
+    assert order == [Attempt(leases[number].job, 1) for number in (0, 3, 2, 1)]
+
+
+def test_words_that_its_owner_does_not_serve_are_declined_when_they_are_seen_and_not_of_its_own_account() -> None:
+    jobs, lease = some_jobs(), image_lease()
+    jobs.limits = Limits(content=ContentTable(words=("circle",)))
+    jobs.leased(signed(lease), NOW)
+    effects = jobs.opened(an_opened(lease), NOW)
+    assert told(effects) == [("declined", "unwanted_words")]
+    assert not any(isinstance(effect, Prepare | Start) for effect in effects)
+    assert refuses(jobs, an_opened(lease)) is StreamGone
+
+    own = image_lease(1, asker=Asker(own=True))
+    jobs.leased(signed(own), NOW)
+    assert any(isinstance(effect, Start) for effect in jobs.opened(an_opened(own), NOW))
+
+
+def test_limits_that_come_later_end_nothing_that_was_accepted() -> None:
+    jobs, lease = some_jobs(), image_lease()
+    jobs.leased(signed(lease), NOW)
+    jobs.limits = Limits(work=WorkTable(serve=("another",)), paused=True)
+    assert any(isinstance(effect, Start) for effect in jobs.opened(an_opened(lease), NOW))
+    assert told(jobs.leased(signed(image_lease(1)), NOW)) == [("declined", "not_offered")], "a control"
 
 
 def test_an_engine_counts_as_busy_until_it_has_let_go_of_a_discarded_job() -> None:

@@ -84,7 +84,7 @@ async def change(horde: Horde, worker: Process, text: str) -> None:
 
 async def test_what_a_worker_does_not_serve_does_not_come_and_both_sides_can_ask_why(tmp_path: Path) -> None:
     async with a_horde(tmp_path) as (horde, worker):
-        home = horde.join("bob")
+        horde.join("bob")
         async with horde.client() as nobody, horde.client("bob") as bob:
             await bob.register()
             assert await why_it_waits(nobody) == {"no_anonymous": 1}
@@ -150,7 +150,7 @@ async def test_a_paused_worker_serves_its_own_account_and_for_nothing_and_others
     tmp_path: Path,
 ) -> None:
     async with a_horde(tmp_path) as (horde, worker):
-        home = horde.join("bob")
+        horde.join("bob")
         ann = str(horde.home("ann").folder)
         async with horde.client("bob") as bob, horde.client("ann") as owner:
             await bob.register()

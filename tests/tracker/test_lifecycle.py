@@ -212,6 +212,13 @@ def test_a_worker_that_may_not_make_what_it_was_shown_has_not_failed_but_the_att
     assert lose(Declined("content_refused"), Stage.PUSHED).job.failed == 0
 
 
+def test_words_that_a_workers_owner_does_not_serve_cost_neither_side_anything():
+    outcome = lose(Declined("unwanted_words"), Stage.ACCEPTED)
+    assert (outcome.job.failed, outcome.fault, outcome.requeued) == (0, False, "unwanted_words")
+    assert outcome.job.excluded, "it does not get the same job again"
+    assert lose(Declined("unwanted_words"), Stage.OPENED).fault, "it had seen them when it opened the stream"
+
+
 def test_a_stream_that_nobody_opened_is_no_fault_of_the_worker_which_may_get_the_job_again():
     outcome = lose(NotOpened(), Stage.ACCEPTED)
     assert outcome.job.state is State.WAITING

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pytest
 
 from protocol import prices
-from protocol.documents import Checkpoint, Lease, Receipt, RulesDocument, Settlement, open_document
+from protocol.documents import Asker, Checkpoint, Lease, Receipt, RulesDocument, Settlement, open_document
 from protocol.envelope import check_document_context, parse
 from protocol.errors import (
     Equivocation,
@@ -45,7 +45,7 @@ from tests.support.builders import (
 from tests.support.clerk import Clerk, unknown_handle, worker_key
 from tests.support.jobs import ORIGIN
 from tests.support.rules import plain
-from tracker.lifecycle import Accepted, Expired, NotAccepted, Opened, Stage, State, WorkerFailed
+from tracker.lifecycle import Accepted, Expired, Facts, NotAccepted, Opened, Stage, State, WorkerFailed
 from tracker.store.base import Choice, Standing, Store
 
 PUBLIC = a_public_part()
@@ -282,10 +282,11 @@ class StoreContract:
             assert secret not in leased.document
 
     async def test_a_lease_says_what_was_known_of_its_asker_when_it_was_taken_in(self, store, clerk):
-        payer = await clerk.account()
+        asker = worker_key(9)
+        payer = await clerk.account(asker)
         request = clerk.request(a_public_part())
         admitted = await store.admit(
-            signed(request),
+            signed(request, asker),
             request,
             payer=payer,
             origin=str(payer),
@@ -297,16 +298,14 @@ class StoreContract:
         )
         [job] = admitted.jobs
         assert (await store.live())[0].job.facts == job.facts, "also after a restart"
-        for number in (1, 2):
+        for attempt, number in enumerate((1, 9)):
             choice = await clerk.choice(number)
-            leased = await store.lease(job.handle, number - 1, choice, clerk.rules, clerk.now)
+            leased = await store.lease(job.handle, attempt, choice, clerk.rules, clerk.now)
             lease = open_document(parse(leased.document), Lease)
-            assert lease.labels == ("adult", "hate")
             known = store.pseudonyms.of(choice.worker, payer)
-            assert lease.asker == Asker(service=f"Ada#{payer}", give_back=2, pseudonym=known)
+            assert lease.labels == ("adult", "hate")
+            assert lease.asker == Asker(service=f"Ada#{payer}", give_back=2, own=number == 9, pseudonym=known)
             job = (await clerk.happen(leased.job, NotAccepted())).outcome.job
-        own = await store.lease(job.handle, 2, but_owner(choice, payer), clerk.rules, clerk.now)
-        assert own is None or open_document(parse(own.document), Lease).asker.own
 
     async def test_the_facts_of_an_account_are_its_class_and_its_name_as_a_service(self, store, clerk):
         payer = await clerk.account()
