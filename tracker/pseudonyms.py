@@ -28,6 +28,7 @@ class Pseudonyms:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self.of = lru_cache(_KEPT)(self._make)
+        self._cipher = lru_cache(_KEPT)(self._make_cipher)
 
     def _make(self, worker: bytes, account: int) -> bytes:
         """By what this worker knows the account; nothing for account 0."""
@@ -38,12 +39,13 @@ class Pseudonyms:
 
     def read(self, worker: bytes, pseudonyms: Iterable[bytes]) -> frozenset[int]:
         """The accounts that this worker names; what is no pseudonym at this worker is passed over."""
-        decryptor = self._cipher(worker).decryptor()
-        blocks = [decryptor.update(one) for one in pseudonyms if len(one) == _BLOCK]
+        whole = b"".join(one for one in pseudonyms if len(one) == _BLOCK)
+        plain = self._cipher(worker).decryptor().update(whole)
+        blocks = [plain[at : at + _BLOCK] for at in range(0, len(plain), _BLOCK)]
         return frozenset(
             int.from_bytes(block[:_NUMBER_BYTES], "big") for block in blocks if not any(block[_NUMBER_BYTES:])
         )
 
-    def _cipher(self, worker: bytes) -> Cipher[modes.ECB]:
+    def _make_cipher(self, worker: bytes) -> Cipher[modes.ECB]:
         key = hmac.digest(self._secret, b"potluck pseudonym " + worker, sha256)
         return Cipher(algorithms.AES(key), modes.ECB())  # noqa: S305 (one block, which is what is wanted)
