@@ -12,6 +12,7 @@ from peer.commands.audit import audit
 from peer.commands.delegate import delegate
 from peer.commands.demo import demo
 from peer.commands.horde import join, status
+from peer.commands.proposals import proposals, propose, vote
 from peer.commands.relay import relay
 from peer.commands.rules import rules
 from peer.commands.transfer import transfer
@@ -55,6 +56,9 @@ for _command in (
     transfer,
     acts,
     appeal,
+    proposals,
+    propose,
+    vote,
     rules,
     status,
     verify,

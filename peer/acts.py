@@ -4,6 +4,7 @@ what moderators did about it, and the answer to that.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -15,8 +16,8 @@ from peer.client import Client
 from peer.events import BadRequest
 from peer.moderation import Told, read
 from protocol.documents import Delegation, Leaving, Profile, Recovery, Revocation, Rotation, open_document
-from protocol.envelope import parse
-from protocol.governing import MAX_APPEAL_CHARACTERS, Appeal
+from protocol.envelope import Envelope, parse
+from protocol.governing import MAX_APPEAL_CHARACTERS, MAX_PROPOSAL_CHARACTERS, Appeal, Proposal, Vote
 from protocol.keys import SigningKey, show_key
 from protocol.messages import Account
 
@@ -150,6 +151,29 @@ async def appeal(horde: Client, named: str, text: str) -> Told:
         ) from error
     await horde.present(said)
     return fits[0]
+
+
+async def propose(horde: Client, key: str, value: str, text: str) -> Envelope:
+    """Propose to change one rule to a value in JSON, or a word as it is; the proposal."""
+    await own_account(horde)
+    try:
+        json.loads(value)
+    except ValueError:
+        value = json.dumps(value, ensure_ascii=False)
+    fields = {"nonce": _nonce(), "valid_until": _valid_until(horde), "key": key, "value": value, "text": text.strip()}
+    try:
+        said = convert(fields, Proposal)
+    except ValidationError as error:
+        raise BadRequest(
+            f"a proposal has a rule, a value, and 1 to {MAX_PROPOSAL_CHARACTERS} characters: {error}"
+        ) from error
+    return await horde.present(said)
+
+
+async def vote(horde: Client, proposal: bytes, *, yes: bool) -> Envelope:
+    """Vote on a proposal; the newest vote of an account counts."""
+    await own_account(horde)
+    return await horde.present(Vote(version=horde.now(), proposal=proposal, yes=yes))
 
 
 Opened = Callable[[SigningKey], AbstractAsyncContextManager[Client]]

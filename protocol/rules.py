@@ -297,13 +297,13 @@ class VotesSection(Section, frozen=True, kw_only=True):
     """Who may propose changes of rules and vote on them, and for how long.
 
     standing: thousandths that an account must have been paid for serving within `days`, before the vote began. days:
-    so many. open_days: how long a vote lasts. quorum: votes that there must be at least; of these more than half
+    so many. open: how long a vote lasts, in seconds. quorum: votes that there must be at least; of these more than half
     decide. proposals: that one account may have open at once; 0 switches votes off.
     """
 
     standing: Positive = 100_000
     days: Annotated[int, Meta(ge=1, le=366)] = 30
-    open_days: Annotated[int, Meta(ge=1, le=90)] = 7
+    open: Positive = 604_800
     quorum: Positive = 3
     proposals: Natural = 1
 

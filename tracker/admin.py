@@ -177,6 +177,22 @@ def _uphold() -> None:
     """Answer the appeals against ACT: they were read, and it stands."""
 
 
+@admin.command("answer")
+@_with_place
+@click.argument("proposal", metavar="PROPOSAL")
+@click.option("--rules", type=click.IntRange(1), metavar="N", help="The version of the rules that applies it.")
+@click.option("--text", required=True, help="Why it was applied, or why not; everybody can read it.")
+def _answer(place: Place, proposal: str, rules: int | None, text: str, as_json: bool) -> None:
+    """Say what became of PROPOSAL (its number) after its vote: with --rules applied, else not. For operators."""
+    from tracker.commands.admin_act import answer
+
+    said = answer(place, proposal, rules or 0, text, _now())
+    if as_json:
+        click.echo(json.dumps({"proposal": said.proposal.hex(), "rules": said.rules or None}))
+    else:
+        click.echo(f"answered: {'applied' if said.rules else 'not applied'}")
+
+
 @admin.command("appeals")
 @_with_place
 def _appeals(place: Place, as_json: bool) -> None:

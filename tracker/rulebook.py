@@ -400,7 +400,7 @@ NOTES: dict[str, Note] = {
         "Higher asks for more work for each voice, so that many accounts cost as many times the work.",
     ),
     "votes.days": Note("days", "Within so many days before the vote began.", "Fewer count who serves now."),
-    "votes.open_days": Note("days", "How long a vote lasts.", "Longer lets more people hear of it."),
+    "votes.open": Note("seconds", "How long a vote lasts.", "Longer lets more people hear of it."),
     "votes.quorum": Note(
         "votes",
         "So many votes there must be; more than half of them decide.",

@@ -19,7 +19,7 @@ from protocol.amounts import read_account, read_kudos
 from protocol.documents import MAX_VALIDITY_MS
 from protocol.envelope import check_document_context, parse
 from protocol.errors import BadKey, Refusal
-from protocol.governing import MAX_REASON_CHARACTERS, MAX_RULE_CHARACTERS, Act, Appeal
+from protocol.governing import MAX_REASON_CHARACTERS, MAX_RULE_CHARACTERS, Act, Answer, Appeal
 from protocol.keys import parse_key
 from tracker.commands.exits import BAD_COMMAND_LINE, NOT_DONE, CommandError
 from tracker.commands.place import Place
@@ -92,6 +92,31 @@ def appeals(place: Place) -> list[dict[str, object]]:
             }
         )
     return rows
+
+
+def answer(place: Place, named: str, rules: int, text: str, now: int) -> Answer:
+    """Say what became of a proposal, named by its number; raises `CommandError`."""
+    if not (named.isascii() and named.isdecimal() and len(named) <= 9):
+        raise CommandError(f"{named[:80]!r}: wanted a proposal's number, as /proposals shows it", BAD_COMMAND_LINE)
+    content = asyncio.run(fetch(place, f"proposals?before={int(named) + 1}"))
+    row = next((row for row in content["proposals"] if row["number"] == int(named)), None)
+    if row is None:
+        raise CommandError(f"there is no proposal {named} in this horde", NOT_DONE)
+    try:
+        said = msgspec.convert(
+            {
+                "nonce": secrets.token_bytes(16),
+                "valid_until": now + MAX_VALIDITY_MS // 2,
+                "proposal": bytes.fromhex(row["digest"]),
+                "rules": rules,
+                "text": text.strip(),
+            },
+            Answer,
+        )
+    except msgspec.ValidationError as error:
+        raise CommandError(str(error), BAD_COMMAND_LINE) from error
+    asyncio.run(present(place, documents.sign(said, place.key, place.root)))
+    return said
 
 
 def log(place: Place, before: int | None) -> dict[str, Any]:

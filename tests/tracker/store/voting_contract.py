@@ -15,7 +15,8 @@ from tests.support.builders import DAY, SERVING, a_key, a_nonce, a_proposal, a_v
 from tests.support.clerk import Clerk, worker_key
 from tests.support.rules import plain
 from tests.tracker.store.contract import Backend
-from tracker.store.base import Proposed, Store
+from tracker.proposals import Proposed
+from tracker.store.base import Store
 
 WEEK = 7 * DAY
 VOTES = VotesSection(standing=5_000, quorum=2)

@@ -15,7 +15,7 @@ from protocol.governing import Answer, Outcome, Proposal, Vote
 from protocol.merkle import inclusion_proof, leaf_hash, root_of
 from protocol.rules import VotesSection
 from protocol.standing import earned, is_accepted, voices
-from tracker.ledger import DAY_MS, day_of, show_kudos
+from tracker.ledger import day_of, show_kudos
 from tracker.proposals import Proposed, Roll, check_proposal, value_of, with_value
 from tracker.sanctions import check_operator
 from tracker.store.sqlite import papers
@@ -99,7 +99,7 @@ def propose(
             force.version,
             value_of(force.rules, said.key),
             now,
-            now + rules.open_days * DAY_MS,
+            now + rules.open * 1000,
             roll.size,
         ),
     )

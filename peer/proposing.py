@@ -1,0 +1,100 @@
+"""What is proposed in a horde, as it publishes it: every document's signature is checked."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from peer.events import BadRequest, Unreachable
+from peer.scrape import fetch, http_url
+from protocol.documents import Document, open_document, parse_document
+from protocol.envelope import Envelope, check_document_context
+from protocol.errors import Refusal
+from protocol.governing import Answer, Outcome, Proposal
+from protocol.links import Link
+
+D = TypeVar("D", bound=Document)
+
+#: So many first letters of a digest are enough to name a proposal.
+LEAST_LETTERS = 6
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """One proposal, its documents read. account: whose; was: the value when the vote began, in JSON; until: the last
+    moment of the vote; voices: how many could vote."""
+
+    number: int
+    account: int
+    was: str
+    until: int
+    voices: int
+    envelope: Envelope
+    said: Proposal
+    outcome: Outcome | None
+    answer: Answer | None
+
+    @property
+    def state(self) -> str:
+        """How far it has come, for people."""
+        if self.outcome is None:
+            return f"is voted on ({self.voices} voices)"
+        result = "accepted" if self.outcome.accepted else "not accepted"
+        counted = f"{result}: {self.outcome.yes} yes, {self.outcome.no} no of {self.voices} voices"
+        if self.answer is None:
+            return counted
+        applied = f"applied by version {self.answer.rules} of the rules" if self.answer.rules else "not applied"
+        return f"{counted}; {applied}: {self.answer.text}"
+
+
+async def proposals(link: Link, before: int | None = None) -> list[Proposed]:
+    """A part of the list, the newest first; raises `Unreachable` for what cannot be read, or nobody has signed."""
+    what = f"proposals?before={before}" if before else "proposals"
+    content = await fetch(link, what)
+    try:
+        return [_read(row, link) for row in content["proposals"]]
+    except (KeyError, TypeError, ValueError, binascii.Error, Refusal) as error:
+        raise Unreachable(f"{http_url(link)}/{what} shows no proposals that can be read: {error}") from error
+
+
+async def find(link: Link, named: str) -> Proposed:
+    """The proposal that is named by its number, or by first letters of its digest; raises `BadRequest`."""
+    number = int(named) if re.fullmatch(r"[0-9]{1,5}", named) else 0
+    for one in await proposals(link, number + 1 if number else None):
+        begins = len(named) >= LEAST_LETTERS and one.envelope.digest.hex().startswith(named.lower())
+        if one.number == number or begins:
+            return one
+    raise BadRequest(f"no proposal {named[:80]!r} is known there: `potluck proposals` shows them")
+
+
+def _read(row: Mapping[str, Any], link: Link) -> Proposed:
+    envelope, said = _document(row, link, Proposal)
+    outcome = _document(row["outcome"], link, Outcome)[1] if row["outcome"] else None
+    answer = _document(row["answer"], link, Answer)[1] if row["answer"] else None
+    if any(one is not None and one.proposal != envelope.digest for one in (outcome, answer)):
+        raise ValueError("an outcome or answer of another proposal")
+    json.loads(said.value)
+    numbers = (row["number"], row["account"], row["until"], row["voices"])
+    return Proposed(
+        int(numbers[0]),
+        int(numbers[1]),
+        str(row["was"]),
+        int(numbers[2]),
+        int(numbers[3]),
+        envelope,
+        said,
+        outcome,
+        answer,
+    )
+
+
+def _document(row: Mapping[str, Any], link: Link, of: type[D]) -> tuple[Envelope, D]:
+    envelope = parse_document(base64.b64decode(row["document"], validate=True), of)
+    check_document_context(envelope, link.root)
+    envelope.verify()
+    return envelope, open_document(envelope, of)

@@ -1,0 +1,87 @@
+"""Having a say: who has served proposes and votes, the result is signed and published, the operator answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.horde import PATIENCE_S, POLL_S, Horde
+from tests.together.test_moderation import IMAGE, number_of, picture
+
+pytestmark = pytest.mark.slow
+
+RULES = """
+votes.standing = 1000
+votes.quorum = 2
+votes.open = 12
+"""
+
+
+async def command(horde: Horde, name: str, *words: str, code: int = 0) -> dict[str, Any]:
+    text = await horde.run("peer", *words, "--json", "--home", str(horde.folder / name), code=code)
+    found: dict[str, Any] = json.loads(text) if text.strip() else {}
+    return found
+
+
+async def test_having_a_say_those_who_served_decide_on_a_rule_and_the_operator_applies_it(tmp_path: Path) -> None:
+    async with Horde.open(tmp_path, RULES) as horde:
+        for name in ("ann", "ben"):
+            worker = await horde.worker(name, *IMAGE)
+            async with horde.client() as nobody:
+                await picture(nobody)
+            await worker.stop()
+            await horde.workers(0)
+        horde.join("cid")
+        await number_of(horde, "cid")
+
+        # Who has not served has no voice; what could not be applied is not proposed.
+        refused = await command(horde, "cid", "propose", "limits.max_n", "30", "sheets", code=4)
+        assert refused["error"] == "not_allowed"
+        refused = await command(horde, "ann", "propose", "limits.max_m", "30", "sheets", code=4)
+        assert refused["error"] == "bad_value"
+
+        proposed = await command(horde, "ann", "propose", "limits.max_n", "30", "contact sheets of thirty pictures")
+        await asyncio.gather(
+            command(horde, "ann", "vote", proposed["proposal"][:10], "yes"),
+            command(horde, "ben", "vote", "1", "yes"),
+            command(horde, "cid", "vote", "1", "no", code=4),
+        )
+        shown = await ended(horde)
+        assert shown["outcome"] == {"yes": 2, "no": 0, "accepted": True}
+        assert (shown["key"], shown["was"], shown["value"], shown["voices"]) == ("limits.max_n", "20", "30", 2)
+
+        # The operator cannot say that it is applied before it is.
+        words = (
+            "tracker",
+            "admin",
+            "answer",
+            str(horde.tracker_folder),
+            "1",
+            "--url",
+            str(horde.door and horde.door.url),
+        )
+        await horde.run(*words, "--rules", "2", "--text", "done", code=6)
+        horde.add_rules("limits.max_n = 30")
+        assert horde.tracker is not None
+        await horde.tracker.stop()
+        await horde.serve()
+        await horde.run(*words, "--rules", "2", "--text", "there are workers enough")
+        [shown] = (await command(horde, "cid", "proposals"))["proposals"]
+        assert shown["answer"] == {"rules": 2, "text": "there are workers enough"}
+        report = await horde.audit()
+        assert report["ok"], report["findings"]
+
+
+async def ended(horde: Horde) -> dict[str, Any]:
+    """The one proposal, once it was counted."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            [shown] = (await command(horde, "cid", "proposals"))["proposals"]
+            if shown["outcome"]:
+                found: dict[str, Any] = shown
+                return found
+            await asyncio.sleep(POLL_S)
