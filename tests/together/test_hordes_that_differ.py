@@ -112,7 +112,7 @@ async def front_page(horde: Horde) -> str:
         return await answer.text()
 
 
-@pytest.mark.ci_slow
+@pytest.mark.slow
 async def test_a_school_serves_members_only_without_adult_content_and_says_so_in_its_link_and_on_its_page(
     tmp_path: Path,
 ) -> None:
@@ -156,7 +156,7 @@ async def test_friends_serve_each_other_without_tax_and_give_kudos_away(tmp_path
         assert (await horde.audit())["burned"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.ci_slow
 async def test_a_public_horde_serves_everybody_and_changes_its_rules_in_the_open(tmp_path: Path) -> None:
     async with typed(tmp_path, "public.md", "the operator") as page:
         horde = page.horde
