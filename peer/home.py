@@ -6,7 +6,8 @@ hordes.json     the links joined, by name, and which of them is meant when none 
 rules/          the rules last seen of each horde, signed, and the version of its delegation
 transfers/      for each horde a transfer that it has not answered yet, so that it can be sent again
 results/        what proves a result, by the SHA-256 of its content (`peer.evidence`)
-worker/         what the worker keeps; one program at a time uses it
+worker/         what the worker keeps; one program at a time uses it; a file `paused` there pauses it for others
+peer.toml       what the worker serves, and for whom; written by its owner (`peer.limits`)
 audit/          entries of ledgers that were read, and evidence of two histories (`potluck audit`)
 ```
 """

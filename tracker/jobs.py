@@ -172,7 +172,7 @@ class Jobs:
             pair = self._draw(probe, self.terms(now), kept_back=is_kept_back)
             if pair is not None:
                 self.pool.promise(pair[0])
-            pairs.append(pair and Drawn(*pair, owners))
+            pairs.append(pair and Drawn(*pair, 0 if pair[0].is_friend(payer) else owners))
         draw = Draw(pairs, origin, room, request.user)
         lines.reserve(origin, len(draw.workers), anonymous=anonymous, user=request.user)
         return draw
@@ -319,7 +319,8 @@ class Jobs:
         self.queue.leased(waiting, offer.model, now, own=worker.owner == waiting.payer)
         self.queue.remove(waiting.handle, waiting.request)
         self.pool.promise(worker)
-        choice = Choice(worker.key, worker.owner, offer.model, self._owners(waiting, now))
+        owners = 0 if worker.is_friend(waiting.payer) else self._owners(waiting, now)
+        choice = Choice(worker.key, worker.owner, offer.model, owners)
 
         async def commit() -> None:
             decided, leased = False, None

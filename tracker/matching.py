@@ -147,6 +147,11 @@ class Worker:
         """Whether it takes another lease, be it ahead of time."""
         return self.load < self.announce.slots + self.announce.ahead
 
+    def is_friend(self, account: int) -> bool:
+        """Whether it serves this account before others: what the account cannot pay is a gift then, for who chooses
+        whom to serve could else have his own strangers' jobs minted."""
+        return account in self.named.friends
+
     def fitting(self, constraints: Constraints) -> tuple[Offer, ...] | Reason:
         """What `fitting_offers` finds, once for each announce."""
         return judge(self.judged, constraints, self.announce)

@@ -58,21 +58,20 @@ def idle_lines(reasons: Mapping[str, int]) -> list[str]:
     """Why a worker is idle, for people; reasons: counts of waiting jobs."""
     if not reasons:
         return ["idle        no job waits: nobody asks for anything at the moment"]
-    counted = sorted(reasons.items(), key=lambda entry: -entry[1])
-    lines = [f"{_jobs(count)} {WORKER.get(reason, reason)}" for reason, count in counted]
-    return [f"{'waiting' if number == 0 else '':<11} {line}" for number, line in enumerate(lines)]
+    lines = [f"{count:>10}  {WORKER.get(reason, reason)}" for reason, count in _counted(reasons)]
+    return [f"waiting     {sum(reasons.values())} in all, by why they do not come to it:", *lines]
 
 
 def waiting_text(reasons: Mapping[str, int]) -> str:
     """Why a job waits, in a sentence; reasons: counts of workers."""
     if not reasons:
         return "no worker is here at the moment: it waits until one comes, or until its time is over"
-    counted = sorted(reasons.items(), key=lambda entry: -entry[1])
-    told = "; ".join(f"{count} {JOB.get(reason, reason)}" for reason, count in counted)
+    told = "; ".join(f"{JOB.get(reason, reason)} ({count})" for reason, count in _counted(reasons))
     if can_be_served(reasons):
-        return f"of the workers that are here, {told}"
-    return f"no worker that is here could ever serve this: {told}"
+        return f"the workers that are here {told}"
+    return f"no worker that is here could ever serve this: they {told}"
 
 
-def _jobs(count: int) -> str:
-    return f"{count} job{'' if count == 1 else 's'}"
+def _counted(reasons: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The most frequent first."""
+    return sorted(reasons.items(), key=lambda entry: -entry[1])

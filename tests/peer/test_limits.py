@@ -1,10 +1,14 @@
 """Workers decide: peer.toml, its errors, what the tracker is told of it and what the worker looks at."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from peer.__main__ import main
+from peer.commands.reasons import JOB, WORKER, idle_lines, waiting_text
 from peer.home import Home
 from peer.limits import (
     TABLES,
@@ -33,6 +37,7 @@ from tests.support.builders import (
     a_text_work,
     but,
 )
+from tracker.fitting import Reason
 
 FILE = Path("peer.toml")
 IMAGES = Offer(kind="image", model=IMAGE_MODEL, engine="pictures 1", max_pixels=512 * 512, max_steps=50)
@@ -237,3 +242,53 @@ def test_a_file_with_a_mistake_is_complained_of_once_and_read_again_when_it_is_m
     mended = watch.look()
     assert mended is not None
     assert not mended.people.anonymous
+
+
+# The command line
+
+
+def potluck(*words: str) -> Result:
+    return CliRunner().invoke(main, words)
+
+
+def test_what_peer_toml_says_can_be_looked_at_without_serving(tmp_path: Path) -> None:
+    (tmp_path / "peer.toml").write_text(FULL)
+    words = ("worker", "--check", "--home", str(tmp_path))
+    assert "people.min_give_back = 1" in potluck(*words).output
+    found = json.loads(potluck(*words, "--json", "--min-free-rate", "7").output)
+    assert found["content"]["decline"] == ["adult", "hate"]
+    assert found["people"]["min_free_rate"] == 7, "the command line goes before the file"
+    (tmp_path / "peer.toml").write_text("[people]\nmin_give_back = 9\n")
+    result = potluck(*words, "--json")
+    assert result.exit_code == 2
+    assert json.loads(result.output)["text"].endswith("people.min_give_back: wanted an integer of 0 to 3, found 9")
+
+
+def test_a_worker_is_paused_and_goes_on_by_a_command(tmp_path: Path) -> None:
+    home = ("--home", str(tmp_path))
+    assert "serves your own account alone" in potluck("worker", "--pause", *home).output
+    assert "as before" in potluck("worker", "--pause", *home).output
+    assert potluck("worker", "--check", *home).output.startswith("paused")
+    assert json.loads(potluck("worker", "--resume", "--json", *home).output) == {"paused": False, "changed": True}
+    result = potluck("worker", "--pause", "--resume", *home)
+    assert result.exit_code == 2
+    assert "wanted one of them" in result.output
+
+
+def test_every_reason_has_its_words_for_both_sides_and_no_other() -> None:
+    assert set(WORKER) == set(JOB) == {reason.value for reason in Reason}
+
+
+def test_who_waits_is_told_whether_time_alone_may_help() -> None:
+    assert "no worker that is here could ever serve this: they do not serve this topic (2)" in waiting_text({"flag": 2})
+    assert waiting_text({"flag": 2, "busy": 1}).startswith("the workers that are here do not serve this topic (2); can")
+    assert "no worker is here" in waiting_text({})
+    assert waiting_text({"news": 1}).endswith("news (1)"), "a tracker that knows a reason more is understood"
+
+
+def test_who_is_idle_is_told_why_the_most_frequent_first() -> None:
+    assert idle_lines({}) == ["idle        no job waits: nobody asks for anything at the moment"]
+    head, first, second = idle_lines({"busy": 1, "no_anonymous": 3})
+    assert head.startswith("waiting     4 in all")
+    assert first.strip().startswith("3  come from people without an account")
+    assert second.strip().startswith("1  can be served")
