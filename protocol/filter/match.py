@@ -25,7 +25,7 @@ _NUMERALS = frozenset("0123456789一二三四五六七八九十")
 
 #: About where in the text a term stands, and the term.
 Hit = tuple[int, Term]
-_PLACE = _START = itemgetter(0)
+_PLACE = _START = _NUMBER = itemgetter(0)
 _TERM = itemgetter(2)
 
 
@@ -123,7 +123,7 @@ class Matcher:
 
 def _ends_of_runs(found: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     """Of a pattern that is met again and again the first and the last: what stands between meets nothing else."""
-    numbers = [-1, *(number for number, _, _ in found), -1]
+    numbers = [-1, *map(_NUMBER, found), -1]
     around = zip(numbers, found, numbers[2:], strict=False)
     return [hit for before, hit, after in around if not before == hit[0] == after]
 

@@ -46,9 +46,10 @@ _STANDS_FOR = {
 }
 #: Signs that are whole words in one code point: taken apart, they would make a text many times as long.
 _LONG = re.compile(r"[\u3300-\u33ff\ufdf0-\ufdff]")
+_WIDE_RUNS = re.compile(r"([^\x00-\x7f])\1\1")
 _SINGLES = re.compile(r"(?: \w){3,}(?= )")
 _ALONE = " a a a "
-#: Stands for a run of a letter. Folding and passes leave no such character.
+#: Stands for a run of a letter: passes leave no such character.
 _RUN = "\1"
 #: Between stretches in a text that is changed as a whole: passes keep it, folding leaves no other.
 _CUT = "\0"
@@ -88,12 +89,12 @@ class Readings:
         """Guesses, where there is something to guess, and readings without repetitions, where something is repeated."""
         signs = shape(self._folded)
         found = []
-        if "0" in signs and _MIXED.find_matches_as_indexes(signs.encode()):
+        if "0" in signs and _is_mixed(signs.encode()):
             found.append(_guess(self._folded, _SYMBOLS))
         if "." in signs or "0" in signs:
             found.append(_guess(self._folded, _CLOSED))
-        if runs := {string.ascii_letters[number] for number, _, _ in _RUNS.find_matches_as_indexes(self.plain.text.encode())}:
-            found += [again for reading in (self.plain, *found) for again in _without_repetitions(reading, runs)]
+        if _runs(self.plain.text):
+            found += [again for reading in (self.plain, *found) for again in _without_repetitions(reading)]
         return found
 
     @cached_property
@@ -214,9 +215,7 @@ def shape(text: str) -> str:
     return text.replace("?", ".").encode("ascii", "replace").replace(b"?", b"a").translate(_SHAPES).decode()
 
 
-_RUNS = BytesAhoCorasick(
-    [(letter * 3).encode() for letter in string.ascii_letters], implementation=Implementation.DFA
-)
+_RUNS = BytesAhoCorasick([(letter * 3).encode() for letter in string.ascii_letters], implementation=Implementation.DFA)
 #: Few patterns are found at the speed of memory, which `str.find` is far from for pieces of frequent characters.
 _ALONE_AT = BytesAhoCorasick([_ALONE.encode()])
 _MIXED = BytesAhoCorasick([b"0a", b"a0"])
@@ -224,7 +223,7 @@ _MIXED = BytesAhoCorasick([b"0a", b"a0"])
 
 def fold(text: str) -> str:
     """The text's letters by their looks, in lower case; what is no letter is as it was, or a stop."""
-    text = text.replace(_CUT, " ")
+    text = text.replace(_CUT, _RUN)
     if text.isascii():
         return text.lower()
     text = _LONG.sub(" ", text)
@@ -255,6 +254,11 @@ def stretches(text: str) -> list[str]:
     return [*found, text[at:]]
 
 
+def _is_mixed(signs: bytes) -> bool:
+    """Whether a letter has beside it what may be one. In pieces, since the library collects what it finds."""
+    return any(_MIXED.find_matches_as_indexes(signs[at : at + STRETCH + 1]) for at in range(0, len(signs), STRETCH))
+
+
 def _guess(folded: str, by: _Pass) -> Reading:
     """A reading with symbols as letters, but for those that end a sentence."""
     if "!" in folded:
@@ -283,6 +287,8 @@ def _joined(plain: str) -> Iterator[tuple[int, str]]:
     """Letters that stand alone, three and more of them in a row, put together; and where they stood."""
     done = 0
     for _, start, end in _ALONE_AT.find_matches_as_indexes(shape(plain).encode()):
+        if end <= done:
+            continue
         # What a shape takes for a letter may be a mark: then letters alone may begin within what was found.
         for at in range(max(start, done), end):
             if (match := _SINGLES.match(plain, at)) is not None:
@@ -291,19 +297,25 @@ def _joined(plain: str) -> Iterator[tuple[int, str]]:
                 break
 
 
-def _without_repetitions(reading: Reading, letters: Iterable[str]) -> list[Reading]:
-    """Of these letters those that stand three times and more in a row, as one and as two."""
+def _runs(text: str) -> set[str]:
+    """Letters that stand three times and more in a row."""
+    found = {string.ascii_letters[number] for number, _, _ in _RUNS.find_matches_as_indexes(text.encode())}
+    return found if text.isascii() else found.union(_WIDE_RUNS.findall(text))
+
+
+def _without_repetitions(reading: Reading) -> list[Reading]:
+    """Runs of a letter as one and as two of it."""
     ends = [*reading.starts[1:], len(reading.text)]
     parts = [reading.text[start:end] for start, end in zip(reading.starts, ends, strict=True)]
-    return [Reading([_shortened(part, letters, to) for part in parts]) for to in (1, 2)]
+    runs = [_runs(part) for part in parts]
+    return [Reading([_shortened(part, of, to) for part, of in zip(parts, runs, strict=True)]) for to in (1, 2)]
 
 
 def _shortened(text: str, letters: Iterable[str], to: int) -> str:
-    """Runs of three and more of a letter made so long."""
+    """Runs of these letters made so long."""
     for letter in letters:
-        if letter * 3 in text:
-            text = text.replace(letter * 3, _RUN)
-            while _RUN * 2 in text:
-                text = text.replace(_RUN * 2, _RUN)
-            text = text.replace(_RUN + letter * 2, _RUN).replace(_RUN + letter, _RUN).replace(_RUN, letter * to)
+        text = text.replace(letter * 3, _RUN)
+        while _RUN * 2 in text:
+            text = text.replace(_RUN * 2, _RUN)
+        text = text.replace(_RUN + letter * 2, _RUN).replace(_RUN + letter, _RUN).replace(_RUN, letter * to)
     return text

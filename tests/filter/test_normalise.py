@@ -33,12 +33,33 @@ def readings(text: str) -> list[str]:
         "734p07",
         "te@p0t",
         "teeeaaaapoooot",
+        "te\0apot",
+        "te.\u200bap\x01ot",
         "(teapot)",
         "teapot!",
     ],
 )
 def test_however_a_word_is_written_one_reading_shows_it(written: str) -> None:
     assert any(" teapot " in reading for reading in readings(f"one {written} now")), readings(f"one {written} now")
+
+
+@pytest.mark.parametrize("written", ["ネネネココココ", "ネコココ", "ねねねねこ"])
+def test_repetitions_are_left_out_in_every_script(written: str) -> None:
+    word = fold(written[0] + written[-1])
+
+    assert any(word in reading for reading in readings(written)), readings(written)
+
+
+def test_a_run_is_read_as_one_letter_and_as_two_and_pairs_stay() -> None:
+    found = readings("coool " * 300 + "tttteeepot zoo")
+
+    assert any(reading.endswith(" tepot zoo ") and " col " in reading for reading in found)
+    assert any(reading.endswith(" tteepot zoo ") and " cool " in reading for reading in found)
+
+
+def test_a_text_of_separators_alone_has_no_words() -> None:
+    for text in ("", " ", "\0", " \0 \0", "...", "  " * STRETCH):
+        assert readings(text)[0] == " "
 
 
 def test_another_word_is_not_read_as_that_one() -> None:

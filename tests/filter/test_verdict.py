@@ -75,6 +75,15 @@ def test_words_of_medicine_weigh_against_a_meeting_but_not_with_explicit_words(r
     assert red_line.judge(Words("paediatric anatomy textbook: child porn")).refused == MINORS
 
 
+def test_context_weighs_once_however_many_readings_a_text_has() -> None:
+    lists = (("minor", "3 child"), ("sexual", "2 undressed"), ("context", "1 clinic"))
+    judge = Filter([parse(f"category: {of}\nlanguage: en\n{term}\n".encode(), of) for of, term in lists])
+
+    assert judge.judge(Words("a child in a clinic, undressed")).refused == MINORS
+    assert judge.judge(Words("4.a a.b c.d. a child in a clinic, undressed. 4a aaab")).refused == MINORS
+    assert judge.judge(Words("clinic clinic a child in a clinic, undressed")).refused == ""
+
+
 def test_a_list_of_unwanted_things_holds_off_and_does_not_name(red_line: Filter) -> None:
     def refused(unwanted: str, wanted: str = "portrait of a woman") -> str:
         return red_line.judge(Words(wanted, unwanted)).refused
@@ -220,6 +229,11 @@ HOSTILE = {
     "signs that are words": "㍿\ufdfa",
     "commas": ",x",
     "repetitions": "aaab",
+    "accents": "é à ü naïve ",
+    "wide terms": "少女",
+    "wide repetitions": "少少少女",
+    "both groups": "girl kid, sexy ",
+    "context": "doctor ",
 }
 
 

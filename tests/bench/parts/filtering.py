@@ -17,7 +17,16 @@ PROSE = (
 )
 LARGE = 100_000
 TRIES = 20
-HOSTILE = {"leet": "4a.5b ", "stops": ".a", "light_terms": "sexy underwear ", "kanji": "日落时分海边的灯塔，"}
+HOSTILE = {
+    "leet": "4a.5b ",
+    "stops": ".a",
+    "letters": ",x",
+    "runs": "aaab",
+    "terms": "girl kid teen boy ",
+    "light_terms": "sexy underwear ",
+    "kanji": "日落时分海边的灯塔，",
+    "accents": "é à ü naïve café ",
+}
 
 
 async def measure(bench: Bench) -> list[Figure]:
