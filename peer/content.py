@@ -1,4 +1,4 @@
-"""The prompt filter at a worker: the same lists as the tracker's, over what is asked for and the text already shown.
+"""The prompt filter at a peer: the same lists as the tracker's, over what is asked for and the text already shown.
 
 A continuation goes from requester to worker, past the tracker, so that the worker has to look for itself. The rules
 name the lists by their digests; those that do not ship with Potluck are fetched from the tracker, once.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from peer.events import Unreachable
 from peer.news import News
 from peer.scrape import fetch_bytes
 from protocol.filter.doors import words_of
+from protocol.filter.rewording import Reworded, reworded
 from protocol.filter.verdict import Filter
 from protocol.filter.wordlist import MAX_BYTES, BadWordList, WordList, parse, shipped
 from protocol.links import Link
@@ -45,6 +46,10 @@ class Content:
         """The category for which this may not be made; nothing if it may."""
         by_topic = rules.filter.treatments() if rules is not None else {}
         return self._filter.judge(words_of(private, prefix), by_topic).refused
+
+    def reworded(self, texts: Sequence[str], rules: Rules) -> Reworded | None:
+        """What to ask instead where this horde wants words dropped; None where that does not help."""
+        return reworded(texts, self._filter, rules.filter.treatments())
 
     async def keep(self, rules: Callable[[], Rules | None]) -> None:
         """Fetch what the rules name, whenever they change. Until cancelled."""

@@ -84,15 +84,22 @@ def image(
         raise click.UsageError("say with -o where the picture goes, or ask with --dry-run what it would cost")
     paths = numbered(output, asked["n"])
     _check_free([*paths, *([preview] if preview else [])], force=force)
-    words = _read_prompt(prompt)
-
-    def ask(horde: Client) -> AsyncIterator[Event]:
-        return horde.image(words, negative_prompt=asked.pop("negative"), **asked)
+    words, unwanted = _read_prompt(prompt), asked.pop("negative")
+    # With guidance, words that are not wanted hold something off, and nobody wants them dropped.
+    texts = [words] if asked["guidance"] > 1 else [words, unwanted]
 
     async def work() -> None:
         from peer.commands.report import Bars, Lines
+        from peer.commands.rewording import ask_or_reword
 
         report: Report = Lines() if settings.json else Bars(len(paths), verbose=verbose)
+
+        def ask(horde: Client) -> AsyncIterator[Event]:
+            def once(said: str, negative: str = unwanted) -> AsyncIterator[Event]:
+                return horde.image(said, negative_prompt=negative, **asked)
+
+            return ask_or_reword(horde, settings.home.folder, report, once, texts)
+
         await _pictures(settings, report, ask, paths, preview, force=force)
 
     run(settings, work)
@@ -126,15 +133,20 @@ def text(
         return
     paths = numbered(output, asked["n"]) if output else []
     _check_free(paths, force=force)
-    words = _read_prompt(prompt)
-
-    def ask(horde: Client) -> AsyncIterator[Event]:
-        return horde.text(words, **asked)
+    texts = [_read_prompt(prompt), asked.pop("system")]
 
     async def work() -> None:
         from peer.commands.report import Lines, LiveText
+        from peer.commands.rewording import ask_or_reword
 
         report: Report = Lines() if settings.json else LiveText(live=asked["n"] == 1, verbose=verbose)
+
+        def ask(horde: Client) -> AsyncIterator[Event]:
+            def once(said: str, system: str) -> AsyncIterator[Event]:
+                return horde.text(said, system=system, **asked)
+
+            return ask_or_reword(horde, settings.home.folder, report, once, texts)
+
         await _texts(settings, report, ask, asked["n"], paths, force=force)
 
     run(settings, work)

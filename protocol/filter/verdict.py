@@ -94,6 +94,11 @@ class Filter:
             hits=hits,
         )
 
+    def find(self, parts: Sequence[str], topics: Iterable[str]) -> list[Hit]:
+        """Terms of these topics in a text that comes in parts; each stands in the part where it begins."""
+        among = set(topics)
+        return [hit for hit in self._matcher.find(parts) if _OF_TOPIC.get(hit[1].category) in among]
+
     def _find_unwanted(self, text: str, effort: Effort | None) -> tuple[list[Hit], list[int]]:
         """Terms among the things that are not wanted, and where each thing ends."""
         if not text:

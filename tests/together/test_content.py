@@ -28,7 +28,7 @@ async def ask(client: Client, prompt: str) -> str:
 
 
 async def test_the_red_line_holds_before_any_worker_and_nothing_of_what_was_said_is_kept(tmp_path: Path) -> None:
-    async with Horde.open(tmp_path, "filter.strikes = 2") as horde:
+    async with Horde.open(tmp_path, 'filter.strikes = 2\nfilter.violence = "replace"') as horde:
         folder = horde.tracker_folder / "filter"
         folder.mkdir()
         (folder / "club.txt").write_bytes(CLUB)
@@ -36,6 +36,15 @@ async def test_the_red_line_holds_before_any_worker_and_nothing_of_what_was_said
         await horde.tracker.stop()
         await horde.serve()
         worker = await horde.worker("ann", "--dry-run", "image")
+        # Words that this horde wants dropped, not refused: asked again without them.
+        horde.join("bea")
+        picture, home = tmp_path / "cat.png", str(horde.home("bea").folder)
+        size = ("--width", "64", "--height", "64", "--steps", "3")
+        said = await horde.run(
+            "peer", "image", "a cat, a beheading", "-o", str(picture), *size, "--home", home, "--json"
+        )
+        assert "asking again without 'beheading'" in said
+        assert picture.is_file()
         async with horde.client() as nobody:
             assert await ask(nobody, "a red circle") == ""
             assert [await ask(nobody, prompt) for prompt in (WICKED, "casinos by night", WICKED)] == [
@@ -43,9 +52,10 @@ async def test_the_red_line_holds_before_any_worker_and_nothing_of_what_was_said
             ] * 3
             assert await ask(nobody, "a red circle") == "timed_out"
         started = [line for line in worker.lines() if line.get("event") == "started"]
-        assert len(started) == 1, started
+        assert len(started) == 2, started
         kept = horde.folder / "ann" / "worker" / "filter" / f"{hashlib.sha256(CLUB).hexdigest()}.txt"
         assert await until(kept.exists, "the horde's own list at the worker")
         # What was asked for is in no file of anybody: a tracker's database and log, a worker's log and spool.
         files = [file for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".txt"]
         assert not [file for file in files if b"year old" in file.read_bytes() or b"by night" in file.read_bytes()]
+        assert not [file for file in files if b"beheading" in file.read_bytes()]
