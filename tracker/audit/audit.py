@@ -26,6 +26,7 @@ from tracker.audit.papers import (
     read_rules,
 )
 from tracker.audit.report import Findings, Report
+from tracker.audit.votes import check_votes
 from tracker.store.base import StoreError
 from tracker.store.sqlite.reading import stamp_of, was_sound
 
@@ -87,6 +88,7 @@ class _Audit:
         accounts = self._attempt("accounts", lambda: compare_accounts(connection, seen.books, findings))
         self._attempt("accounts", lambda: compare_under_way(connection, findings))
         self._attempt("the day's mint", lambda: compare_mint(connection, seen.books, findings))
+        self._attempt("votes", lambda: check_votes(connection, horde, versions, findings))
         gaps = self._attempt("what was cut", lambda: tuple(walk.recoveries.gaps()))
         return Report(
             ok=not findings.count,
