@@ -1,0 +1,28 @@
+"""The door for programs that speak OpenAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from peer.gateway.access import Style
+from peer.gateway.errors import Trouble
+
+NAME = "OpenAI"
+PREFIXES = ("/v1",)
+KEYS: Style = "bearer"
+
+
+def prepare(app: web.Application) -> None:
+    """Nothing is kept."""
+
+
+def routes() -> Sequence[web.AbstractRouteDef]:
+    """All that this door answers."""
+    return []
+
+
+def refuse(trouble: Trouble) -> web.Response:
+    """An error in this door's form."""
+    return web.json_response({"message": trouble.text}, status=trouble.status)
