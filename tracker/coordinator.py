@@ -105,6 +105,7 @@ class Coordinator:
         self._presence = Presence()
         self._blocks = Blocks()
         self._jobs = Jobs(store, self._presence, rules, clock=clock, chance=chance)
+        self.figures = self._jobs.figures
         self._conversations: set[Conversation] = set()
         self.registry = Registry(store, self._jobs, self._conversations, serving=key.public, clock=clock)
         self.ways = Ways(
@@ -236,6 +237,7 @@ class Coordinator:
                 self._jobs.queue.set_present(request, present=False)
         if conversation.is_open and self._presence.drop_worker(conversation.key, conversation):
             self._jobs.pool.remove(conversation.key)
+            self.figures.went(conversation.key, self.clock())
             self._jobs.expect_return(conversation.key, self.rules.rules.times.worker_grace * 1000)
         if conversation.record is not None:
             needed = bool(self._jobs.leases.of_worker(conversation.key))
@@ -484,6 +486,7 @@ class Coordinator:
             return  # it has left meanwhile, or changed its mind
         if not conversation.account:
             return  # it has lost its account meanwhile
+        self.figures.came(key, self.clock(), self.rules.rules.times.worker_grace * 1000)
         running = [lease.name for lease in self._jobs.leases.of_worker(key) if not lease.receipt]
         self._jobs.feed(self._jobs.pool.announce(key, conversation.account, announce, running))
         self.ways.announced(conversation)
@@ -562,7 +565,7 @@ class Coordinator:
     def scrape(self) -> dict[str, object]:
         """How it goes, in numbers that concern nobody in particular."""
         jobs = self._jobs
-        waiting, swarms = jobs.queue.counts(), jobs.pool.swarms()
+        now = self.clock()
         leased = sum(not lease.receipt for lease in jobs.leases.all())
         return {
             "name": self.rules.rules.horde.name,
@@ -574,11 +577,9 @@ class Coordinator:
             "since_start": {name: jobs.counts[name] for name in sorted(jobs.counts)},
             "waits": jobs.predictions.report(),
             **self.ways.scrape(),
-            "mint": {"daily": self.rules.rules.mint.daily, "used_today": jobs.budget_used(self.clock())},
-            "swarms": [
-                {"kind": kind, "model": model, "workers": swarms.get((kind, model), 0), "waiting": waiting[kind, model]}
-                for kind, model in sorted({*swarms, *waiting})
-            ],
+            "mint": {"daily": self.rules.rules.mint.daily, "used_today": jobs.budget_used(now)},
+            "kinds": self.figures.kinds(now),
+            "swarms": self.figures.swarms(now),
         }
 
 

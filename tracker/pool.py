@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -20,6 +21,32 @@ from tracker.matching import Constraints, Judged, Reason, Terms, Waiting, Worker
 DRAW = 64
 
 T = TypeVar("T")
+
+
+@dataclass
+class Served:
+    """How much of something is served: by how many workers with how many slots, and the largest job that any takes."""
+
+    workers: int = 0
+    slots: int = 0
+    max_pixels: int = 0
+    max_steps: int = 0
+    max_tokens: int = 0
+    max_context: int = 0
+
+    def count(self, crew: Crew) -> None:
+        """The workers of this crew serve it too."""
+        self.workers += len(crew.members)
+        self.slots += len(crew.members) * crew.announce.slots
+
+    def reach(self, offer: Offer) -> None:
+        """Jobs as large as this are taken."""
+        self.max_pixels = max(self.max_pixels, offer.max_pixels)
+        self.max_steps = max(self.max_steps, offer.max_steps)
+        self.max_tokens = max(self.max_tokens, offer.max_tokens)
+        self.max_context = max(self.max_context, offer.max_context)
+
+
 #: What workers of one crew have in common: offers, whether they serve anonymous people, their least free rate.
 Alike = tuple[tuple[Offer, ...], bool, int]
 
@@ -159,9 +186,25 @@ class Pool:
         """The models that somebody here serves."""
         return sorted(model for of, model in self._by_model if of == kind and model)
 
-    def swarms(self) -> dict[tuple[Kind, str], int]:
-        """How many workers serve each model."""
-        return {name: sum(len(crew.members) for crew in crews) for name, crews in self._by_model.items() if name[1]}
+    def swarms(self) -> dict[tuple[Kind, str], Served]:
+        """How each model is served."""
+        found: dict[tuple[Kind, str], Served] = {}
+        for name, crews in self._by_model.items():
+            if name[1]:
+                for crew in crews:
+                    found.setdefault(name, Served()).count(crew)
+        for crew in self._crews.values():
+            for offer in crew.announce.offers:
+                found[offer.kind, offer.model].reach(offer)
+        return found
+
+    def kinds(self) -> dict[Kind, Served]:
+        """By how many workers each kind of work is served."""
+        found: dict[Kind, Served] = {"image": Served(), "text": Served()}
+        for kind, served in found.items():
+            for crew in self._by_model.get((kind, ""), {}):
+                served.count(crew)
+        return found
 
     # What they have to do
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Protocol, cast
 
-import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -36,10 +35,12 @@ from tracker.doors import Door, Places, Rounds, block_of, client_of, door_of, ho
 from tracker.forwarded import Client
 from tracker.ledger import day_of, show_kudos
 from tracker.porch import Porch, listen
+from tracker.replies import as_json
 from tracker.store.base import Gifts, Page, StoreError
 from tracker.tls import Certificate
 from tracker.ways import Place
 from tracker.web_ways import add_ways
+from tracker.web_workers import add_workers
 
 if TYPE_CHECKING:
     from tracker.conversation import Conversation
@@ -234,6 +235,7 @@ def make_app(coordinator: Coordinator, settings: Settings, certificate: Certific
     places = Places(lambda: coordinator.rules.rules.limits.connections)
     app[DESK] = Desk(coordinator, settings, places, url=settings.link_url(settings.port))
     show_certificate(app, certificate)
+    add_workers(app, coordinator)
     add_ways(app, coordinator.ways, places, float(settings.heartbeat_s))
     app.add_routes(
         [
@@ -307,10 +309,10 @@ async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
     except web.HTTPException as refusal:
         text = NOTHING_HERE if refusal.status == HTTPStatus.NOT_FOUND else refusal.reason
-        response = _json({"code": "refused", "text": text}, status=refusal.status)
+        response = as_json({"code": "refused", "text": text}, status=refusal.status)
     except Exception as error:  # noqa: BLE001 (the edge: the reader gets an answer, the log the trace)
         reference = _log_fault("a request failed", error, path=request.path)
-        response = _json({"code": Internal.code, "text": _sentence(reference)}, status=500)
+        response = as_json({"code": Internal.code, "text": _sentence(reference)}, status=500)
     if not response.prepared:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Access-Control-Allow-Origin"] = "*"
@@ -341,7 +343,7 @@ async def _peer(request: web.Request) -> web.StreamResponse:
             "this address has as many connections here as the rule limits.connections allows: close some; if none is"
             " left to close, it made too many in this minute: try again when the minute is over"
         )
-        return _json({"code": OverLimit.code, "text": text}, status=429)
+        return as_json({"code": OverLimit.code, "text": text}, status=429)
     try:
         return await _converse(request, desk, block_of(address))
     finally:
@@ -353,7 +355,7 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
     door = door_of(request)
     if door is None or door.spoke_early:
         text = "a peer speaks after the challenge: wait for it"
-        return _json({"code": OutOfTurn.code, "text": text}, status=400)
+        return as_json({"code": OutOfTurn.code, "text": text}, status=400)
     if not all(request.headers.get(name, "").isascii() for name in HANDSHAKE):
         raise web.HTTPBadRequest  # aiohttp fails at them; whatever else is wrong it refuses
     socket = web.WebSocketResponse(
@@ -422,15 +424,10 @@ def _too_large(conversation: Conversation, size: int) -> None:
 # Readers
 
 
-def _json(content: object, status: int = 200) -> web.Response:
-    body = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-    return web.Response(body=body, status=status, content_type="application/json")
-
-
 async def _scrape(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     ledger = await _ledger(desk)
-    return _json({**desk.coordinator.scrape(), "link": str(desk.link), **ledger})
+    return as_json({**desk.coordinator.scrape(), "link": str(desk.link), **ledger})
 
 
 async def _ledger(desk: Desk) -> dict[str, object]:
@@ -474,7 +471,7 @@ def carried_text(jobs: int) -> str:
 
 async def _rules(request: web.Request) -> web.Response:
     rules = request.app[DESK].coordinator.rules
-    return _json(
+    return as_json(
         {
             "version": rules.version,
             "digest": rules.digest.hex(),
@@ -491,8 +488,8 @@ async def _account(request: web.Request) -> web.Response:
     page = await coordinator.store.page(number, coordinator.clock())
     if page is None:
         text = f"account {number} is not public, or there is none: its owner can change that (potluck account public)"
-        return _json({"code": UnknownAccount.code, "text": text}, status=404)
-    return _json(_page_of(page))
+        return as_json({"code": UnknownAccount.code, "text": text}, status=404)
+    return as_json(_page_of(page))
 
 
 async def _services(request: web.Request) -> web.Response:
@@ -500,19 +497,21 @@ async def _services(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     after = request.query.get("after", "0")
     if not (after.isdecimal() and len(after) <= 18):
-        return _json({"code": BadValue.code, "text": f"after={after[:40]}: wanted the number of an account"}, 400)
+        return as_json({"code": BadValue.code, "text": f"after={after[:40]}: wanted the number of an account"}, 400)
     now = desk.coordinator.clock()
     if not 0 <= now - desk.listed < LEDGER_MS:
         desk.listed, desk.lists, desk.services = now, 0, {}
     part = desk.services.get(int(after))
     if part is None:
         if desk.lists >= MAX_LISTS:
-            return _json({"code": Busy.code, "text": "too many parts of this list are asked for: try in a second"}, 503)
+            return as_json(
+                {"code": Busy.code, "text": "too many parts of this list are asked for: try in a second"}, 503
+            )
         desk.lists += 1
         pages = await desk.coordinator.store.services(now, int(after), LISTED)
         following = pages[-1].state.number if len(pages) == LISTED else None
         part = desk.services[int(after)] = {"services": [_page_of(page) for page in pages], "after": following}
-    return _json(part)
+    return as_json(part)
 
 
 async def _awards(request: web.Request) -> web.Response:
@@ -525,7 +524,7 @@ async def _awards(request: web.Request) -> web.Response:
             {"account": one.account, "amount": one.amount, "reason": one.reason, "day": one.day}
             for one in await desk.coordinator.store.awards()
         ]
-    return _json({"awards": desk.awards})
+    return as_json({"awards": desk.awards})
 
 
 def _page_of(page: Page) -> dict[str, object]:
@@ -544,7 +543,7 @@ def _page_of(page: Page) -> dict[str, object]:
 async def _healthz(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     fault = await _fault(desk.coordinator) or _want_of_room(desk.settings.database)
-    return _json({"ok": False, "text": fault}, status=503) if fault else _json({"ok": True})
+    return as_json({"ok": False, "text": fault}, status=503) if fault else as_json({"ok": True})
 
 
 async def _fault(coordinator: Coordinator) -> str:
