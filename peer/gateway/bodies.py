@@ -21,10 +21,11 @@ async def read(request: web.Request, of: type[T]) -> T:
     return decode(await request.read() or b"{}", of)
 
 
-def decode(raw: bytes | str, of: type[T]) -> T:
-    """JSON as a msgspec type; raises `Troubled` (`bad_value`), which names the field."""
+def decode(raw: bytes | str, of: type[T], *, strict: bool = True) -> T:
+    """JSON as a msgspec type; raises `Troubled` (`bad_value`), which names the field. strict: whether a number in
+    quotes is none."""
     try:
-        return msgspec.json.decode(raw, type=of)
+        return msgspec.json.decode(raw, type=of, strict=strict)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at ")
         field = where.strip("`").removeprefix("$.")
