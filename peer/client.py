@@ -185,6 +185,16 @@ class Client:
         """The number of our account, 0 for anonymous people."""
         return self._connection.account
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the connection is gone for good, which only another client mends."""
+        return self._running.done()
+
+    async def ready(self) -> None:
+        """Returns when a tracker has let us in, at once if it is so; raises `Unreachable` or `Refused`."""
+        if not self._connection.is_ready:
+            await self._until_ready()
+
     def image(
         self,
         prompt: str,
