@@ -94,7 +94,7 @@ def _waiting(results: Sequence[Result]) -> str | None:
     """In words, as long as no worker has any of it."""
     if not results or any(result.worker or result.is_whole for result in results):
         return None
-    ahead = min(result.ahead for result in results)
+    ahead = max(result.ahead for result in results)
     wait = max(result.wait for result in results)
     soon = f", in about {wait} s" if wait else ""
     return f"waiting for a worker: {ahead} before it{soon}"
