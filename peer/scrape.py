@@ -7,6 +7,11 @@ from typing import Any
 from peer.events import Unreachable
 from protocol.links import Link
 
+
+class NoSuchPage(Unreachable):
+    """A tracker answers, and has nothing at this address."""
+
+
 MAX_BYTES = 4 * 1024 * 1024
 TIMEOUT_SECONDS = 20
 
@@ -32,6 +37,8 @@ async def fetch(link: Link, what: str = "scrape") -> dict[str, Any]:
             session.get(url, allow_redirects=False, ssl=tls_of(link)) as answer,
         ):
             raw = await answer.content.read(MAX_BYTES)
+            if answer.status == 404:
+                raise NoSuchPage(f"{url}: the tracker has nothing there")
             if answer.status != 200:
                 raise Unreachable(f"{url} answers with HTTP status {answer.status}: is this the address of a tracker?")
         found = json.loads(raw)

@@ -33,6 +33,11 @@ def routes() -> Sequence[web.AbstractRouteDef]:
     return [web.get("/", _front), web.get("/healthz", _alive), web.get(f"{FOLDER}{{name}}", _file)]
 
 
+def has(path: str) -> bool:
+    """Whether a path is one of these."""
+    return path in ("/", "/healthz") or path.startswith(FOLDER)
+
+
 def refuse(trouble: Trouble) -> web.Response:
     """An error where no door is."""
     return web.json_response({"error": trouble.kind, "text": trouble.text}, status=trouble.status)

@@ -6,52 +6,201 @@ kept for a while; later its name is known, and answered with `gone`.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections import OrderedDict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from peer.client import system_clock
+from peer.events import PotluckError, Received
 from peer.gateway.asks import Ask, Caller, Results
-from peer.gateway.errors import Trouble
+from peer.gateway.errors import Trouble, Troubled, trouble
 from peer.gateway.hordes import Hordes
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: What has ended is kept so long after it was last asked about, and as long one that runs is not cancelled.
+KEPT_MS = 20 * 60 * 1000
+#: At once, of all callers, and of nobody in particular.
+MAX_RUNNING = 1_000
+MAX_OF_ANYBODY = 200
+#: Bytes of results that are kept; beyond that the oldest go first.
+MAX_BYTES = 512 * 1024 * 1024
+#: Names that are remembered as gone.
+MAX_GONE = 10_000
+SWEEP_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
 
 
 class Running:
     """One ask in the background. id: an unguessable name (a UUID). results: as far as they are, `results.all`. ended:
-    nothing more comes. trouble: why something is missing, then. cancelled: whether that is because of `cancel`."""
+    nothing more comes, not even a settlement. trouble: why something is missing, once it has ended. cancelled: whether
+    its client wanted it no more."""
 
     def __init__(self, id: str, caller: Caller, ask: Ask, now: int) -> None:
         self.id = id
         self.caller = caller
         self.ask = ask
         self.since = now
+        self.asked = now
         self.results = Results(ask.n)
         self.ended = False
         self.cancelled = False
         self.trouble: Trouble | None = None
+        #: How many wait for it now: it is not forgotten before they know.
+        self.waiting = 0
+        self._done = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing more to wait for: all of it is whole, or it has ended otherwise."""
+        return self._done.is_set()
+
+    @property
+    def size(self) -> int:
+        """Bytes of its results."""
+        return sum(len(result.content) + len(result.preview) for result in self.results.all)
+
+    def begin(self, hordes: Hordes) -> None:
+        """Ask, in a task of its own."""
+        self._task = asyncio.create_task(self._run(hordes))
 
     def cancel(self) -> None:
         """Nobody wants the rest; what is whole stays. Returns at once."""
-        raise NotImplementedError
+        if self._task is not None and not self.is_done:
+            self.cancelled = True
+            self._task.cancel()
 
     async def wait(self) -> None:
-        """Returns when it has ended."""
-        raise NotImplementedError
+        """Returns when it is done."""
+        self.waiting += 1
+        try:
+            await self._done.wait()
+        finally:
+            self.waiting -= 1
+
+    async def changed(self) -> None:
+        """Returns at the next event, and at once if it has ended."""
+        if not self.ended:
+            await self._changed.wait()
+
+    async def close(self) -> None:
+        """Cancel it, and return when it has ended."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self, hordes: Hordes) -> None:
+        try:
+            async with contextlib.aclosing(hordes.ask(self.caller, self.ask, to_the_end=True)) as events:
+                async for event in events:
+                    self.results.receive(event)
+                    if isinstance(event, Received) and all(result.is_whole for result in self.results.all):
+                        self._done.set()
+                    self._tell()
+        except asyncio.CancelledError:
+            self.trouble = Trouble("cancelled", "cancelled: what was not done is not made")
+        except PotluckError as error:
+            self.trouble = trouble(error)
+        except Exception as error:
+            # Whatever it is, whoever polls must hear of an end; its words may quote a prompt.
+            log.error("an ask ended by an internal error: %s", type(error).__name__)  # noqa: TRY400
+            self.trouble = trouble(error)
+        finally:
+            self.ended = True
+            self._done.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 class Registry:
     """All that is running, and what came of it; an async context manager, whose end cancels."""
 
-    def __init__(self, hordes: Hordes, clock: Callable[[], int] = system_clock) -> None:
-        pass
+    def __init__(
+        self, hordes: Hordes, clock: Callable[[], int] = system_clock, *, kept_ms: int = KEPT_MS, most: int = MAX_BYTES
+    ) -> None:
+        self._hordes = hordes
+        self._clock = clock
+        self._kept_ms = kept_ms
+        self._most = most
+        self._kept: dict[str, Running] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Registry:
+        self._sweeping = asyncio.create_task(self._sweep_again())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+        await asyncio.gather(*(running.close() for running in self._kept.values()))
 
     def start(self, caller: Caller, ask: Ask, id: str = "") -> Running:
-        """Begin an ask; raises `Troubled` (`too_many`) if there are too many at once."""
-        raise NotImplementedError
+        """Begin an ask; raises `Troubled` (`too_many`) if there are too many at once. id: a name of the client's own
+        that is not in use; else a fresh one is made."""
+        self.sweep()
+        if id in self._kept:
+            raise Troubled("bad_value", f"{id} is the name of another request: choose another, or none")
+        under_way = [running for running in self._kept.values() if not running.is_done]
+        of_anybody = sum(running.caller is Caller.ANYBODY for running in under_way)
+        if len(under_way) >= MAX_RUNNING or (caller is Caller.ANYBODY and of_anybody >= MAX_OF_ANYBODY):
+            raise Troubled("too_many", f"{len(under_way)} requests are under way here: wait until some have ended")
+        running = Running(id or str(uuid.uuid4()), caller, ask, self._clock())
+        self._kept[running.id] = running
+        self._gone.pop(running.id, None)
+        running.begin(self._hordes)
+        return running
 
     def get(self, id: str) -> Running:
         """The ask of this name, which counts as asked about. Raises `Troubled`: `gone` if it is kept no longer,
         `not_found` if there never was one."""
-        raise NotImplementedError
+        self.sweep()
+        if (running := self._kept.get(id)) is not None:
+            running.asked = self._clock()
+            return running
+        if id in self._gone:
+            raise Troubled("gone", f"request {id} is kept no longer: nobody asked about it for too long")
+        raise Troubled("not_found", f"there is no request {id[:100]}: it was never made here, or long ago")
 
     def all(self, caller: Caller) -> list[Running]:
         """Everything of this caller that is kept, the oldest first."""
-        raise NotImplementedError
+        return [running for running in self._kept.values() if running.caller is caller]
+
+    def sweep(self) -> None:
+        """Let go of what nobody asks about, and of the oldest results if they are too large together."""
+        now = self._clock()
+        for running in list(self._kept.values()):
+            if not running.waiting and now - running.asked > self._kept_ms:
+                self._forget(running)
+        size = sum(running.size for running in self._kept.values())
+        for running in [one for one in self._kept.values() if one.ended and not one.waiting]:
+            if size <= self._most:
+                break
+            size -= running.size
+            self._forget(running)
+
+    def _forget(self, running: Running) -> None:
+        running.cancel()
+        del self._kept[running.id]
+        self._gone[running.id] = None
+        if len(self._gone) > MAX_GONE:
+            self._gone.popitem(last=False)
+
+    async def _sweep_again(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.sweep()

@@ -50,17 +50,27 @@ def make_app(
     app[RUNNING] = Registry(hordes, clock)
     app[FILES] = Files(clock)
     app.cleanup_ctx.append(_opened)
+    app.on_shutdown.append(_end_asks)
     app.on_response_prepare.append(_add_headers)
     app.add_routes(page.routes())
     for door in doors:
         door.prepare(app)
-        app.add_routes(door.routes())
+        routes = door.routes()
+        # The prefix decides which key is wanted, so a path outside of it would be open to all.
+        if strange := [route for route in routes if door_of(getattr(route, "path", ""), [door]) is None]:
+            raise ValueError(f"{door.NAME}: {strange[0]} is not below {', '.join(door.PREFIXES)}")
+        app.add_routes(routes)
     return app
 
 
 async def _opened(app: web.Application) -> AsyncIterator[None]:
     async with app[HORDES], app[RUNNING]:
         yield
+
+
+async def _end_asks(app: web.Application) -> None:
+    """Before handlers are waited for: each hears that its ask has ended, and can say so to its client."""
+    await app[HORDES].close()
 
 
 def door_of(path: str, doors: Sequence[Door]) -> Door | None:
@@ -86,6 +96,8 @@ def _guard(access: Access, doors: Sequence[Door]) -> Callable[[web.Request, Hand
             case Served():
                 request[CALLER] = verdict.caller
         try:
+            if door is None and not page.has(request.path):
+                raise web.HTTPNotFound
             return await handler(request)
         except web.HTTPException as error:
             if error.status < 400:
