@@ -111,7 +111,8 @@ Ask = ImageAsk | TextAsk
 class Result:
     """One of an ask's results, as far as it is. index: which, from 0. model, worker (its key): who makes it, empty
     before that. price: thousandths at most. done, total: steps or tokens. ahead, workers, wait: of the last position
-    heard (jobs before it, who could serve it, seconds until one is expected to). preview: the newest small JPEG.
+    heard (jobs before it, who could serve it, seconds until one is expected to).
+    restarts: how often a worker gave it up. preview: the newest small JPEG.
     content, media_type, seed: of a picture. finish: `stop`, `length` or `cancelled`; empty until it is whole. used:
     steps or tokens made. paid: thousandths from our kudos, once it is settled."""
 
@@ -123,6 +124,7 @@ class Result:
     ahead: int = 0
     workers: int = 0
     wait: int = 0
+    restarts: int = 0
     done: int = 0
     total: int = 0
     preview: bytes = b""
@@ -175,6 +177,7 @@ class Results:
                 result.worker, result.model, result.price = event.worker, event.model, event.price
             case events.Requeued():
                 result.worker = b""
+                result.restarts += 1
             case events.Restarted():
                 result.pieces.clear()
                 result.done = 0

@@ -1,0 +1,84 @@
+"""Errors in AI Horde's form: `{message, rc}`, with `errors` by field where values are at fault."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from aiohttp import web
+
+from peer.gateway.errors import Kind, Trouble, Troubled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coded(Trouble):
+    """A trouble for which AI Horde has a word of its own. rc: that word. http: the status that goes with it."""
+
+    rc: str
+    http: int
+
+
+class Wrong(Troubled):
+    """A request that is answered with this word. field: the one at fault, if one is."""
+
+    def __init__(self, rc: str, text: str, field: str = "") -> None:
+        super().__init__("bad_value", text, field)
+        self.trouble = Coded("bad_value", text, field, rc=rc, http=STATUSES.get(rc, 400))
+
+
+#: The words that this door says by itself and that are not 400.
+STATUSES: MappingProxyType[str, int] = MappingProxyType(
+    {
+        "InvalidAPIKey": 401,
+        "AnonForbidden": 403,
+        "Forbidden": 403,
+        "RequestNotFound": 404,
+        "WorkerNotFound": 404,
+        "UserNotFound": 404,
+        "ThingNotFound": 404,
+        "RequestExpired": 410,
+        "TooManyPrompts": 429,
+    }
+)
+
+#: Word and status of each trouble that any door can have.
+_OF_KIND: MappingProxyType[Kind, tuple[str, int]] = MappingProxyType(
+    {
+        "bad_value": ("BadRequest", 400),
+        "unsupported": ("BadRequest", 400),
+        "unknown_model": ("UnsupportedModel", 400),
+        "too_long": ("TokenOverflow", 400),
+        "over_limit": ("BadRequest", 400),
+        "too_many": ("TooManyPrompts", 429),
+        "not_allowed": ("Forbidden", 403),
+        "unavailable": ("NoValidWorkers", 503),
+        "failed": ("AbortedGen", 500),
+        "expired": ("RequestExpired", 410),
+        "cancelled": ("RequestExpired", 410),
+        "gone": ("RequestExpired", 410),
+        "internal": ("InternalServerError", 500),
+        "bad_key": ("InvalidAPIKey", 401),
+        "forbidden": ("Forbidden", 403),
+        "not_found": ("ThingNotFound", 404),
+        "bad_method": ("BadRequest", 405),
+        "too_large": ("BadRequest", 413),
+    }
+)
+
+
+def code_of(trouble: Trouble) -> tuple[str, int]:
+    """The word and the status of this trouble."""
+    if isinstance(trouble, Coded):
+        return trouble.rc, trouble.http
+    return _OF_KIND[trouble.kind]
+
+
+def refuse(trouble: Trouble) -> web.Response:
+    """The answer to a request that cannot be met."""
+    rc, status = code_of(trouble)
+    body: dict[str, Any] = {"message": trouble.text, "rc": rc}
+    if trouble.field:
+        body["errors"] = {trouble.field: trouble.text}
+    headers = {"Allow": trouble.allowed} if trouble.allowed else None
+    return web.json_response(body, status=status, headers=headers)
