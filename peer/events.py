@@ -158,7 +158,8 @@ class Picture(Event):
 @dataclass(frozen=True)
 class Received(Event):
     """Everything came, fits the receipt, and is acknowledged. finish: `stop`, `length` or `cancelled`. engine: the
-    class of engines within which the seed repeats. used: steps or tokens made."""
+    class of engines within which the seed repeats. used: steps or tokens made in this attempt. context_used: tokens
+    of prompt and answer together, of a text."""
 
     attempt: int
     finish: str
@@ -167,6 +168,7 @@ class Received(Event):
     artifacts: tuple[Artifact, ...]
     receipt_digest: bytes
     acknowledged_digest: bytes
+    context_used: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +14,8 @@ from peer.gateway.errors import Troubled
 MAX_BYTES = 8 * 1024 * 1024
 
 T = TypeVar("T")
+
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
 
 
 async def read(request: web.Request, of: type[T]) -> T:
@@ -28,7 +31,10 @@ def decode(raw: bytes | str, of: type[T], *, strict: bool = True) -> T:
         return msgspec.json.decode(raw, type=of, strict=strict)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at ")
-        field = where.strip("`").removeprefix("$.")
-        raise Troubled("bad_value", f"{field or 'the body'}: {what}", field) from error
+        field = where.strip("`").removeprefix("$").removeprefix(".")
+        if missing := _MISSING.fullmatch(what):
+            field = f"{field}.{missing[1]}" if field else missing[1]
+            what = "is missing, and has to be given"
+        raise Troubled("bad_value", f"{field or 'the body'}: {what[:1].lower()}{what[1:]}", field) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Troubled("bad_value", f"the body is no JSON ({error}): send one JSON object") from error

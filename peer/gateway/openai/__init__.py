@@ -1,28 +1,11 @@
-"""The door for programs that speak OpenAI's API."""
+"""The door for programs that speak OpenAI's API, under /v1.
+
+`bodies` is what clients send, `asking` what that means to a horde; `answers`, `talk` and `lines` are what they get,
+`stream` writes it as it comes; `faults` are the errors; `door` does all that for each path.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from peer.gateway.openai.door import KEYS, NAME, PREFIXES, prepare, refuse, routes
 
-from aiohttp import web
-
-from peer.gateway.access import Style
-from peer.gateway.errors import Trouble
-
-NAME = "OpenAI"
-PREFIXES = ("/v1",)
-KEYS: Style = "bearer"
-
-
-def prepare(app: web.Application) -> None:
-    """Nothing is kept."""
-
-
-def routes() -> Sequence[web.AbstractRouteDef]:
-    """All that this door answers."""
-    return []
-
-
-def refuse(trouble: Trouble) -> web.Response:
-    """An error in this door's form."""
-    return web.json_response({"message": trouble.text}, status=trouble.status)
+__all__ = ["KEYS", "NAME", "PREFIXES", "prepare", "refuse", "routes"]

@@ -1,0 +1,81 @@
+"""From OpenAI's words to a horde's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from peer.gateway.asks import ImageAsk, TextAsk
+from peer.gateway.catalogue import Model
+from peer.gateway.openai.bodies import Chat, Completion, Picture, Sampled
+from protocol.work import MAX_SEED
+
+#: What to say for a model where a program insists on one and any will do.
+ANY_MODEL = "default"
+#: Denoising steps where the client says nothing, unless the model makes fewer.
+USUAL_STEPS = 30
+
+
+def models_of(name: str | None) -> tuple[str, ...]:
+    """The models that are wanted; none means any."""
+    return () if not name or name == ANY_MODEL else (name,)
+
+
+def chat_ask(body: Chat) -> TextAsk:
+    """What a chat asks for."""
+    return TextAsk(prompt=body.turns, **_sampling(body))
+
+
+def completion_asks(body: Completion) -> list[TextAsk]:
+    """What a request for completions asks for: one ask for each prompt."""
+    sampling = _sampling(body)
+    return [TextAsk(prompt=prompt, **sampling) for prompt in body.prompts]
+
+
+def picture_ask(body: Picture, models: Sequence[Model]) -> ImageAsk:
+    """What a request for pictures asks for. models: those that may serve it, as far as they are known."""
+    width, height = body.measures(_most(model.max_pixels for model in models))
+    steps = body.steps
+    if steps is None:
+        steps = min(USUAL_STEPS, _most(model.max_steps for model in models) or USUAL_STEPS)
+    said = {
+        "negative_prompt": body.negative_prompt,
+        "guidance": body.guidance,
+        "sampler": body.sampler,
+        "seed": _seed(body.seed, body.n or 1),
+        "n": body.n,
+        "max_price": body.max_price,
+    }
+    models_named = models_of(body.model)
+    return ImageAsk(prompt=body.prompt, models=models_named, width=width, height=height, steps=steps, **_given(said))
+
+
+def _sampling(body: Sampled) -> dict[str, Any]:
+    said = {
+        "max_tokens": body.most,
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "top_k": body.top_k,
+        "min_p": body.min_p,
+        "repeat_penalty": body.repeat_penalty if body.repeat_penalty is not None else body.repetition_penalty,
+        "seed": _seed(body.seed, body.n or 1),
+        "n": body.n,
+        "max_price": body.max_price,
+    }
+    return {"models": models_of(body.model), "stop": body.stops, **_given(said)}
+
+
+def _given(said: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _seed(seed: int | None, n: int) -> int | None:
+    """A horde's seed for one of OpenAI's, which may be any number of 64 bits: the same for the same. -1 means any, as
+    programs that are used to other servers say it."""
+    return None if seed is None or seed == -1 else seed % (MAX_SEED - n + 2)
+
+
+def _most(values: Any) -> int:
+    """The largest; 0 if one is not known."""
+    known = list(values)
+    return max(known, default=0) if all(known) else 0
