@@ -17,10 +17,12 @@ from aiohttp import web
 
 from peer.gateway.a1111 import handlers
 from peer.gateway.a1111.desk import Desk
+from peer.gateway.access import Style
 from peer.gateway.errors import Kind, Trouble
 
 NAME = "Automatic1111"
 PREFIXES = ("/sdapi/v1",)
+KEYS: Style = "basic"
 
 #: That program answers whatever it cannot do with a request as one that does not fit its form.
 _STATUSES: dict[Kind, int] = {"bad_value": 422, "unsupported": 422, "too_long": 422, "over_limit": 422}

@@ -144,7 +144,7 @@ async def models(request: web.Request) -> web.Response:
 
 
 async def _served(request: web.Request) -> list[str]:
-    return [model.name for model in (await request.app[HORDES].catalogue()).served("image")]
+    return list((await request.app[HORDES].catalogue()).names("image"))
 
 
 def always(content: object) -> Handler:
