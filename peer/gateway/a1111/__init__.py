@@ -21,7 +21,7 @@ from peer.gateway.access import Style
 from peer.gateway.errors import Kind, Trouble
 
 NAME = "Automatic1111"
-PREFIXES = ("/sdapi/v1",)
+PREFIXES: Sequence[str] = ("/sdapi/v1",)
 KEYS: Style = "basic"
 
 #: That program answers whatever it cannot do with a request as one that does not fit its form.
