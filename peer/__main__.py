@@ -9,6 +9,7 @@ from peer.commands.account import account
 from peer.commands.ask import image, text
 from peer.commands.delegate import delegate
 from peer.commands.demo import demo
+from peer.commands.gateway import gateway
 from peer.commands.horde import join, status
 from peer.commands.relay import relay
 from peer.commands.transfer import transfer
@@ -40,7 +41,7 @@ def main() -> None:
     """
 
 
-for _command in (demo, join, image, text, worker, relay, account, delegate, transfer, status, verify):
+for _command in (demo, join, image, text, worker, gateway, relay, account, delegate, transfer, status, verify):
     main.add_command(_command)
 
 

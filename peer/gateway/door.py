@@ -26,12 +26,20 @@ class Door(Protocol):
     """A module. All that its handlers raise becomes a `Trouble`, which `refuse` answers; so does whatever is wrong
     before a handler is reached: no key, no such path, a body that is too large."""
 
-    #: What is said of it on the front page.
-    NAME: str
-    #: Paths below these are its own: `/v1`.
-    PREFIXES: Sequence[str]
-    #: How its clients say their key.
-    KEYS: Style
+    @property
+    def NAME(self) -> str:  # noqa: N802 (a module's constant, which nobody sets)
+        """What it is called."""
+        ...
+
+    @property
+    def PREFIXES(self) -> Sequence[str]:  # noqa: N802
+        """Paths below these are its own: `/v1`."""
+        ...
+
+    @property
+    def KEYS(self) -> Style:  # noqa: N802
+        """How its clients say their key."""
+        ...
 
     def prepare(self, app: web.Application) -> None:
         """Put what it keeps into the application, under keys of its own."""

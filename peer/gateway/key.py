@@ -42,11 +42,9 @@ def load_or_create(folder: Path, *, new: bool = False) -> tuple[str, bool]:
 def _load(path: Path) -> str:
     try:
         mode = path.stat().st_mode
-        key = path.read_text("ascii").strip()
+        key = path.read_text("ascii", errors="replace").strip()
     except OSError as error:
         raise HomeError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        key = ""
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise HomeError(f"{path}: mode {stat.S_IMODE(mode):04o} lets others read this key: chmod 600 it")
     if not _KEY.fullmatch(key):

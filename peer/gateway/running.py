@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from peer.client import system_clock
-from peer.events import PotluckError, Received
+from peer.events import Received
 from peer.gateway.asks import Ask, Caller, Results
 from peer.gateway.errors import Trouble, Troubled, trouble
 from peer.gateway.hordes import Hordes
@@ -71,6 +71,7 @@ class Running:
     def begin(self, hordes: Hordes) -> None:
         """Ask, in a task of its own."""
         self._task = asyncio.create_task(self._run(hordes))
+        self._task.add_done_callback(self._over)
 
     def cancel(self) -> None:
         """Nobody wants the rest; what is whole stays. Returns at once."""
@@ -98,25 +99,24 @@ class Running:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self, hordes: Hordes) -> None:
-        try:
-            async with contextlib.aclosing(hordes.ask(self.caller, self.ask, to_the_end=True)) as events:
-                async for event in events:
-                    self.results.receive(event)
-                    if isinstance(event, Received) and all(result.is_whole for result in self.results.all):
-                        self._done.set()
-                    self._tell()
-        except asyncio.CancelledError:
+        async with contextlib.aclosing(hordes.ask(self.caller, self.ask, to_the_end=True)) as events:
+            async for event in events:
+                self.results.receive(event)
+                if isinstance(event, Received) and all(result.is_whole for result in self.results.all):
+                    self._done.set()
+                self._tell()
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """Whatever ended it, also before it began: whoever polls hears of it."""
+        if task.cancelled():
             self.trouble = Trouble("cancelled", "cancelled: what was not done is not made")
-        except PotluckError as error:
+        elif (error := task.exception()) is not None:
             self.trouble = trouble(error)
-        except Exception as error:
-            # Whatever it is, whoever polls must hear of an end; its words may quote a prompt.
-            log.error("an ask ended by an internal error: %s", type(error).__name__)  # noqa: TRY400
-            self.trouble = trouble(error)
-        finally:
-            self.ended = True
-            self._done.set()
-            self._tell()
+            if self.trouble.kind == "internal":  # without its own words, which may quote a prompt
+                log.error("an ask ended by an internal error: %s", type(error).__name__)
+        self.ended = True
+        self._done.set()
+        self._tell()
 
     def _tell(self) -> None:
         self._changed.set()

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from peer.client import system_clock
 from peer.events import PotluckError
@@ -37,6 +37,8 @@ ALWAYS = {
 GOODBYE_SECONDS = 5.0
 
 HEADERS = web.RequestKey("HEADERS", dict[str, str])
+#: There once an answer has begun.
+BEGUN = web.RequestKey("BEGUN", bool)
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ def door_of(path: str, doors: Sequence[Door]) -> Door | None:
     return None
 
 
-def _guard(access: Access, doors: Sequence[Door]) -> Callable[[web.Request, Handler], object]:
+def _guard(access: Access, doors: Sequence[Door]) -> Middleware:
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         door = door_of(request.path, doors)
@@ -102,11 +104,15 @@ def _guard(access: Access, doors: Sequence[Door]) -> Callable[[web.Request, Hand
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            return refuse(of_http(error))
+            wrong = of_http(error)
         except PotluckError as error:
-            return refuse(trouble(error))
+            wrong = trouble(error)
         except Exception as error:  # noqa: BLE001 (the one place where what nobody expected is caught, and logged)
-            return refuse(_unexpected(error))
+            wrong = _unexpected(error)
+        if BEGUN in request and request.transport is not None:
+            # Half an answer must look like one.
+            request.transport.abort()
+        return refuse(wrong)
 
     return guard
 
@@ -115,12 +121,12 @@ def _heard(request: web.Request, door: Door | None) -> Heard:
     headers: dict[str, list[str]] = {}
     for name, value in request.headers.items():
         headers.setdefault(name.lower(), []).append(value)
-    name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    local = request.transport.get_extra_info("sockname") if request.transport is not None else None
     return Heard(
         request.method,
         door.KEYS if door is not None else "open",
         headers,
-        local=str(name[0]).lower() if name else "",
+        local=str(local[0]).lower() if local else "",
         is_file=request.path.startswith(FOLDER),
     )
 
@@ -151,6 +157,7 @@ def _unexpected(error: Exception) -> Trouble:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    request[BEGUN] = True
     for name, value in {**ALWAYS, **request.get(HEADERS, {})}.items():
         response.headers.setdefault(name, value)
 
