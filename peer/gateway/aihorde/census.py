@@ -21,15 +21,16 @@ def count(value: object) -> int:
     return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else 0
 
 
-def models(served: Iterable[Model], queued: Mapping[tuple[Kind, str, str], int]) -> list[dict[str, Any]]:
-    """`status/models`. queued: units of work that wait, by kind, horde and model."""
+def models(served: Mapping[str, Model], queued: Mapping[tuple[Kind, str, str], int]) -> list[dict[str, Any]]:
+    """`status/models`. served: by the names they can be asked for. queued: units of work that wait, by kind, horde and
+    model."""
     found = []
-    for model in served:
+    for name, model in served.items():
         units = queued.get((model.kind, model.horde, model.name), 0)
         threads = model.threads or model.workers
         found.append(
             {
-                "name": model.name,
+                "name": name,
                 "count": threads,
                 "performance": float(model.speed),
                 "queued": float(units),

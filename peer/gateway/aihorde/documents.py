@@ -11,17 +11,23 @@ DOCUMENTS: MappingProxyType[str, Sequence[str]] = MappingProxyType(
     {
         "terms": (
             "Terms",
-            "This is a gateway on somebody's own machine to a Potluck horde, in which people serve each other for"
-            " free. Nobody sells anything here, and nobody promises anything: a job may wait, or fail.",
-            "Each horde has rules, which its operator sets and its tracker publishes at the address /rules. They say"
-            " what may be asked for, how much of it at once, and what a request costs in kudos.",
+            (
+                "This is a gateway on somebody's own machine to a Potluck horde, in which people serve each other for"
+                " free. Nobody sells anything here, and nobody promises anything: a job may wait, or fail."
+            ),
+            (
+                "Each horde has rules, which its operator sets and its tracker publishes at the address /rules. They"
+                " say what may be asked for, how much of it at once, and what a request costs in kudos."
+            ),
             "Kudos cannot be bought or sold. Whoever has too few is served all the same, after those who have more.",
         ),
         "privacy": (
             "Privacy",
             "The gateway keeps requests and results in memory only, for a while, and writes no prompts into its log.",
-            "A prompt goes to the tracker, which checks it and stores nothing of it, and to the worker that makes the"
-            " result. A worker does not learn whose request it is, but it reads the prompt: do not send secrets.",
+            (
+                "A prompt goes to the tracker, which checks it and stores nothing of it, and to the worker that makes"
+                " the result. A worker does not learn whose request it is, but it reads the prompt: do not send secrets."
+            ),
             "The ledger that a tracker publishes names neither prompts nor results.",
         ),
         "sponsors": (

@@ -103,8 +103,7 @@ def workers(entry: Mapping[str, Any], now_ms: int) -> list[dict[str, Any]]:
 
 
 def _worker(entry: Mapping[str, Any], kind: str, offers: list[dict[str, Any]], now_ms: int) -> dict[str, Any]:
-    speeds = [speed for offer in offers if (speed := count(offer.get("speed")))]
-    speed = sum(speeds) / len(speeds) if speeds else 0.0
+    speeds = [found for offer in offers if isinstance(found := offer.get("speed"), int | float) and found > 0]
     found: dict[str, Any] = {
         "type": kind,
         "name": str(entry.get("name", "")),
@@ -113,7 +112,7 @@ def _worker(entry: Mapping[str, Any], kind: str, offers: list[dict[str, Any]], n
         "requests_fulfilled": count(entry.get("jobs")),
         "kudos_rewards": kudos(count(entry.get("kudos"))),
         "kudos_details": {"generated": kudos(count(entry.get("kudos"))), "uptime": 0},
-        "performance": _pace(kind, speed),
+        "performance": _pace(kind, sum(speeds) / max(1, len(speeds))),
         "threads": count(entry.get("slots")),
         "uptime": max(0, now_ms - count(entry.get("since"))) // 1000,
         "maintenance_mode": False,

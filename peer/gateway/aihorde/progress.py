@@ -18,7 +18,7 @@ SpeedOf = Callable[[str], int]
 
 
 class Request(Protocol):
-    """What is known of a request; see `peer.gateway.running.Running`."""
+    """What is known of a request as a whole; see `peer.gateway.running.Running`."""
 
     ask: ImageAsk | TextAsk
     since: int
@@ -26,15 +26,9 @@ class Request(Protocol):
     cancelled: bool
     trouble: Trouble | None
 
-    @property
-    def made(self) -> Sequence[Result]:
-        """Its results, as far as they are."""
-        ...
 
-
-def check(request: Request, speed_of: SpeedOf, now: int) -> dict[str, Any]:
-    """The answer to a check: counts and times, without results."""
-    results = request.made
+def check(request: Request, results: Sequence[Result], speed_of: SpeedOf, now: int) -> dict[str, Any]:
+    """The answer to a check: counts and times. results: as far as they are."""
     whole = [result for result in results if result.is_whole]
     is_over = request.ended or request.cancelled or len(whole) == len(results)
     making = [] if is_over else [result for result in results if result.is_being_made]

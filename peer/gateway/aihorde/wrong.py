@@ -30,15 +30,11 @@ class Wrong(Troubled):
 #: The words that this door says by itself and that are not 400.
 STATUSES: MappingProxyType[str, int] = MappingProxyType(
     {
-        "InvalidAPIKey": 401,
         "AnonForbidden": 403,
         "Forbidden": 403,
         "RequestNotFound": 404,
         "WorkerNotFound": 404,
         "UserNotFound": 404,
-        "ThingNotFound": 404,
-        "RequestExpired": 410,
-        "TooManyPrompts": 429,
     }
 )
 
@@ -49,7 +45,6 @@ _OF_KIND: MappingProxyType[Kind, tuple[str, int]] = MappingProxyType(
         "unsupported": ("BadRequest", 400),
         "unknown_model": ("UnsupportedModel", 400),
         "too_long": ("TokenOverflow", 400),
-        "over_limit": ("BadRequest", 400),
         "too_many": ("TooManyPrompts", 429),
         "not_allowed": ("Forbidden", 403),
         "unavailable": ("NoValidWorkers", 503),
@@ -67,18 +62,46 @@ _OF_KIND: MappingProxyType[Kind, tuple[str, int]] = MappingProxyType(
 )
 
 
+#: What of a request can be too large, by the name of its rule, as the word for it and the client's field.
+_TOO_LARGE: MappingProxyType[str, tuple[str, str]] = MappingProxyType(
+    {
+        "pixels": ("InvalidSize", "params.width"),
+        "steps": ("TooManySteps", "params.steps"),
+        "tokens": ("TokenOverflow", "params.max_length"),
+        "context": ("TokenOverflow", "params.max_context_length"),
+        "n": ("BadRequest", "params.n"),
+    }
+)
+
+
 def code_of(trouble: Trouble) -> tuple[str, int]:
     """The word and the status of this trouble."""
     if isinstance(trouble, Coded):
         return trouble.rc, trouble.http
+    if trouble.kind == "over_limit":
+        return _TOO_LARGE.get(_measure(trouble), ("BadRequest", ""))[0], 400
     return _OF_KIND[trouble.kind]
+
+
+def _measure(trouble: Trouble) -> str:
+    """What is too large: the gateway names the field, a tracker's sentence begins with it."""
+    return trouble.field.removeprefix("max_") or trouble.text.partition(" ")[0]
+
+
+def _field(trouble: Trouble) -> str:
+    """The field of the client's own that is at fault."""
+    if isinstance(trouble, Coded) or trouble.kind == "bad_value":
+        return trouble.field
+    if trouble.kind == "over_limit":
+        return _TOO_LARGE.get(_measure(trouble), ("", ""))[1]
+    return {"model": "models", "max_tokens": "params.max_length"}.get(trouble.field, trouble.field)
 
 
 def refuse(trouble: Trouble) -> web.Response:
     """The answer to a request that cannot be met."""
     rc, status = code_of(trouble)
     body: dict[str, Any] = {"message": trouble.text, "rc": rc}
-    if trouble.field:
-        body["errors"] = {trouble.field: trouble.text}
+    if field := _field(trouble):
+        body["errors"] = {field: trouble.text}
     headers = {"Allow": trouble.allowed} if trouble.allowed else None
     return web.json_response(body, status=status, headers=headers)
