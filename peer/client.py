@@ -2,12 +2,13 @@
 
 ```python
 async with Client(link) as horde:
-    async for event in horde.image("a red circle"):
-        if isinstance(event, Picture):
-            Path("circle.png").write_bytes(event.content)
+    picture = await horde.picture("a red circle")
+    async for event in horde.text("Why is the sky blue?"):
+        if isinstance(event, TextPiece):
+            print(event.text, end="", flush=True)
 ```
 
-Leaving the iteration early cancels what is not done.
+Leaving the iteration early, or cancelling what is awaited, cancels what is not done.
 """
 
 from __future__ import annotations
@@ -19,26 +20,29 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from peer.asking import Asking
 from peer.connection import CannotJoin, Connection
-from peer.events import BadRequest, Event, JobCancelled, Refused, Unreachable
-from peer.evidence import Evidence, Unsettled
+from peer.events import BadRequest, Event, JobCancelled, Picture, Refused, Unreachable
+from peer.evidence import Evidence
 from peer.follow import LeaseCame, SettlementCame, StatementRefused
 from peer.home import Home
 from peer.job import Desk, Job
 from peer.keeping import PASSING, Showing
 from peer.keyring import pseudonym
+from peer.left_over import LeftOver
 from peer.measures import check_public, image_work, public_part, text_work, thousandths
 from peer.paths.relay_end import RelayEnds, tracker_of
 from peer.presenting import Presenting
+from peer.questions import Questions
+from peer.results import Answer, AnswerOptions, PictureOptions, answer_of, picture_of
 from peer.stream_reader import BadRecord, StreamReader, Worker, worker_of
 from peer.turns import text_private
 from protocol import messages
 from protocol.digests import new_salt
 from protocol.documents import Document, Lease, PeerRecord, RulesDocument, Serving, Settlement, open_document, sign
-from protocol.envelope import Envelope, parse
+from protocol.envelope import Envelope
 from protocol.keys import SigningKey
 from protocol.links import Link, parse_link
 from protocol.messages import (
@@ -123,10 +127,9 @@ class Client:
         self._workers: dict[bytes, Worker] = {}
         self._askings: dict[bytes, Asking] = {}
         self._jobs: dict[bytes, Job] = {}
-        self._left_over: dict[bytes, Unsettled] = {}
-        self._answers: dict[str, list[tuple[bytes, asyncio.Future[Any]]]] = {}
+        self._left_over = LeftOver(self._evidence if self._resumable else None, self.link.root)
+        self._questions = Questions()
         self._presenting = Presenting()
-        self._given: list[Given] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
 
@@ -142,9 +145,7 @@ class Client:
             rules=home.rules(root) if home else None,
             delegation_seen=home.delegation(root) if home else 0,
         )
-        if self._evidence is not None and self._resumable:
-            left = await asyncio.to_thread(self._evidence.unsettled, root)
-            self._left_over = {unsettled.document: unsettled for unsettled in left}
+        await self._left_over.load()
         async with contextlib.AsyncExitStack() as stack:
             tracker = tracker_of(self.link)
             relays = await stack.enter_async_context(RelayEnds(tracker))
@@ -268,6 +269,14 @@ class Client:
         )
         return self._ask(public_part(text_work(max_tokens, context), models, n, max_price), private, user)
 
+    async def picture(self, prompt: str, **options: Unpack[PictureOptions]) -> Picture:
+        """Ask for one picture and wait for it: what `image` takes, but for n. Raises what `image` and its events do."""
+        return await picture_of(self.image(prompt, **options))
+
+    async def answer(self, prompt: str | Sequence[tuple[str, str]], **options: Unpack[AnswerOptions]) -> Answer:
+        """Ask for one text and wait until it is whole: what `text` takes, but for n. Raises what `text` does."""
+        return await answer_of(self.text(prompt, **options))
+
     async def account(self) -> Account:
         """How our account stands; its number is 0 if this key has none."""
         return await self._exchange(AskAccount(), Account)
@@ -374,24 +383,17 @@ class Client:
             await self._until_ready()
             if (digest := await self._connection.say(question)) is None:
                 continue
-            future: asyncio.Future[M | None] = asyncio.get_running_loop().create_future()
-            waiting = self._answers.setdefault(answer.KIND, [])
-            waiting.append((digest, future))
-            try:
-                either: set[asyncio.Future[Any]] = {future, self._running}
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                with contextlib.suppress(ValueError):
-                    waiting.remove((digest, future))
-            if future.done() and (found := future.result()) is not None:
+            with self._questions.asked(answer.KIND, digest) as future:
+                await asyncio.wait({future, self._running}, return_when=asyncio.FIRST_COMPLETED)
+            found: M | None = future.result() if future.done() else None
+            if found is not None:
                 return found
 
     # The connection's handler
 
     def holding(self) -> Sequence[Held]:
         """All requests and statements that have not ended."""
-        left = [_held(unsettled) for unsettled in self._left_over.values()]
-        return [*left, *(held for asking in self._askings.values() for held in asking.held())]
+        return [*self._left_over.held(), *(held for asking in self._askings.values() for held in asking.held())]
 
     async def welcomed(self, welcome: Welcome) -> None:
         """Nothing to say before the holding."""
@@ -410,9 +412,9 @@ class Client:
                     await self._connection.send_document(statement)
             if asking.nonce not in requests and asking.cancelled is not None and not asking.jobs:
                 asking.fail(JobCancelled("cancelled", "cancelled before the horde had heard of it"))
-        for raw in self._left_over:
-            if (envelope := parse(raw)).digest not in statements:
-                await self._connection.send_document(envelope)
+        for _, statement in self._left_over.statements():
+            if statement.digest not in statements:
+                await self._connection.send_document(statement)
 
     async def received(self, message: SessionMessage) -> None:
         """Pass a message on to whom it concerns."""
@@ -422,31 +424,21 @@ class Client:
             case messages.Position() | messages.Requeued():
                 self._tell(message.job, message)
             case messages.Ended():
-                await self._forget_left_over(message.job, b"")
+                await self._left_over.answered(message.job, b"", b"")
                 self._tell(message.job, message)
             case messages.Meet() | messages.Punch() | messages.Paths():
                 if message.job in self._jobs:
                     self._jobs[message.job].told(message)
             case messages.Refused():
                 await self._refused(message)
-            case Account() | Quote() | Why():
-                self._answer(message)
-            case Delegations():
-                self._given += message.entries
-                if message.last:
-                    entries, self._given = tuple(self._given), []
-                    self._answer(Delegations(entries=entries, last=True))
+            case Account() | Quote() | Why() | Delegations():
+                self._questions.answered(message)
             case messages.Taken():
                 self._presenting.taken(message.documents)
                 if self._showing is not None:
                     self._showing.taken(message.documents)
             case _:
                 pass  # `taken` confirms what only a settlement ends; the rest is for workers
-
-    def _answer(self, message: SessionMessage) -> None:
-        for _, future in self._answers.get(message.KIND, []):
-            if not future.done():
-                future.set_result(message)
 
     async def received_document(self, envelope: Envelope) -> None:
         """Pass a document on to whom it concerns."""
@@ -458,7 +450,8 @@ class Client:
                 self._learn(envelope)
             case Settlement.KIND:
                 settlement = open_document(envelope, Settlement)
-                await self._forget_left_over(settlement.job, envelope.raw)
+                delegation = self._connection.delegation.raw if self._connection.delegation is not None else b""
+                await self._left_over.answered(settlement.job, envelope.raw, delegation)
                 self._tell(settlement.job, SettlementCame(settlement, envelope))
             case RulesDocument.KIND if self._home is not None:
                 await asyncio.to_thread(self._home.keep_rules, self.link.root, envelope)
@@ -467,12 +460,8 @@ class Client:
 
     async def lost(self) -> None:
         """Questions are asked again; all else is said again by the holding."""
-        for waiting in self._answers.values():
-            for _, future in waiting:
-                if not future.done():
-                    future.set_result(None)
+        self._questions.lost()
         self._presenting.lost()
-        self._given = []
         self._idle.set()
 
     def _queued(self, queued: messages.Queued) -> None:
@@ -525,34 +514,18 @@ class Client:
                     else:
                         job.tell(StatementRefused(refused.code, refused.text))
                     return
-        for waiting in self._answers.values():
-            for digest, future in waiting:
-                if digest == refused.about and not future.done():
-                    future.set_exception(Refused(refused.code, refused.text))
-                    return
-        for unsettled in list(self._left_over.values()):
-            statement = parse(unsettled.document)
+        if self._questions.refused(refused.about, refused.code, refused.text):
+            return
+        for unsettled, statement in self._left_over.statements():
             if statement.digest == refused.about and refused.code in PASSING:
                 _ = self._spawn(self._send_later(statement))
             elif statement.digest == refused.about:
-                await self._forget_left_over(unsettled.job, b"")
+                await self._left_over.answered(unsettled.job, b"", b"")
         log.info("the tracker refused a message: %s: %s", refused.code, refused.text)
 
     async def _send_later(self, statement: Envelope) -> None:
         await asyncio.sleep(self._random.uniform(*AGAIN_SECONDS))
         await self._connection.send_document(statement)
-
-    async def _forget_left_over(self, job: bytes, settlement: bytes) -> None:
-        """A statement of an earlier program was answered."""
-        if self._evidence is None:
-            return
-        for unsettled in [left for left in self._left_over.values() if left.job == job]:
-            del self._left_over[unsettled.document]
-            if settlement:
-                delegation = self._connection.delegation.raw if self._connection.delegation is not None else b""
-                await asyncio.to_thread(self._evidence.settle, self.link.root, unsettled, settlement, delegation)
-            else:
-                await asyncio.to_thread(self._evidence.forget, self.link.root, unsettled)
 
     # Tasks
 
@@ -623,8 +596,3 @@ class Client:
 
 def _system_random() -> random.Random:
     return random.SystemRandom()
-
-
-def _held(unsettled: Unsettled) -> Held:
-    envelope = parse(unsettled.document)
-    return Held(kind=envelope.kind, job=unsettled.job, attempt=unsettled.attempt, digest=envelope.digest)

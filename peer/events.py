@@ -12,6 +12,7 @@ PotluckError
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 
 from protocol.digests import Artifact
@@ -153,6 +154,13 @@ class Picture(Event):
     content: bytes
     media_type: str
     seed: int
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        """How notebooks show it: IPython asks for this by name."""
+        return {self.media_type: base64.b64encode(self.content).decode("ascii"), "text/plain": str(self)}
+
+    def __str__(self) -> str:
+        return f"a picture ({self.media_type}, {len(self.content)} bytes, seed {self.seed})"
 
 
 @dataclass(frozen=True)
