@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from peer.gateway.asks import Caller, ImageAsk, TextAsk
+from peer.gateway.asks import ImageAsk, TextAsk
 from peer.gateway.errors import Troubled
 from protocol.rules import LimitsSection
 from protocol.work import MAX_MODELS, Kind
@@ -26,7 +26,7 @@ MAX_LISTED = 20
 class Model:
     """One model in one horde, as its tracker counts it now; 0 where it does not say. horde: the name it was joined
     under. waiting: jobs. max_*: the largest that a worker serves. speed: pixel steps or tokens a second of one worker,
-    as measured. wait: seconds until a small job is expected to begin. threads: jobs at once, of all workers."""
+    as measured. wait: seconds until a small job is expected to begin. slots: jobs at once, of all workers."""
 
     kind: Kind
     name: str
@@ -39,7 +39,7 @@ class Model:
     max_context: int = 0
     speed: int = 0
     wait: int = 0
-    threads: int = 0
+    slots: int = 0
 
     @property
     def full_name(self) -> str:
@@ -125,7 +125,7 @@ class Catalogue:
         return Troubled("unknown_model", f"no horde knows an {kind} model {said}{instead}{silent}", "model")
 
 
-_COUNTS = ("workers", "waiting", "max_pixels", "max_steps", "max_tokens", "max_context", "speed", "wait", "threads")
+_COUNTS = ("workers", "waiting", "max_pixels", "max_steps", "max_tokens", "max_context", "speed", "wait", "slots")
 
 
 def read_scrape(horde: str, scraped: Mapping[str, Any]) -> list[Model]:
@@ -177,14 +177,18 @@ def tokens_for(texts: Sequence[str], max_tokens: int, max_context: int) -> int:
     return max(1, min(tokens, max(max_context - words(texts), max_context // 4)))
 
 
-def measured(ask: TextAsk, chosen: Chosen, limits: LimitsSection, caller: Caller) -> tuple[int, int]:
-    """Tokens to make at most, and room, of an ask for text. Raises `Troubled` for what no worker of these models could
-    take; what the horde's rules forbid its tracker refuses."""
-    allowed = limits.max_tokens, limits.max_context
-    if caller is Caller.ANYBODY:
-        allowed = limits.anonymous_max_tokens, limits.anonymous_max_context
+def allowed(limits: LimitsSection, *, anonymous: bool) -> tuple[int, int]:
+    """Tokens and room that a horde's rules allow to people without an account, or with one."""
+    if anonymous:
+        return limits.anonymous_max_tokens, limits.anonymous_max_context
+    return limits.max_tokens, limits.max_context
+
+
+def measured(ask: TextAsk, chosen: Chosen, most: tuple[int, int]) -> tuple[int, int]:
+    """Tokens to make at most, and room, of an ask for text. most: both, as `allowed`. Raises `Troubled` for what no
+    worker of these models could take; what the rules forbid the tracker refuses."""
     served = chosen.most("max_tokens"), chosen.most("max_context")
-    most_tokens, most_context = (min(rule, of_model or rule) for rule, of_model in zip(allowed, served, strict=True))
+    most_tokens, most_context = (min(rule, of_model or rule) for rule, of_model in zip(most, served, strict=True))
     tokens = ask.max_tokens if ask.max_tokens is not None else tokens_for(ask.texts, most_tokens, most_context)
     context = ask.context if ask.context is not None else room_for(ask.texts, tokens, most_context)
     _check(chosen, {"max_tokens": tokens, "max_context": context})

@@ -14,7 +14,7 @@ from peer import scrape
 from peer.client import Client, system_clock
 from peer.events import Event, PotluckError, Received, Unreachable
 from peer.gateway.asks import Ask, Caller, ImageAsk
-from peer.gateway.catalogue import Catalogue, Chosen, Model, check_image, measured, read_scrape, with_former
+from peer.gateway.catalogue import Catalogue, Chosen, Model, allowed, check_image, measured, read_scrape, with_former
 from peer.gateway.errors import Troubled
 from peer.home import Home
 from protocol.keys import SigningKey
@@ -132,7 +132,7 @@ class Hordes:
             check_image(ask, chosen)
             asked = ask.put(client, chosen.models)
         else:
-            tokens, context = measured(ask, chosen, client.rules.limits, caller)
+            tokens, context = measured(ask, chosen, room_allowed(client))
             asked = ask.put(client, chosen.models, tokens, context)
         left = ask.n
         try:
@@ -181,6 +181,11 @@ class Hordes:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def room_allowed(client: Client) -> tuple[int, int]:
+    """Tokens and room that the horde allows to whom this client asks as. A key without an account is nobody's."""
+    return allowed(client.rules.limits, anonymous=not client.account_number)
 
 
 async def _drain(events: AsyncGenerator[Event, None]) -> None:

@@ -19,11 +19,12 @@ from peer.gateway.aihorde import progress, wishes
 from peer.gateway.aihorde.bodies import ImageInput, TextInput
 from peer.gateway.aihorde.wishes import Wish
 from peer.gateway.aihorde.wrong import Wrong
-from peer.gateway.asks import Caller, ImageAsk, Result, TextAsk
+from peer.gateway.asks import ImageAsk, Result, TextAsk
 from peer.gateway.catalogue import Chosen, check_image, measured, room_for
 from peer.gateway.door import CALLER, FILES, HORDES, RUNNING
 from peer.gateway.errors import Troubled
 from peer.gateway.files import url_of
+from peer.gateway.hordes import room_allowed
 from peer.gateway.running import Running
 from peer.measures import image_work, text_work
 from protocol.messages import Quote
@@ -96,7 +97,7 @@ async def _ask(request: web.Request, wish: Wish, *, is_dry: bool, links: bool) -
     seed = secrets.randbelow(wishes.TEXT_SEEDS - MAX_N) if wish.ask.seed is None else wish.ask.seed
     ask = dataclasses.replace(_with_room(wish.ask), seed=seed)
     chosen = await hordes.choose(ask)
-    quote = await _quote(await hordes.client(caller, chosen.horde), ask, chosen, caller)
+    quote = await _quote(await hordes.client(caller, chosen.horde), ask, chosen)
     answer: dict[str, Any] = {"kudos": progress.kudos((quote.price + quote.tax) * ask.n)}
     if wish.warnings:
         answer["warnings"] = [dataclasses.asdict(warned) for warned in wish.warnings]
@@ -115,13 +116,13 @@ def _with_room(ask: ImageAsk | TextAsk) -> ImageAsk | TextAsk:
     return ask
 
 
-async def _quote(client: Client, ask: ImageAsk | TextAsk, chosen: Chosen, caller: Caller) -> Quote:
+async def _quote(client: Client, ask: ImageAsk | TextAsk, chosen: Chosen) -> Quote:
     """What it costs; refused as the request would be."""
     if isinstance(ask, ImageAsk):
         check_image(ask, chosen)
         work = image_work(ask.width, ask.height, ask.steps, ask.guidance)
         return await client.quote(work, models=chosen.models, n=ask.n)
-    tokens, context = measured(ask, chosen, client.rules.limits, caller)
+    tokens, context = measured(ask, chosen, room_allowed(client))
     return await client.quote(text_work(tokens, context), models=chosen.models, n=ask.n)
 
 
