@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from peer.gateway.asks import ImageAsk, TextAsk
-from peer.gateway.catalogue import Model
+from peer.gateway.catalogue import Chosen
 from peer.gateway.openai.bodies import Chat, Completion, Picture, Sampled
 from protocol.work import MAX_SEED
 
@@ -32,12 +31,17 @@ def completion_asks(body: Completion) -> list[TextAsk]:
     return [TextAsk(prompt=prompt, **sampling) for prompt in body.prompts]
 
 
-def picture_ask(body: Picture, models: Sequence[Model]) -> ImageAsk:
-    """What a request for pictures asks for. models: those that may serve it, as far as they are known."""
-    width, height = body.measures(_most(model.max_pixels for model in models))
+def wanted_picture(body: Picture) -> ImageAsk:
+    """As much of the ask as says who can serve it."""
+    return ImageAsk(prompt=body.prompt, models=models_of(body.model))
+
+
+def picture_ask(body: Picture, chosen: Chosen) -> ImageAsk:
+    """What a request for pictures asks for. chosen: who serves it; what the client does not say fits these."""
+    width, height = body.measures(chosen.most("max_pixels"))
     steps = body.steps
     if steps is None:
-        steps = min(USUAL_STEPS, _most(model.max_steps for model in models) or USUAL_STEPS)
+        steps = min(USUAL_STEPS, chosen.most("max_steps") or USUAL_STEPS)
     said = {
         "negative_prompt": body.negative_prompt,
         "guidance": body.guidance,
@@ -46,8 +50,9 @@ def picture_ask(body: Picture, models: Sequence[Model]) -> ImageAsk:
         "n": body.n,
         "max_price": body.max_price,
     }
-    models_named = models_of(body.model)
-    return ImageAsk(prompt=body.prompt, models=models_named, width=width, height=height, steps=steps, **_given(said))
+    return ImageAsk(
+        prompt=body.prompt, models=models_of(body.model), width=width, height=height, steps=steps, **_given(said)
+    )
 
 
 def _sampling(body: Sampled) -> dict[str, Any]:
@@ -73,9 +78,3 @@ def _seed(seed: int | None, n: int) -> int | None:
     """A horde's seed for one of OpenAI's, which may be any number of 64 bits: the same for the same. -1 means any, as
     programs that are used to other servers say it."""
     return None if seed is None or seed == -1 else seed % (MAX_SEED - n + 2)
-
-
-def _most(values: Any) -> int:
-    """The largest; 0 if one is not known."""
-    known = list(values)
-    return max(known, default=0) if all(known) else 0

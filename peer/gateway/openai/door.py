@@ -18,13 +18,12 @@ from peer.events import Event
 from peer.gateway import pictures
 from peer.gateway.access import Style
 from peer.gateway.asks import Result, Results, TextAsk
-from peer.gateway.catalogue import Catalogue
 from peer.gateway.door import CALLER, FILES, HORDES
 from peer.gateway.errors import Trouble, Troubled, trouble
 from peer.gateway.files import url_of
 from peer.gateway.openai import models
 from peer.gateway.openai.answers import Choice, whole
-from peer.gateway.openai.asking import chat_ask, completion_asks, models_of, picture_ask
+from peer.gateway.openai.asking import chat_ask, completion_asks, picture_ask, wanted_picture
 from peer.gateway.openai.bodies import Chat, Completion, Picture, Sampled, read
 from peer.gateway.openai.faults import fault
 from peer.gateway.openai.lines import error_line
@@ -70,19 +69,15 @@ def refuse(trouble: Trouble) -> web.Response:
 
 
 async def _models(request: web.Request) -> web.Response:
-    return _json({"object": "list", "data": models.listed(await _catalogue(request))})
+    return _json({"object": "list", "data": models.listed(await request.app[HORDES].catalogue())})
 
 
 async def _model(request: web.Request) -> web.Response:
     name = request.match_info["name"]
-    for model in models.listed(await _catalogue(request)):
+    for model in models.listed(await request.app[HORDES].catalogue()):
         if model["id"] == name:
             return _json(model)
     raise Troubled("unknown_model", f"no model {name[:120]!r} is served now: /v1/models lists those that are", "model")
-
-
-async def _catalogue(request: web.Request) -> Catalogue:
-    return await request.app[HORDES].catalogue()
 
 
 # Texts
@@ -180,8 +175,7 @@ async def _pictures(request: web.Request) -> web.Response:
     body = read(await request.read(), Picture)
     media_type, as_url = body.media_type, body.as_url
     hordes = request.app[HORDES]
-    chosen = (await hordes.catalogue()).find("image", models_of(body.model))
-    ask = picture_ask(body, chosen.of)
+    ask = picture_ask(body, await hordes.choose(wanted_picture(body)))
     results = Results(ask.n)
 
     async def take(_: int, event: Event) -> None:

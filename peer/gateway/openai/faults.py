@@ -33,8 +33,17 @@ FORMS: MappingProxyType[Kind, tuple[int, str, str]] = MappingProxyType(
 )
 #: The same request may succeed soon.
 _PASSING = frozenset({"too_many", "unavailable"})
-#: Fields by the words with which our own sentences about a value begin, where these are not the field's name.
-_FIELDS = MappingProxyType({"width": "size", "height": "size", "context": "max_tokens"})
+#: Fields by what others here call them, and by the words with which sentences about a value begin.
+_FIELDS = MappingProxyType(
+    {
+        "width": "size",
+        "height": "size",
+        "max_pixels": "size",
+        "max_steps": "steps",
+        "context": "messages",
+        "max_context": "messages",
+    }
+)
 _SAMPLING = ("n", "seed", "stop", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty")
 _SAID = frozenset((*_SAMPLING, "prompt", "negative_prompt", "steps", "guidance", "sampler", "max_price"))
 
@@ -70,9 +79,11 @@ def fault(trouble: Trouble) -> Fault:
 
 
 def _param(trouble: Trouble) -> str | None:
-    if trouble.field or trouble.kind in ("unknown_model", "too_long"):
-        return trouble.field or ("model" if trouble.kind == "unknown_model" else "messages")
-    if trouble.kind != "bad_value":
+    if trouble.field:
+        return _FIELDS.get(trouble.field, trouble.field)
+    if trouble.kind == "unknown_model":
+        return "model"
+    if trouble.kind not in ("bad_value", "over_limit"):
         return None
     first = trouble.text.partition(" ")[0]
     return first if first in _SAID else _FIELDS.get(first)

@@ -10,15 +10,7 @@ from peer.gateway.catalogue import Catalogue, Model
 def listed(catalogue: Catalogue) -> list[dict[str, Any]]:
     """All models that are served now, under the names by which they can be asked for; with several hordes each also as
     HORDE/MODEL, which names the horde."""
-    found: dict[str, dict[str, Any]] = {}
-    for model in catalogue.served():
-        found.setdefault(model.name, _entry(model.name, model))
-    if len(catalogue.hordes) > 1:
-        for model in catalogue.models:
-            if model.workers:
-                name = f"{model.horde}/{model.name}"
-                found.setdefault(name, _entry(name, model))
-    return list(found.values())
+    return [_entry(name, model) for name, model in catalogue.names().items()]
 
 
 def _entry(name: str, model: Model) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from peer.gateway.asks import ImageAsk, TextAsk
-from peer.gateway.catalogue import Model
+from peer.gateway.catalogue import Chosen, Model
 from peer.gateway.openai.asking import ANY_MODEL, chat_ask, completion_asks, picture_ask
 from peer.gateway.openai.bodies import Chat, Completion, Picture, read
 from protocol.work import MAX_SEED
@@ -18,7 +18,9 @@ def chat(**more):
 
 
 def picture(models=(), **more):
-    return picture_ask(read(json.dumps({"prompt": "a circle", **more}).encode(), Picture), models)
+    return picture_ask(
+        read(json.dumps({"prompt": "a circle", **more}).encode(), Picture), Chosen("h", (), tuple(models))
+    )
 
 
 def test_what_is_not_said_is_as_usual_in_a_horde():

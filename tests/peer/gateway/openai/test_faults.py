@@ -60,6 +60,8 @@ def test_the_codes_that_programs_look_for():
         (Trouble("bad_value", "width 7: wanted a multiple of 8, 16 to 4096"), "size"),
         (Trouble("bad_value", "no such thing"), None),
         (Trouble("bad_value", "temperature 9: wanted 0 to 5", "messages[0]"), "messages[0]"),
+        (Trouble("over_limit", "pixels 9: at most 4", "max_pixels"), "size"),
+        (Trouble("over_limit", "max_tokens 9: at most 4", "max_tokens"), "max_tokens"),
         (Trouble("unknown_model", "no horde serves it"), "model"),
         (Trouble("failed", "steps went wrong"), None),
     ],
