@@ -1,4 +1,4 @@
-"""The door for programs that speak Automatic1111's API: /sdapi/v1.
+"""The door for programs that speak AUTOMATIC1111's API: /sdapi/v1.
 
 ```
 wishes     what a client writes, and what is asked of a horde for it
@@ -20,7 +20,7 @@ from peer.gateway.a1111.desk import Desk
 from peer.gateway.access import Style
 from peer.gateway.errors import Kind, Trouble
 
-NAME = "Automatic1111"
+NAME = "AUTOMATIC1111"
 PREFIXES: Sequence[str] = ("/sdapi/v1",)
 KEYS: Style = "basic"
 

@@ -1,4 +1,4 @@
-"""How a picture was made, in the words by which Automatic1111's users find it again: in the file, and in the answer."""
+"""How a picture was made, in the words by which AUTOMATIC1111's users find it again: in the file, and in the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samplers and schedulers by the names that Automatic1111 gave them, and what a request of ours calls them."""
+"""Samplers and schedulers by the names that AUTOMATIC1111 gave them, and what a request of ours calls them."""
 
 from __future__ import annotations
 

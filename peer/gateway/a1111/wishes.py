@@ -1,4 +1,4 @@
-"""What a client of Automatic1111's API writes, and what is asked of a horde for it.
+"""What a client of AUTOMATIC1111's API writes, and what is asked of a horde for it.
 
 Such clients send every field that they know, most of them with what the program does anyway. What would make another
 picture and cannot be had here is refused when it is switched on; what only tunes a sampler or saves files is ignored.

@@ -1,4 +1,4 @@
-"""Automatic1111's door: what its clients write, what is asked of a horde, and what they find in the files."""
+"""AUTOMATIC1111's door: what its clients write, what is asked of a horde, and what they find in the files."""
 
 from __future__ import annotations
 

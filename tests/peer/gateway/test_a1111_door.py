@@ -1,4 +1,4 @@
-"""Automatic1111's door over HTTP, with painters behind it who paint when they are told to."""
+"""AUTOMATIC1111's door over HTTP, with painters behind it who paint when they are told to."""
 
 from __future__ import annotations
 
