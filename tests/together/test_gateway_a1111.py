@@ -17,8 +17,8 @@ from tests.support.gateway import Gateway
 from tests.support.horde import POLL_S, Horde, Process, until
 
 #: Half a minute of its worker, who must not come to its end.
-LONG = {"width": 64, "height": 64, "steps": 50, "override_settings": {"sd_model_checkpoint": "slow"}}
-SMALL = {"width": 32, "height": 32, "steps": 6, "prompt": "a small red circle on blue"}
+LONG: dict[str, Any] = {"width": 64, "height": 64, "steps": 50, "override_settings": {"sd_model_checkpoint": "slow"}}
+SMALL: dict[str, Any] = {"width": 32, "height": 32, "steps": 6, "prompt": "a small red circle on blue"}
 
 
 class Program:
@@ -47,7 +47,7 @@ class Program:
 
 
 def pictures(answer: dict[str, Any]) -> list[Image.Image]:
-    found = [Image.open(BytesIO(base64.b64decode(image))) for image in answer["images"]]
+    found: list[Image.Image] = [Image.open(BytesIO(base64.b64decode(image))) for image in answer["images"]]
     for image in found:
         image.load()
     return found
