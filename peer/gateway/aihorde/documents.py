@@ -26,7 +26,7 @@ DOCUMENTS: MappingProxyType[str, Sequence[str]] = MappingProxyType(
             "The gateway keeps requests and results in memory only, for a while, and writes no prompts into its log.",
             (
                 "A prompt goes to the tracker, which checks it and stores nothing of it, and to the worker that makes"
-                " the result. A worker does not learn whose request it is, but it reads the prompt: do not send secrets."
+                " the result. A worker does not learn whose request it is, but it reads the prompt: send no secrets."
             ),
             "The ledger that a tracker publishes names neither prompts nor results.",
         ),

@@ -103,7 +103,7 @@ def workers(entry: Mapping[str, Any], now_ms: int) -> list[dict[str, Any]]:
 
 
 def _worker(entry: Mapping[str, Any], kind: str, offers: list[dict[str, Any]], now_ms: int) -> dict[str, Any]:
-    speeds = [found for offer in offers if isinstance(found := offer.get("speed"), int | float) and found > 0]
+    speeds = [float(said) for offer in offers if isinstance(said := offer.get("speed"), int | float) and said > 0]
     found: dict[str, Any] = {
         "type": kind,
         "name": str(entry.get("name", "")),
