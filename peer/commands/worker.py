@@ -28,9 +28,15 @@ if TYPE_CHECKING:
     from peer.worker import Settings as WorkerSettings
 
 
+OPENAI_HELP = "A server with OpenAI's API: llama.cpp's, vLLM, Ollama, KoboldCpp, LocalAI and others."
+ENGINE_HELP = "Any engine that is installed, by its name."
+
+
 @click.command(short_help="Serve the horde with this machine, for kudos.")
 @click.option("--image", "images", multiple=True, metavar="[NAME=]FOLDER|HUB_ID[@REV]", help="A diffusers pipeline.")
 @click.option("--text", "texts", multiple=True, metavar="[NAME=]FILE.gguf", help="A GGUF file.")
+@click.option("--openai", "servers", multiple=True, metavar="[NAME=]URL[#MODEL][,OPTION=VALUE,...]", help=OPENAI_HELP)
+@click.option("--engine", "engines", multiple=True, metavar="NAME:model=MODEL[,OPTION=VALUE,...]", help=ENGINE_HELP)
 @click.option("--dry-run", "dry_runs", multiple=True, metavar="image|text[:OPTION=VALUE,...]", help="No model at all.")
 @click.option("--slots", type=click.IntRange(1, 64), default=1, show_default=True, help="Jobs at once, of each model.")
 @click.option("--ahead", type=click.IntRange(0, 64), default=1, show_default=True, help="Jobs taken beyond these.")
@@ -52,6 +58,8 @@ def worker(
     images: tuple[str, ...],
     texts: tuple[str, ...],
     dry_runs: tuple[str, ...],
+    servers: tuple[str, ...],
+    engines: tuple[str, ...],
     slots: int,
     listen: str,
     until_stdin_closes: bool,
@@ -59,10 +67,10 @@ def worker(
 ) -> None:
     """Serve the horde: earn kudos for every picture and text that this machine makes.
 
-    Without --image, --text or --dry-run it serves the two small models of the demo.
+    Without any model or engine named it serves the two small models of the demo.
     """
     with translated(settings):
-        specs = chosen(images, texts, dry_runs) * slots
+        specs = chosen(images, texts, dry_runs, servers, engines) * slots
         host, port = listening(listen)
         _check_addresses(rest["addresses"])
         home = settings.home
