@@ -184,7 +184,9 @@ class Registry:
         """Let go of what nobody asks about, and of the oldest results if they are too large together."""
         now = self._clock()
         for running in list(self._kept.values()):
-            if not running.waiting and now - running.asked > self._kept_ms:
+            if running.waiting:
+                running.asked = now
+            elif now - running.asked > self._kept_ms:
                 self._forget(running)
         size = sum(running.size for running in self._kept.values())
         for running in [one for one in self._kept.values() if one.ended and not one.waiting]:
