@@ -33,8 +33,10 @@ ALWAYS = {
     "Cache-Control": "no-store",
     "Vary": "Origin",
 }
-#: So long running handlers are waited for at the end, which cancels them.
-GOODBYE_SECONDS = 5.0
+#: At the end, when all asks have ended: handlers that are still there have so long to say so to their clients.
+GOODBYE_SECONDS = 0.5
+#: A connection on which nothing more is asked is closed.
+IDLE_SECONDS = 75.0
 
 HEADERS = web.RequestKey("HEADERS", dict[str, str])
 #: There once an answer has begun.
@@ -172,15 +174,38 @@ class Listening:
 
 
 @asynccontextmanager
-async def serving(app: web.Application, listening: Listening) -> AsyncIterator[str]:
+async def serving(
+    app: web.Application, listening: Listening, *, goodbye_seconds: float = GOODBYE_SECONDS
+) -> AsyncIterator[str]:
     """Serve within the block; the address, as clients are told it. Whose client goes away is cancelled."""
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=GOODBYE_SECONDS)
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        access_log=None,
+        logger=_wordless(),
+        keepalive_timeout=IDLE_SECONDS,
+        shutdown_timeout=goodbye_seconds,
+    )
     async with AsyncExitStack() as stack:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, listening.host, listening.port, ssl_context=listening.tls)
         await site.start()
         yield address(listening, runner.addresses[0][1])
+
+
+def _wordless() -> logging.Logger:
+    """For what aiohttp says of broken requests: it quotes them, and with them keys and prompts."""
+
+    def only_its_kind(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[0] is not None:
+            record.msg = f"{record.msg}: {record.exc_info[0].__name__}"
+        record.exc_info = None
+        return True
+
+    logger = logging.getLogger(f"{__name__}.http")
+    logger.filters = [only_its_kind]
+    return logger
 
 
 def address(listening: Listening, port: int) -> str:
