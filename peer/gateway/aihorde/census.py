@@ -31,11 +31,11 @@ def models(served: Mapping[str, Model], queued: Mapping[tuple[Kind, str, str], i
         found.append(
             {
                 "name": name,
-                "count": threads,
+                "count": slots,
                 "performance": float(model.speed),
                 "queued": float(units),
                 "jobs": float(model.waiting),
-                "eta": _eta(units, threads * model.speed, model),
+                "eta": _eta(units, slots * model.speed, model),
                 "type": model.kind,
             }
         )
