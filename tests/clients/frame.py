@@ -1,9 +1,8 @@
-"""What the tests with clients of others share: where these are, a gateway as a process, programs that run against it."""
+"""What the tests with clients of others share: where these are, a gateway as a process, programs run against it."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from protocol.messages import Account
 from tests.support.horde import PATIENCE_S, Horde, Process, until
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ class Place:
 
 
 #: What the worker pretends to have: quick and slow ones, so that a test can be in the middle of something.
-MODELS = ("image:model=paint", "image:model=slow-paint,step_ms=250", "text:model=quick", "text:model=slow,step_ms=120")
+MODELS = ("image:model=paint", "image:model=slow-paint,step_ms=400", "text:model=quick", "text:model=slow,step_ms=120")
 
 
 @asynccontextmanager
@@ -57,26 +57,25 @@ async def a_place(folder: Path, *options: str) -> AsyncIterator[Place]:
     """A horde of processes with such a gateway; its books are right behind the block."""
     async with Horde.open(folder) as horde:
         models = [word for model in MODELS for word in ("--dry-run", model)]
-        worker = await horde.worker("bob", *models, "--slots", "2")
-        home = horde.join("alice")
-        await horde.run("peer", "account", "--register", "--home", str(home.folder))
-        await endow(horde, await account(horde, "alice"))
+        worker = await horde.worker("bob", *models)
+        horde.join("alice")
+        async with horde.client("alice") as alice:
+            await endow(horde, await alice.register())
         async with a_gateway(horde, "alice", *options) as gateway:
             yield Place(horde, worker, gateway)
         assert (await horde.audit())["ok"]
 
 
-async def account(horde: Horde, name: str) -> dict[str, Any]:
+async def standing(horde: Horde, name: str) -> Account:
     """How the account of this home stands."""
-    text = await horde.run("peer", "account", "--json", "--home", str(horde.folder / name))
-    found: dict[str, Any] = json.loads(text)
-    return found
+    async with horde.client(name) as client:
+        return await client.account()
 
 
-async def endow(horde: Horde, whose: dict[str, Any]) -> None:
+async def endow(horde: Horde, whose: Account) -> None:
     """The operator gives this account more kudos than a test can spend."""
     assert horde.door is not None
-    words = (str(whose["account"]), "100000", "--reason", "for a test", "--url", horde.door.url)
+    words = (str(whose.number), "100000", "--reason", "for a test", "--url", horde.door.url)
     await horde.run("tracker", "admin", "award", str(horde.tracker_folder), *words)
 
 
@@ -84,7 +83,8 @@ async def endow(horde: Horde, whose: dict[str, Any]) -> None:
 async def a_gateway(horde: Horde, name: str, *options: str) -> AsyncIterator[Gateway]:
     """`potluck gateway` for the home of this name, which has joined the horde; it has ended behind the block."""
     arguments = ("gateway", "--home", str(horde.folder / name), "--listen", "127.0.0.1:0", "--json", *options)
-    process = await Process.start(f"gateway-{name}", horde.folder / "logs", "peer", *arguments)
+    logs = horde.folder / "logs"
+    process = await Process.start(f"gateway-{len(list(logs.iterdir()))}", logs, "peer", *arguments)
     try:
         serving = await process.line(lambda line: line.get("event") == "serving")
         key = Path(serving["key_file"]).read_text("utf-8").strip()

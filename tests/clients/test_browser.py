@@ -14,7 +14,7 @@ from tests.clients.frame import (
     CHROMIUM,
     Place,
     a_place,
-    account,
+    standing,
     steps,
     the,
     told,
@@ -52,7 +52,7 @@ class Web:
         audit = await self.place.horde.audit()
         kinds = (await self.place.horde.scrape())["kinds"]
         waiting = {kind: counts["waiting"] for kind, counts in kinds.items()}
-        balance = (await account(self.place.horde, "alice"))["balance"]
+        balance = (await standing(self.place.horde, "alice")).balance
         begun = sum(line.get("event") == "accepted" for line in self.place.worker.lines())
         return audit["jobs"], audit["entries"], balance, waiting, begun
 

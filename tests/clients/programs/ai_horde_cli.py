@@ -41,7 +41,7 @@ def dream(where: str, headers: dict[str, str], model: str) -> None:
         "cfg_scale": 7.5,
         "denoising_strength": 0.6,
     }
-    wanted = {
+    wanted: dict[str, Any] = {
         "prompt": "a horde of small robots ### blue",
         "nsfw": False,
         "censor_nsfw": False,
@@ -75,7 +75,7 @@ def dream(where: str, headers: dict[str, str], model: str) -> None:
 
 def scribe(where: str, headers: dict[str, str]) -> None:
     """A text; no model named, which means any."""
-    wanted = {
+    wanted: dict[str, Any] = {
         "prompt": "a horde of small kobolds at their typewriters",
         "trusted_workers": False,
         "models": [],
@@ -89,8 +89,14 @@ def scribe(where: str, headers: dict[str, str]) -> None:
 
 def left(where: str, headers: dict[str, str], slow: str) -> None:
     """Ctrl+C, there: the request is deleted."""
-    wanted = {"prompt": "a long night", "models": [slow], "params": {"width": 64, "height": 64, "steps": 400}}
-    asked = requests.post(f"{where}/generate/async", json=wanted, headers=headers, timeout=60).json()
+    wanted: dict[str, Any] = {
+        "prompt": "a long night",
+        "models": [slow],
+        "params": {"width": 64, "height": 64, "steps": 50},
+    }
+    answer = requests.post(f"{where}/generate/async", json=wanted, headers=headers, timeout=60)
+    asked = answer.json()
+    say("begun", status=answer.status_code, **asked)
     while not requests.get(f"{where}/generate/check/{asked['id']}", timeout=60).json()["processing"]:
         time.sleep(PAUSE_S)
     gone = requests.delete(f"{where}/generate/status/{asked['id']}", timeout=60)

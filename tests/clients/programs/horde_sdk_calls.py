@@ -15,8 +15,6 @@ from horde_sdk.ai_horde_api.ai_horde_clients import (
     AIHordeAPISimpleClient,
 )
 from horde_sdk.ai_horde_api.apimodels import (
-    AIHordeGetPrivacyPolicyRequest,
-    AIHordeGetTermsRequest,
     DeleteImageGenerateRequest,
     FindUserRequest,
     HordePerformanceRequest,
@@ -27,7 +25,7 @@ from horde_sdk.ai_horde_api.apimodels import (
     ModelGenerationInputKobold,
     TextGenerateAsyncRequest,
 )
-from horde_sdk.ai_horde_api.exceptions import AIHordeRequestError
+from horde_sdk.ai_horde_api.exceptions import AIHordePayloadValidationError, AIHordeRequestError
 from horde_sdk.generic_api.apimodels import RequestErrorResponse
 
 from tests.clients.programs.report import say
@@ -62,8 +60,6 @@ def lists(client: AIHordeAPISimpleClient, key: str) -> None:
         say("performance", workers=answered(session, HordePerformanceRequest()).worker_count)
         user = answered(session, FindUserRequest(apikey=key))
         say("user", name=user.username, kudos=user.kudos)
-        for ask in (AIHordeGetTermsRequest, AIHordeGetPrivacyPolicyRequest):
-            say("document", length=len(answered(session, ask(format="markdown")).markdown or ""))
 
 
 def answered(session: AIHordeAPIClientSession, request: Any) -> Any:
@@ -113,7 +109,7 @@ async def together(key: str, model: str, words: str) -> None:
 def left(key: str, slow: str) -> None:
     """What nobody waits for any more is deleted."""
     with AIHordeAPIClientSession() as session:
-        asked = answered(session, image(key, slow, steps=400))
+        asked = answered(session, image(key, slow, steps=149))
         check = ImageGenerateCheckRequest(id=asked.id_)
         while not answered(session, check).processing:
             pass
@@ -125,16 +121,19 @@ def refused(client: AIHordeAPISimpleClient, key: str, model: str) -> None:
     """What the library makes of our refusals."""
     tries = {
         "key": image("x" * 22, model),
-        "steps": image(key, model, steps=100_000),
+        "steps": image(key, model, steps=400),
+        "payload": image(key, model, steps=100_000),
         "prompt": image(key, model).model_copy(update={"prompt": ""}),
     }
     for name, request in tries.items():
-        with AIHordeAPIClientSession() as session:
-            found = session.submit_request(request, request.get_default_success_response_type())
-        if isinstance(found, RequestErrorResponse):
-            say("refused", name=name, rc=str(found.rc), message=found.message)
+        try:
+            with AIHordeAPIClientSession() as session:
+                found = session.submit_request(request, request.get_default_success_response_type())
+        except AIHordePayloadValidationError as error:
+            say("refused", name=name, rc="", message=str(error))
         else:
-            say("refused", name=name, rc="", message="")
+            assert isinstance(found, RequestErrorResponse)
+            say("refused", name=name, rc=str(found.rc), message=found.message)
 
 
 def main(model: str, words: str, slow: str) -> None:

@@ -18,7 +18,7 @@ async def whole(client: openai.AsyncOpenAI, model: str, seed: int) -> str:
 
 async def half(client: openai.AsyncOpenAI, model: str, enough: int) -> None:
     """Some pieces of an answer that would go on for a long time; then nobody wants it any more."""
-    pieces = await client.chat.completions.create(model=model, messages=QUESTION, max_tokens=5_000, stream=True)
+    pieces = await client.chat.completions.create(model=model, messages=QUESTION, max_tokens=3_000, stream=True)
     count = 0
     async with pieces:
         async for piece in pieces:

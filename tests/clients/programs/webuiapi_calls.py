@@ -71,7 +71,7 @@ def watched(api: webuiapi.WebUIApi, other: webuiapi.WebUIApi, model: str) -> Non
                 prompt="a red circle",
                 width=64,
                 height=64,
-                steps=500,
+                steps=148,
                 override_settings={"sd_model_checkpoint": model},
             )
             ended.append(f"{len(made.images)} pictures")
@@ -80,11 +80,11 @@ def watched(api: webuiapi.WebUIApi, other: webuiapi.WebUIApi, model: str) -> Non
 
     asking = threading.Thread(target=ask)
     asking.start()
-    seen = {"progress": 0.0, "step": 0, "picture": False}
-    while asking.is_alive() and not (seen["step"] >= 2 and seen["picture"]):
+    seen = {"progress": 0.0, "steps": 0, "picture": False}
+    while asking.is_alive() and not (seen["steps"] >= 2 and seen["picture"]):
         now = other.get_progress()
         seen["progress"] = max(seen["progress"], now["progress"])
-        seen["step"] = max(seen["step"], now["state"]["sampling_step"])
+        seen["steps"] = max(seen["steps"], now["state"]["sampling_step"])
         seen["picture"] = seen["picture"] or bool(now["current_image"])
     say("progress", **seen)
     other.interrupt()
