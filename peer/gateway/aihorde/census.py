@@ -27,7 +27,7 @@ def models(served: Mapping[str, Model], queued: Mapping[tuple[Kind, str, str], i
     found = []
     for name, model in served.items():
         units = queued.get((model.kind, model.horde, model.name), 0)
-        threads = model.slots or model.workers
+        slots = model.slots or model.workers
         found.append(
             {
                 "name": name,
