@@ -211,12 +211,15 @@ class Client:
         n: int = 1,
         max_price: float = 0,
         user: str = "",
+        enough: asyncio.Event | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Ask for n pictures; what happens to them, as it happens.
 
         seed: of the first picture, the next one gets the next; random if None. max_price: kudos that one picture may
         cost without tax, 0 for no bound. user: of a service account, whom it asks for; only a pseudonym leaves this
-        machine. Raises `BadRequest` at once, and `Refused` or a `JobError` in its course.
+        machine. enough: once it is set, no further step is wanted, and pictures under way come as far as they are;
+        whoever leaves the iteration instead gets none of them. Raises `BadRequest` at once, and `Refused` or a
+        `JobError` in its course.
         """
         work = image_work(width, height, steps, guidance)
         private = ImagePrivate(
@@ -227,7 +230,7 @@ class Client:
             sampler=sampler,
             salt=new_salt(),
         )
-        return self._ask(public_part(work, models, n, max_price), private, user)
+        return self._ask(public_part(work, models, n, max_price), private, user, enough)
 
     def text(
         self,
@@ -346,27 +349,35 @@ class Client:
             raise BadRequest(f"seed {seed}: wanted 0 to {MAX_SEED}, also for the last of {n} results")
         return seed
 
-    def _ask(self, public: PublicPart, private: PrivatePart, user: str) -> AsyncGenerator[Event, None]:
+    def _ask(
+        self, public: PublicPart, private: PrivatePart, user: str, enough: asyncio.Event | None = None
+    ) -> AsyncGenerator[Event, None]:
         if not hasattr(self, "_desk"):
             raise RuntimeError("this client is not open: ask inside of `async with Client(link) as horde:`")
         # Made at once and not with the first event, so that a bad value is refused where it was given.
         named = self._pseudonym(user) if user else b""
-        return self._events(Asking(public, private, self.key, self._desk, self._random, self._finished, named))
+        asking = Asking(public, private, self.key, self._desk, self._random, self._finished, named)
+        return self._events(asking, enough)
 
     def _pseudonym(self, user: str) -> bytes:
         if self._home is None:
             raise BadRequest("a user can be named only with a home, which keeps the key of pseudonyms")
         return pseudonym(self._home, user)
 
-    async def _events(self, asking: Asking) -> AsyncGenerator[Event, None]:
+    async def _events(self, asking: Asking, enough: asyncio.Event | None) -> AsyncGenerator[Event, None]:
         self._askings[asking.nonce] = asking
+        stopping: asyncio.Task[None] | None = None
         try:
             if self._running.done():
                 raise self._trouble()
             await asking.send()
+            if enough is not None:
+                stopping = self._spawn(asking.cancel_when(enough))
             async for event in asking.inbox.read():
                 yield event
         finally:
+            if stopping is not None:
+                stopping.cancel()
             # Nothing to do if all of it has ended.
             if asking.nonce in self._askings:
                 await asyncio.shield(self._spawn(asking.cancel()))

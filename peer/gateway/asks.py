@@ -12,6 +12,8 @@ from peer.events import Event
 from protocol.work import Kind
 
 if TYPE_CHECKING:
+    import asyncio
+
     from peer.client import Client
 
 
@@ -40,6 +42,7 @@ class ImageAsk:
     sampler: str = ""
     n: int = 1
     max_price: float = 0
+    enough: asyncio.Event | None = field(default=None, compare=False, repr=False)
 
     def put(self, client: Client, models: Sequence[str]) -> AsyncGenerator[Event, None]:
         """Ask this horde for one of these models; raises `BadRequest` at once."""
@@ -55,6 +58,7 @@ class ImageAsk:
             sampler=self.sampler,
             n=self.n,
             max_price=self.max_price,
+            enough=self.enough,
         )
 
 

@@ -116,6 +116,9 @@ async def _an_interrupted_one(program: Program, slow: Process) -> None:
     assert await program.ask("interrupt", {}) == {}
     ended = await asking
     assert json.loads(ended["info"])["comments"] == "interrupted"
+    [partly] = pictures(ended)
+    assert partly.size == (64, 64)
+    assert not any(partly.crop((0, 60, 64, 64)).tobytes()), "the lower part is painted last, and was not yet"
     await has_dropped(slow, 1)
     assert (await program.ask("progress"))["state"]["job_count"] == 0
 

@@ -7,12 +7,17 @@ as one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from typing import Any
 
+from peer.events import Event
 from peer.gateway.a1111.infotext import timestamp
 from peer.gateway.asks import ImageAsk, Result, Results
 
+#: So long an interrupted call waits for pictures as far as they are; a worker has ten seconds to hand one in.
+PATIENCE_S = 15.0
 #: What is said of work that has begun, however little of it is done; 0 is for "nothing is under way".
 BEGUN = 0.01
 
@@ -21,17 +26,39 @@ class Drawing:
     """One call of `txt2img` under way. now: when it began, in milliseconds."""
 
     def __init__(self, ask: ImageAsk, now: int) -> None:
-        self.ask = ask
+        self.enough = asyncio.Event()
+        self.ask = replace(ask, enough=self.enough)
         self.since = now
         self.results = Results(ask.n)
-        self.interrupted = False
-        self.task: asyncio.Task[None] | None = None
+        self._limit: asyncio.Timeout | None = None
+
+    async def follow(self, asked: AsyncGenerator[Event, None]) -> None:
+        """Take in what happens, to its end, or, once it is interrupted, for as long as that may take. Raises what the
+        ask raises; cancelled, it cancels what is not done."""
+        limit = self._limit = asyncio.timeout(None)
+        try:
+            async with limit, contextlib.aclosing(asked):
+                async for event in asked:
+                    self.results.receive(event)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether its client wants no further step."""
+        return self.enough.is_set()
+
+    @property
+    def made(self) -> list[Result]:
+        """The pictures that came."""
+        return [result for result in self.results.all if result.is_whole and result.content]
 
     def interrupt(self) -> None:
-        """Nobody wants the rest; what is whole stays."""
-        self.interrupted = True
-        if self.task is not None:
-            self.task.cancel()
+        """No further step is wanted; pictures come as far as they are."""
+        self.enough.set()
+        if self._limit is not None and self._limit.when() is None:
+            self._limit.reschedule(asyncio.get_running_loop().time() + PATIENCE_S)
 
 
 class Desk:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from peer.client import system_clock
-from peer.events import Event, PotluckError
+from peer.events import PotluckError
 from peer.gateway import bodies, pictures
 from peer.gateway.a1111.desk import Desk, Drawing
 from peer.gateway.a1111.infotext import info, infotext, with_text
@@ -40,14 +38,17 @@ async def txt2img(request: web.Request) -> web.Response:
     ask = ask_of(body, model_of(body.checkpoint, served) or desk.checkpoint(served))
     drawing = Drawing(ask, system_clock())
     desk.drawings.append(drawing)
+    comments = ""
     try:
-        error = await _draw(drawing, request.app[HORDES].ask(request[CALLER], ask))
+        await drawing.follow(request.app[HORDES].ask(request[CALLER], drawing.ask))
+    except PotluckError as error:
+        if not drawing.interrupted and not drawing.made:
+            raise
+        comments = trouble(error).text
     finally:
         desk.drawings.remove(drawing)
-    made = [result for result in drawing.results.all if result.is_whole and result.content]
-    if error is not None and not made:
-        raise error
-    comments = "interrupted" if drawing.interrupted else trouble(error).text if error else ""
+    comments = "interrupted" if drawing.interrupted else comments
+    made = drawing.made
     sampler = body.sampler.name
     images = [await _file(result, infotext(ask, sampler, result)) for result in made]
     return answer(
@@ -57,28 +58,6 @@ async def txt2img(request: web.Request) -> web.Response:
             "info": info(ask, sampler, body.batch, made, system_clock(), comments),
         }
     )
-
-
-async def _draw(drawing: Drawing, asked: Any) -> PotluckError | None:
-    """Take in what happens until it ends; why something is missing. Raises what a client is not to know as it is."""
-    drawing.task = asyncio.ensure_future(_follow(drawing, asked))
-    try:
-        await drawing.task
-    except PotluckError as error:
-        return error
-    except asyncio.CancelledError:
-        # The client went away, unless it was `interrupt` that ended the task alone.
-        this = asyncio.current_task()
-        if not drawing.interrupted or (this is not None and this.cancelling()):
-            raise
-    return None
-
-
-async def _follow(drawing: Drawing, asked: Any) -> None:
-    event: Event
-    async with aclosing(asked):
-        async for event in asked:
-            drawing.results.receive(event)
 
 
 async def _file(result: Result, text: str) -> str:
@@ -97,7 +76,7 @@ async def progress(request: web.Request) -> web.Response:
 
 
 async def interrupt(request: web.Request) -> web.Response:
-    """Stop all that is under way; its calls answer with what is whole."""
+    """Stop all that is under way; its calls answer with pictures as far as they are."""
     for drawing in request.app[DESK].drawings:
         drawing.interrupt()
     return answer({})

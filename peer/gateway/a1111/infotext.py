@@ -23,7 +23,7 @@ _WORDS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME"})
 def infotext(ask: ImageAsk, sampler: str, result: Result) -> str:
     """What made this picture. sampler: its name in menus."""
     about = {
-        "Steps": ask.steps,
+        "Steps": result.used if result.finish == "cancelled" else ask.steps,
         "Sampler": sampler,
         "CFG scale": _plain(ask.guidance),
         "Seed": result.seed,

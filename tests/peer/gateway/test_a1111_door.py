@@ -17,8 +17,9 @@ from PIL import Image
 
 from peer import events
 from peer.engines.dry_run import png
-from peer.events import Event, JobExpired
+from peer.events import Event, JobCancelled, JobExpired
 from peer.gateway import a1111, pictures
+from peer.gateway.a1111 import desk
 from peer.gateway.access import Access
 from peer.gateway.asks import Ask, Caller, ImageAsk
 from peer.gateway.catalogue import Catalogue, Model
@@ -60,14 +61,14 @@ class Painters(Hordes):
         finally:
             self.left.set()
 
-    def paint(self, index: int = 0, content: bytes | None = None) -> None:
-        """One picture, whole."""
+    def paint(self, index: int = 0, content: bytes | None = None, finish: str = "stop") -> None:
+        """One picture, whole or as far as it is."""
         content = content or png(bytes(SIDE * SIDE * 3), SIDE, SIDE)
         media_type = pictures.kind(content)
         for event in (
             events.Leased(index, worker=b"w" * 32, model="best", attempt=1, price=0, paid=0),
             events.Picture(index, content, media_type, 40 + index),
-            events.Received(index, 1, "stop", "an engine", 9, (), b"", b""),
+            events.Received(index, 1, finish, "an engine", 9, (), b"", b""),
         ):
             self.plan.put_nowait(event)
 
@@ -228,20 +229,45 @@ async def test_progress_shows_steps_and_the_picture_so_far(painters: Painters, p
 
 
 @pytest.mark.parametrize("what", ["interrupt", "skip"])
-async def test_what_is_interrupted_ends_with_what_is_whole(painters: Painters, program: Program, what: str) -> None:
+async def test_what_is_interrupted_ends_with_pictures_as_far_as_they_are(
+    painters: Painters, program: Program, what: str
+) -> None:
     painters.paint(1)
-    asking = asyncio.create_task(program.post("txt2img", n_iter=3))
+    asking = asyncio.create_task(program.post("txt2img", n_iter=3, steps=20))
     await painters.taken_in.wait()
+    enough = painters.asked[0].enough
+    assert enough is not None
+    assert not enough.is_set()
 
     assert await program.post(what) == {}
+    assert enough.is_set()
+    assert (await program.get("progress"))["state"]["interrupted"]
+    painters.paint(0, finish="cancelled")
+    painters.plan.put_nowait(JobCancelled("cancelled", "not begun", 2))
     found = await asking
 
-    assert painters.left.is_set()
-    assert json.loads(found["info"])["all_seeds"] == [41]
-    assert json.loads(found["info"])["comments"] == "interrupted"
-    assert len(found["images"]) == 1
+    info = json.loads(found["info"])
+    assert info["all_seeds"] == [40, 41]
+    assert "Steps: 9," in info["infotexts"][0]
+    assert "Steps: 20," in info["infotexts"][1]
+    assert info["comments"] == "interrupted"
+    assert len(found["images"]) == 2
     assert (await program.get("progress"))["state"]["job_count"] == 0
     assert await program.post(what) == {}
+
+
+async def test_an_interrupted_call_answers_also_if_nothing_more_comes(
+    painters: Painters, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk, "PATIENCE_S", 0)
+    painters.plan.put_nowait(events.Progress(0, 3, 6))
+    asking = asyncio.create_task(program.post("txt2img"))
+    await painters.taken_in.wait()
+
+    await program.post("interrupt")
+
+    assert (await asking)["images"] == []
+    assert painters.left.is_set()
 
 
 async def test_a_client_that_goes_away_wants_nothing_any_more(painters: Painters, program: Program) -> None:
