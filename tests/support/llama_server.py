@@ -31,7 +31,8 @@ def main() -> None:
     if words[1:]:
         parameters.api_keys = [Path(words[1]).read_text("ascii").strip()]
     server = xllamacpp.Server(parameters)
-    print(json.dumps({"event": "serving", "url": server.listening_address}), flush=True)
+    sys.stdout.write(json.dumps({"event": "serving", "url": server.listening_address}) + "\n")
+    sys.stdout.flush()
     sys.stdin.read()
 
 

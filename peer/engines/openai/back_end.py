@@ -19,7 +19,7 @@ import aiohttp
 from peer.engines.base import Done, EngineError, Task
 from peer.engines.health import Health
 from peer.engines.maker import Job, Maker
-from peer.engines.openai.asks import DIALECTS, dialect_of, offered_name, text_request, writes
+from peer.engines.openai.asks import DIALECTS, dialect_of, offered_name, writes
 from peer.engines.openai.making import Making, check_pillow
 from peer.engines.openai.says import Trouble
 from peer.engines.openai.server import Server
@@ -77,7 +77,7 @@ class BackEnd(Maker):
         # One that does not answer may be started after us: that is said then, and it is looked at again.
         if trouble is not None and trouble.blame != "server":
             raise EngineError("failed", f"{self._server.url}: {trouble.detail}") from trouble
-        self._told = self._offers()
+        self._told = self.offers()
         return self._told[0]
 
     def watch(self, offer: Callable[[Sequence[Offer], str], None]) -> None:
@@ -89,7 +89,7 @@ class BackEnd(Maker):
             asyncio.run(self._look())
             self._tell()
 
-    def _offers(self) -> tuple[tuple[Offer, ...], str]:
+    def offers(self) -> tuple[tuple[Offer, ...], str]:
         """What is offered now, else why nothing is."""
         with self._lock:
             models = list(self._models.values()) if self._health.up else []
@@ -99,7 +99,7 @@ class BackEnd(Maker):
 
     def _tell(self, *, again: bool = False) -> None:
         with self._telling:
-            offers, why = self._offers()
+            offers, why = self.offers()
             if self._offer is not None and (again or (offers, why) != self._told):
                 self._told = offers, why
                 self._offer(offers, why)
@@ -144,13 +144,11 @@ class BackEnd(Maker):
         trouble = ""
         if self._options.kind == "text":
             task = Task(served.offer.model, TextWork(max_tokens=1), TextPrivate(prompt="Hi", salt=bytes(32)), 1)
-            path, body = text_request(self._dialect, served.named, task, 1, chat_only=self._options.api == "chat")
-            body = {name: value for name, value in body.items() if not name.startswith("stream")}
+            job = Job(task, lambda said: None)
             try:
-                async with self._server.session(self._options.timeout_s) as http:
-                    await self._server.ask(http, self._server.url + path, body)
-            except Trouble as found:
-                trouble = found.detail
+                await self._making(served, job).run(self._options.timeout_s)
+            except EngineError as found:
+                trouble = found.detail if isinstance(found, Trouble) else str(found)
         with self._lock:
             served.health.looked(self._clock(), trouble)
 
@@ -271,9 +269,8 @@ class BackEnd(Maker):
             raise EngineError("unavailable", "the back end does not list this model any more")
         if job.halted:
             return Done(0, finish="cancelled")
-        making = Making(self._server, self._dialect, served.named, job, chat_only=self._options.api == "chat")
         try:
-            done = asyncio.run(making.run(self._options.timeout_s))
+            done = asyncio.run(self._making(served, job).run(self._options.timeout_s))
         except Trouble as trouble:
             self._blame(served, trouble)
             raise
@@ -281,6 +278,9 @@ class BackEnd(Maker):
             with self._lock:
                 served.health.worked()
         return done
+
+    def _making(self, served: _Served, job: Job) -> Making:
+        return Making(self._server, self._dialect, served.named, job, chat_only=self._options.api == "chat")
 
 
 def _mistaken(detail: str) -> Trouble:

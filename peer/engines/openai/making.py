@@ -24,6 +24,8 @@ from protocol.work import ImageWork, TextPrivate, TextWork, texts_of
 ALIVE_S = 20.0
 #: No token is longer than this for long: what has more bytes for each has no room, whatever the tokens are.
 TOKEN_BYTES = 16
+#: What a server says that has no `/completions`. A raw prompt is then said as a user's message.
+NO_SUCH_API = (404, 405)
 
 
 class Making:
@@ -86,16 +88,27 @@ class Making:
             )
         # What was shown already counts towards the limit, so that continued and whole answers end alike.
         raw = templated or private.prompt
-        given = await self._tokens(http, raw + task.prefix) if task.prefix else asked
-        begun = max(0, given - asked) if raw else given
+        begun = 0
+        if task.prefix:
+            begun = await self._tokens(http, raw + task.prefix)
+            begun = max(0, begun - asked) if raw else begun
         left = work.max_tokens - begun
         if left <= 0:
             return Done(0, asked + begun, "length")
+        self._answer = Answer(self._job, left, StopFilter(private.stop, task.prefix), asked + begun)
+        try:
+            return await self._ask(http, left, templated, chat_only=self._chat_only)
+        except Trouble as trouble:
+            if self._chat_only or not private.prompt or trouble.status not in NO_SUCH_API:
+                raise
+        return await self._ask(http, left, "", chat_only=True)
+
+    async def _ask(self, http: aiohttp.ClientSession, most: int, templated: str, *, chat_only: bool) -> Done:
         path, body = text_request(
-            self._dialect, self._named, task, left, chat_only=self._chat_only, templated=templated
+            self._dialect, self._named, self._job.task, most, chat_only=chat_only, templated=templated
         )
-        answer = self._answer = Answer(self._job, left, StopFilter(private.stop, task.prefix), asked + begun)
-        return await self._hear(http, path, body, answer)
+        assert self._answer is not None  # noqa: S101 (made before)
+        return await self._hear(http, path, body, self._answer)
 
     async def _hear(self, http: aiohttp.ClientSession, path: str, body: dict[str, Any], answer: Answer) -> Done:
         events = Events()
