@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from peer import scrape
 from peer.client import Client, system_clock
-from peer.events import Event, PotluckError, Received, Unreachable
+from peer.events import Event, PotluckError, Received, Requeued, Unreachable
 from peer.gateway.asks import Ask, Caller, ImageAsk
 from peer.gateway.catalogue import Catalogue, Chosen, Model, allowed, check_image, measured, read_scrape, with_former
 from peer.gateway.errors import Troubled
@@ -34,6 +34,8 @@ SCRAPE_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
 #: So long after it did not answer a tracker is not waited for again.
 SILENT_MS = 10_000
+#: By this word a worker says that prompt and answer exceed the room that was asked for.
+TOO_LONG = "too_long"
 #: Pages of one tracker that are remembered.
 MAX_PAGES = 64
 
@@ -138,6 +140,10 @@ class Hordes:
         try:
             async for event in asked:
                 left -= type(event) is Received
+                if type(event) is Requeued and event.reason == TOO_LONG:
+                    # Every other worker of the model would count the same tokens, and where there is no other the job
+                    # would wait for one until it expires.
+                    raise Troubled("too_long", event.text or "the prompt does not fit: shorten it")
                 yield event
                 if not left and not to_the_end:
                     return
