@@ -111,9 +111,11 @@ def _serve(settings: Settings, options: Options) -> None:
 
     home = settings.home
     links = _links(home, options.hordes)
-    secret, made = key.load_or_create(home.folder, new=options.new_key)
-    access, tls = _access(options, secret), _tls(home, options)
+    access, tls = _access(options), _tls(home, options)
     host, port = listening(options.listen)
+    # Last, for a key that is made is shown once.
+    secret, made = key.load_or_create(home.folder, new=options.new_key)
+    access = replace(access, key=secret)
     where = Listening(host, port, tls.context if tls is not None else None)
 
     async def work() -> None:
@@ -135,7 +137,8 @@ def _links(home: Home, names: tuple[str, ...]) -> dict[str, Link]:
     return {name: home.link(name) for name in dict.fromkeys(chosen) if name or not hordes.links}
 
 
-def _access(options: Options, secret: str) -> Access:
+def _access(options: Options) -> Access:
+    """Who may ask, but for the key."""
     from peer.gateway.access import Access, host_name, origin_of
 
     host, _ = listening(options.listen)
@@ -146,7 +149,7 @@ def _access(options: Options, secret: str) -> Access:
     names = {host_name(f"[{name}]" if ":" in name else name): name for name in (*options.host_names, host) if name}
     if "" in names:
         raise click.UsageError(f"--host-name {names['']}: wanted a name or an address, without port")
-    return Access(secret, frozenset(names), origins, options.anonymous, any_local=_is_wildcard(host))
+    return Access("", frozenset(names), origins, options.anonymous, any_local=_is_wildcard(host))
 
 
 def _is_wildcard(host: str) -> bool:

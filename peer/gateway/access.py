@@ -208,11 +208,15 @@ def _preflight(heard: Heard) -> dict[str, str]:
 
 
 def host_name(host: str) -> str:
-    """The name or address in a `Host` header, in lower case and without port and brackets; empty if it is none."""
+    """The name or address in a `Host` header, in one spelling and without port and brackets; empty if it is none."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?", host)
     if match is None:
         return ""
-    return (match[1] or match[2]).lower().removesuffix(".")
+    name = (match[1] or match[2]).lower().removesuffix(".")
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return "" if match[1] else name
 
 
 def is_loopback(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from peer.gateway.access import (
 KEY = "abcdefghijklmnopqrst_-"
 HOME_PAGE = "http://chat.example:3000"
 ACCESS = Access(KEY, hosts=frozenset({"nas.example"}), origins=frozenset({HOME_PAGE, "tauri://localhost"}))
-BEARER = {"authorization": f"Bearer {KEY}"}
+BEARER: dict[str, Any] = {"authorization": f"Bearer {KEY}"}
 
 
 def heard(
@@ -122,7 +123,7 @@ def test_the_address_by_which_it_came_is_a_host_only_where_every_address_is_list
 @pytest.mark.parametrize("origin", [HOME_PAGE, "tauri://localhost"])
 @pytest.mark.parametrize("site", [None, "same-site", "cross-site"])
 def test_a_named_page_is_served_and_may_read_the_answer(origin: str, site: str | None) -> None:
-    more = {"sec_fetch_site": site} if site else {}
+    more: dict[str, Any] = {"sec_fetch_site": site} if site else {}
     verdict = ACCESS.decide(heard(origin=origin, **BEARER, **more))
 
     assert kind(verdict) == "member"
@@ -173,11 +174,11 @@ def test_the_address_bar_may_ask(site: str) -> None:
 
 
 def test_a_picture_under_its_name_may_be_shown_by_any_page_and_not_sent_to() -> None:
-    asked = {"sec_fetch_site": "cross-site", "is_file": True}
+    asked: dict[str, Any] = {"sec_fetch_site": "cross-site", "is_file": True}
 
-    assert kind(ACCESS.decide(heard("GET", "open", **asked))) == "anybody"  # type: ignore[arg-type]
-    assert kind(ACCESS.decide(heard("POST", "open", **asked))) == "forbidden"  # type: ignore[arg-type]
-    assert kind(ACCESS.decide(heard("GET", "open", host="evil.example", **asked))) == "forbidden"  # type: ignore[arg-type]
+    assert kind(ACCESS.decide(heard("GET", "open", **asked))) == "anybody"
+    assert kind(ACCESS.decide(heard("POST", "open", **asked))) == "forbidden"
+    assert kind(ACCESS.decide(heard("GET", "open", host="evil.example", **asked))) == "forbidden"
 
 
 def test_a_preflight_of_a_named_page_is_answered_exactly() -> None:
@@ -215,7 +216,7 @@ def test_other_methods_are_refused(method: str) -> None:
 # Keys
 
 
-def basic(text: str) -> dict[str, str]:
+def basic(text: str) -> dict[str, Any]:
     return {"authorization": "Basic " + base64.b64encode(text.encode()).decode()}
 
 
@@ -232,7 +233,7 @@ def basic(text: str) -> dict[str, str]:
         ("apikey", {"apikey": KEY}),
     ],
 )
-def test_the_key_opens_each_door_in_its_way(style: Style, headers: dict[str, str]) -> None:
+def test_the_key_opens_each_door_in_its_way(style: Style, headers: dict[str, Any]) -> None:
     assert kind(ACCESS.decide(heard(style=style, **headers))) == "member"
 
 
@@ -267,7 +268,7 @@ def test_the_key_opens_each_door_in_its_way(style: Style, headers: dict[str, str
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_without_the_right_key_nobody_comes_in(style: Style, headers: dict[str, str], method: str) -> None:
+def test_without_the_right_key_nobody_comes_in(style: Style, headers: dict[str, Any], method: str) -> None:
     verdict = ACCESS.decide(heard(method, style, **headers))
 
     assert kind(verdict) in ("bad_key", "forbidden")
@@ -282,7 +283,7 @@ def test_a_named_page_may_read_that_its_key_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"apikey": NOBODY}, {"apikey": ""}])
-def test_nobody_in_particular_is_served_where_that_is_usual(headers: dict[str, str]) -> None:
+def test_nobody_in_particular_is_served_where_that_is_usual(headers: dict[str, Any]) -> None:
     assert kind(ACCESS.decide(heard(style="apikey", **headers))) == "anybody"
     assert kind(ACCESS.decide(heard(style="apikey", origin=HOME_PAGE, **headers))) == "anybody"
     assert kind(ACCESS.decide(heard(style="apikey", origin="http://evil.example", **headers))) == "forbidden"
@@ -329,6 +330,8 @@ def test_what_is_no_origin_is_refused(said: str) -> None:
 def test_names_and_loopback() -> None:
     assert host_name("Nas.Example.:80") == "nas.example"
     assert host_name("[2001:db8::1]:80") == "2001:db8::1"
+    assert host_name("[2001:DB8:0:0::1]") == "2001:db8::1"
+    assert host_name("[127.0.0.1.evil]") == host_name("[::1::2]") == ""
     assert is_loopback("127.3.4.5")
     assert not is_loopback("0.0.0.0")
     assert not is_loopback("128.0.0.1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from peer.gateway.asks import ImageAsk, TextAsk
@@ -156,7 +158,7 @@ def test_an_answer_of_no_said_length_is_what_is_usual_or_what_there_is_room_for(
 LIMITS = LimitsSection()
 
 
-def ask_of(**more: int) -> TextAsk:
+def ask_of(**more: Any) -> TextAsk:
     return TextAsk(prompt=[("user", "hello")], **more)
 
 

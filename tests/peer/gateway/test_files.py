@@ -143,7 +143,7 @@ def shake_hands(made: tls.Tls, name: str) -> None:
     trusting = ssl.create_default_context(cafile=made.certificate)
     client = trusting.wrap_bio(client_in, client_out, server_hostname=name)
     server = made.context.wrap_bio(client_out, client_in, server_side=True)
-    done = set()
+    done: set[ssl.SSLObject] = set()
     while len(done) < 2:
         for end in (client, server):
             try:
