@@ -13,6 +13,7 @@ import msgspec
 
 from peer.gateway import bodies
 from peer.gateway.errors import Troubled
+from protocol.work import MAX_N
 
 #: Prompts of one request for completions; each of them is a request of its own to the horde.
 MAX_PROMPTS = 32
@@ -89,8 +90,7 @@ class Sampled(Body, frozen=True, kw_only=True):
     def check(self) -> None:
         if self.logit_bias:
             raise unsupported("logit_bias", "logit_bias is not supported: a horde's workers take none. Leave it out.")
-        if self.n is not None and self.n < 1:
-            raise bad_value("n", f"n {self.n}: wanted 1 or more")
+        _check_n(self.n)
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,8 +268,7 @@ class Picture(Body, frozen=True, kw_only=True):
     def check(self) -> None:
         if not self.prompt.strip():
             raise bad_value("prompt", "the prompt is empty: say what is wanted")
-        if self.n is not None and self.n < 1:
-            raise bad_value("n", f"n {self.n}: wanted 1 or more")
+        _check_n(self.n)
         if self.stream or self.partial_images:
             raise unsupported("stream", "pictures are not streamed here. Leave stream and partial_images out.")
         if self.background == "transparent":
@@ -301,6 +300,12 @@ def bad_value(field: str, text: str) -> Troubled:
 def unsupported(field: str, text: str) -> Troubled:
     """Something that OpenAI has and a horde has not, asked for in a way that makes an answer without it wrong."""
     return Troubled("unsupported", text, field)
+
+
+def _check_n(n: int | None) -> None:
+    # What is above that no horde takes, and each is given room here before a horde is asked.
+    if n is not None and not 1 <= n <= MAX_N:
+        raise bad_value("n", f"n {n}: wanted 1 to {MAX_N}")
 
 
 def _is_small_number(text: str) -> bool:

@@ -69,7 +69,11 @@ def refuse(trouble: Trouble) -> web.Response:
 
 
 async def _models(request: web.Request) -> web.Response:
-    return _json({"object": "list", "data": models.listed(await request.app[HORDES].catalogue())})
+    catalogue = await request.app[HORDES].catalogue()
+    if not catalogue.models and catalogue.silent:
+        # Who looks here whether the address is right would take an empty list for a horde without workers.
+        raise Troubled("unavailable", "; ".join(f"{horde}: {why}" for horde, why in catalogue.silent.items()))
+    return _json({"object": "list", "data": models.listed(catalogue)})
 
 
 async def _model(request: web.Request) -> web.Response:

@@ -166,7 +166,13 @@ def test_a_prompt_that_cannot_be_gone_on_from_is_refused(prompt, words):
 
 @pytest.mark.parametrize(
     "field, more",
-    [("suffix", {"suffix": "end"}), ("best_of", {"best_of": 3}), ("logprobs", {"logprobs": 0}), ("n", {"n": 0})],
+    [
+        ("suffix", {"suffix": "end"}),
+        ("best_of", {"best_of": 3}),
+        ("logprobs", {"logprobs": 0}),
+        ("n", {"n": 0}),
+        ("n", {"n": 10**30}),
+    ],
 )
 def test_of_a_completion_what_cannot_be_had_is_refused(field, more):
     with pytest.raises(Troubled) as refused:
@@ -216,6 +222,7 @@ def test_what_a_picture_is_sent_as():
     [
         ("prompt", {"prompt": " "}),
         ("n", {"n": 0}),
+        ("n", {"n": 10**9}),
         ("stream", {"stream": True}),
         ("background", {"background": "transparent"}),
     ],
@@ -242,6 +249,7 @@ def test_of_a_picture_what_cannot_be_had_is_refused(field, more):
         (b"hello", ""),
         (b'{"messages": [', ""),
         (b"\xff\xfe", ""),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', ""),
         (b'{"messages": [], "stop": ' + b"[" * 5000 + b"]" * 5000 + b"}", None),
     ],
 )

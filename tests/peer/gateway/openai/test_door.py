@@ -107,6 +107,14 @@ async def test_models_are_listed_and_looked_up(v1):
     assert isinstance(first["created"], int)
 
 
+async def test_with_several_hordes_each_is_listed_with_its_own_name_too(v1, hordes):
+    hordes.known = Catalogue(["home", "away"], [*MODELS, Model("text", "m", "away", 1)])
+    async with v1.get("models") as answer:
+        assert [model["id"] for model in (await answer.json())["data"]] == ["m", "p/1", "home/m", "home/p/1", "away/m"]
+    async with v1.get("models/away/m") as answer:
+        assert (await answer.json())["owned_by"] == "away"
+
+
 async def test_a_model_that_is_not_served_is_not_found(v1):
     for name in ("gone", "other", "a%2Fb"):
         async with v1.get(f"models/{name}") as answer:
@@ -114,6 +122,16 @@ async def test_a_model_that_is_not_served_is_not_found(v1):
             assert (await answer.json())["error"]["code"] == "model_not_found"
     error = (await post(v1, "chat/completions", 404, **{**CHAT, "model": "other"}))["error"]
     assert (error["code"], error["param"]) == ("model_not_found", "model")
+
+
+async def test_no_models_because_no_horde_answers_is_an_error(v1, hordes):
+    hordes.known = Catalogue(["home"], [])
+    async with v1.get("models") as answer:
+        assert await answer.json() == {"object": "list", "data": []}
+    hordes.known = Catalogue(["home"], [], {"home": "no tracker answers"})
+    async with v1.get("models") as answer:
+        assert answer.status == 503
+        assert "no tracker answers" in (await answer.json())["error"]["message"]
 
 
 async def test_without_the_key_nothing_is_told_and_nothing_asked(v1, hordes):
