@@ -1,4 +1,4 @@
-"""Errors in AI Horde's form: `{message, rc}`, with `errors` by field where values are at fault."""
+"""Errors in AI Horde's form: `{message, rc}`, and `errors` by field where there is no better word than BadRequest."""
 
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ def refuse(trouble: Trouble) -> web.Response:
     """The answer to a request that cannot be met."""
     rc, status = code_of(trouble)
     body: dict[str, Any] = {"message": trouble.text, "rc": rc}
-    if field := _field(trouble):
+    # Clients look no further where they find `errors`: one beside it would hide the word.
+    if (field := _field(trouble)) and rc == "BadRequest":
         body["errors"] = {field: trouble.text}
     headers = {"Allow": trouble.allowed} if trouble.allowed else None
     return web.json_response(body, status=status, headers=headers)
