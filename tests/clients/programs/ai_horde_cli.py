@@ -67,6 +67,7 @@ def dream(where: str, headers: dict[str, str], model: str) -> None:
         faulted=results["faulted"],
         kudos=results["kudos"],
         fields=[sorted(made) for made in results["generations"]],
+        links=[made["img"] for made in results["generations"]],
         seeds=[made["seed"] for made in results["generations"]],
         formats=[picture.format for picture in pictures],
         sizes=[picture.size for picture in pictures],

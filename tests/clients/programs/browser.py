@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Page, Playwright
+from playwright.sync_api import Browser, Playwright
 
 #: Names that lead to this machine, as a resolver would have it that serves a hostile page.
 NAMES = ("front-end.example", "hostile.example", "rebound.example")
@@ -18,10 +18,10 @@ SWITCHES = (
 
 
 @contextmanager
-def opened(playwright: Playwright, executable: str) -> Iterator[Page]:
-    """An empty page, in a browser of its own."""
+def opened(playwright: Playwright, executable: str) -> Iterator[Browser]:
+    """A browser; it has ended behind the block."""
     browser = playwright.chromium.launch(executable_path=executable, args=list(SWITCHES))
     try:
-        yield browser.new_page()
+        yield browser
     finally:
         browser.close()

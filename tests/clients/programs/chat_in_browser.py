@@ -36,9 +36,10 @@ def words_so_far(page: Page, at_least: int) -> int:
     )
 
 
-def main(browser: str, url: str, picture: str) -> None:
+def main(executable: str, url: str, picture: str) -> None:
     """All of it."""
-    with sync_playwright() as playwright, opened(playwright, browser) as page:
+    with sync_playwright() as playwright, opened(playwright, executable) as browser:
+        page = browser.new_page()
         page.goto(url)
         page.wait_for_selector("body[data-ready]", timeout=PATIENCE_MS)
         words, pictures = page.locator("#words"), page.locator("#pictures")

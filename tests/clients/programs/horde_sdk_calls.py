@@ -31,9 +31,11 @@ from horde_sdk.generic_api.apimodels import RequestErrorResponse
 from tests.clients.programs.report import say
 
 
-def image(key: str, model: str, *, n: int = 1, steps: int = 3, **more: Any) -> ImageGenerateAsyncRequest:
+def image(
+    key: str, model: str, *, n: int = 1, steps: int = 3, cfg_scale: float = 7.5, **more: Any
+) -> ImageGenerateAsyncRequest:
     """A small picture."""
-    params = ImageGenerationInputPayload(width=64, height=64, steps=steps, n=n, seed="12")
+    params = ImageGenerationInputPayload(width=64, height=64, steps=steps, n=n, seed="12", cfg_scale=cfg_scale)
     return ImageGenerateAsyncRequest(apikey=key, prompt="a red circle ### blue", models=[model], params=params, **more)
 
 
@@ -122,7 +124,7 @@ def refused(client: AIHordeAPISimpleClient, key: str, model: str) -> None:
     tries = {
         "key": image("x" * 22, model),
         "steps": image(key, model, steps=400),
-        "payload": image(key, model, steps=100_000),
+        "payload": image(key, model, cfg_scale=-1e9),
         "prompt": image(key, model).model_copy(update={"prompt": ""}),
     }
     for name, request in tries.items():

@@ -13,7 +13,7 @@ from playwright.sync_api import Route, sync_playwright
 from tests.clients.programs.browser import opened
 from tests.clients.programs.report import say
 
-PATIENCE_MS = 90_000
+PATIENCE_MS = 120_000
 TYPES = {".html": "text/html", ".js": "text/javascript", ".json": "application/json"}
 
 
@@ -26,15 +26,16 @@ def from_before(route: Route) -> None:
         route.continue_()
 
 
-def main(browser: str, *pages: str) -> None:
-    """One after the other."""
-    with sync_playwright() as playwright:
+def main(executable: str, *pages: str) -> None:
+    """One after the other, each as if it were the first in this browser."""
+    with sync_playwright() as playwright, opened(playwright, executable) as browser:
         for name, _, url in (page.partition("=") for page in pages):
-            with opened(playwright, browser) as page:
-                page.route("http://rebound.example:*/**", from_before)
-                page.goto(url)
-                page.wait_for_selector("body[data-found]", timeout=PATIENCE_MS, state="attached")
-                say("found", page=name, tries=page.evaluate("() => JSON.parse(document.body.dataset.found)"))
+            page = browser.new_page()
+            page.route("http://rebound.example:*/**", from_before)
+            page.goto(url)
+            page.wait_for_selector("body[data-found]", timeout=PATIENCE_MS, state="attached")
+            say("found", page=name, tries=page.evaluate("() => JSON.parse(document.body.dataset.found)"))
+            page.close()
 
 
 if __name__ == "__main__":

@@ -104,15 +104,17 @@ def errors(client: openai.OpenAI, model: str) -> None:
             say("error", name=name, kind="", status=200)
 
 
-def main(text: str, image: str) -> None:
-    """All of it, one after the other."""
+def main(part: str, text: str, image: str) -> None:
+    """What is there to use, or what goes wrong."""
     client = openai.OpenAI(max_retries=0, timeout=60)
+    if part == "errors":
+        errors(client, text)
+        return
     models(client, text)
     chat(client, text)
     stream(client, text)
     completions(client, text)
     pictures(client, image)
-    errors(client, text)
 
 
 if __name__ == "__main__":
