@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import threading
 from collections.abc import AsyncGenerator, Coroutine
@@ -23,6 +24,8 @@ class LoopThread:
         self._stopped = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._thread.start()
+        # Once the interpreter takes itself apart the thread stands still, and who waits for it would wait for ever.
+        atexit.register(self.stop)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -88,6 +91,7 @@ class LoopThread:
         """End the loop, what runs in it, and its thread; does no harm a second time."""
         if not self._stopped:
             self._stopped = True
+            atexit.unregister(self.stop)
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 

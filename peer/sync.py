@@ -11,6 +11,7 @@ cell, and between two calls the connection lives on. Ctrl+C cancels what is wait
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
@@ -34,7 +35,7 @@ T = TypeVar("T")
 class Horde:
     """One requester in one horde. Use it in a `with` block, or `open` and `close` it, as in cells of a notebook.
 
-    Takes what `peer.client.Client` takes. Several threads may share one.
+    Takes what `peer.client.Client` takes. Several threads may share one. What is open when the program ends is closed.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class Horde:
             thread.stop()
             raise
         self._thread = thread
+        atexit.register(self.close)
         return self
 
     def close(self) -> None:
         """Cancel what is under way, wait a moment for what is being settled, and part. Does no harm a second time."""
         thread, client = self._thread, self._client
         self._thread = self._client = None
+        atexit.unregister(self.close)
         if thread is None or client is None:
             return
         try:
