@@ -96,7 +96,7 @@ class Engine(ABC):
         come and go; there are none while it can serve nothing."""
 
     def when_reoffered(self, call: Callable[[str], None]) -> None:  # noqa: B027 (most engines' offers stay)
-        """Call this whenever `offers` change, with the reason if there are none; at once if there are none now."""
+        """Call this whenever `offers` change, with the reason if there are none; at once if one is known by now."""
 
     @abstractmethod
     async def open(self) -> None:

@@ -57,7 +57,8 @@ def main() -> None:
         served = Served(offers, say)
         threading.Thread(target=_watch, args=(maker, served), daemon=True, name="watch").start()
         while True:
-            say(_outcome(maker, served.offers, jobs.get()))
+            job = jobs.get()
+            say(_outcome(maker, served.offers, job))
 
 
 def _take_pipes() -> tuple[int, int]:

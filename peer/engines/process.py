@@ -73,7 +73,7 @@ class ProcessEngine(Engine):
 
     def when_reoffered(self, call: Callable[[str], None]) -> None:
         self._reoffered = call
-        if not self._offers:
+        if self._why:
             call(self._why)
 
     @property
