@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.clients.frame import (
+    a_gateway,
     CHROMIUM,
     Place,
     a_place,
@@ -26,7 +27,6 @@ from tests.clients.sites import Site, folder_of
 
 pytestmark = [
     pytest.mark.clients,
-    pytest.mark.ci_slow,
     pytest.mark.asyncio(loop_scope="module"),
     with_clients,
     with_chromium,
@@ -73,6 +73,7 @@ async def browse(folder: Path, *pages: str, env: dict[str, str] | None = None) -
     return {line["page"]: line["tries"] for line in steps(said, "found")}
 
 
+@pytest.mark.ci_slow
 async def test_a_chat_component_of_others_shows_words_as_they_come_and_a_picture(web: Web, tmp_path: Path) -> None:
     web.named.config = {**web.config(key=True), "text": "slow", "image": "paint"}
     page, shot = f"{web.named.at(NAMED)}/chat.html", tmp_path / "chat.png"
@@ -88,6 +89,7 @@ async def test_a_chat_component_of_others_shows_words_as_they_come_and_a_picture
     assert shot.stat().st_size > 1_000
 
 
+@pytest.mark.ci_slow
 async def test_pages_that_nobody_named_get_nothing_start_nothing_and_spend_nothing(web: Web, tmp_path: Path) -> None:
     """Some have even got hold of the key."""
     cross, cross_with_key, near, near_with_key = web.others
@@ -112,6 +114,7 @@ async def test_pages_that_nobody_named_get_nothing_start_nothing_and_spend_nothi
     assert await web.state() == before
 
 
+@pytest.mark.ci_slow
 async def test_the_same_tries_succeed_where_the_user_named_the_page(web: Web, tmp_path: Path) -> None:
     """The control: nothing but the gateway had kept the others away."""
     before = await web.state()
@@ -135,3 +138,16 @@ async def test_the_same_tries_succeed_where_the_user_named_the_page(web: Web, tm
     assert {name: having[name]["status"] for name in wanted} == dict.fromkeys(wanted, 200)
     assert after[0] > between[0]
     assert after[2] < between[2]
+
+
+async def test_a_name_that_leads_here_gets_everything_where_the_user_gave_that_name(web: Web, tmp_path: Path) -> None:
+    """The other control: it is the name in `Host` alone that kept such a page away."""
+    async with a_gateway(web.place.horde, "alice", "--host-name", REBOUND) as gateway:
+        env = {"PAGES": folder_of({"gateway": "", "key": gateway.key}, tmp_path)}
+        port = gateway.url.rpartition(":")[2]
+        found = (await browse(tmp_path, f"rebound=http://{REBOUND}:{port}/hostile.html", env=env))["rebound"]
+
+    assert found["get /v1/models"]["status"] == 200
+    assert "slow-paint" in found["get /v1/models"]["text"]
+    # What is sent has an origin, which was not named.
+    assert found["json /v1/chat/completions"] == {"status": 403, "text": ""}

@@ -256,7 +256,7 @@ async def test_the_llm_command_shows_words_as_they_come_and_ctrl_c_cancels(place
 async def test_over_tls_pictures_have_https_links_and_clients_need_no_more_than_the_certificate(
     place: Place, tmp_path: Path
 ) -> None:
-    """Some plug-ins take a picture only from an address that begins with https."""
+    """The plug-ins of picture editors take a picture only from an address that begins with https."""
     async with a_gateway(place.horde, "alice", "--tls") as gateway:
         settings = {"HORDE_URL": gateway.url, "HORDE_KEY": gateway.key}
         trusting = settings | {"REQUESTS_CA_BUNDLE": gateway.certificate}
@@ -264,10 +264,13 @@ async def test_over_tls_pictures_have_https_links_and_clients_need_no_more_than_
         async with a_program(tmp_path, "ai_horde_cli", "paint", "slow-paint", env=settings) as program:
             assert await program.process.wait() != 0
             assert "certificate verify failed" in program.text()
+        [layer] = await told(tmp_path, "plug_in_calls", "paint", env=settings)
 
     dreamt = the(said, "dreamt")
     assert all(link.startswith(f"{gateway.url}/") for link in dreamt["links"])
     assert dreamt["formats"] == ["WEBP", "WEBP"]
+    assert (layer["linked"], layer["format"], layer["size"]) == (True, "WEBP", PIXELS)
+    assert layer["seed"].isdigit()
 
 
 async def test_a_gateway_for_members_only_sends_anonymous_clients_away(place: Place, tmp_path: Path) -> None:
