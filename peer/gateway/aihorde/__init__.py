@@ -4,7 +4,7 @@
 bodies     what clients send                      wishes     what that means for a horde
 wrong      errors in AI Horde's words             progress   how a request stands
 census     models, load and counts                people     accounts and workers
-documents  terms, privacy, sponsors
+documents  terms, privacy, sponsors               lenient    samplers that a model has not
 asking     requests: taken in, looked at, taken back
 reading    everything else
 ```

@@ -135,7 +135,7 @@ async def _taken_in(running: Running) -> None:
         # Its client went away, and will never learn what it would have to ask about.
         running.cancel()
         raise
-    if running.trouble is not None and not any(result.is_whole for result in running.results.all):
+    if running.trouble is not None and not any(result.job for result in running.results.all):
         error = Troubled(running.trouble.kind, running.trouble.text)
         error.trouble = running.trouble
         raise error

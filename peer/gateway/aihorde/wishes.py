@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from peer.gateway.aihorde.bodies import ImageInput, ImageParams, Number, TextInput, TextParams
+from peer.gateway.aihorde.lenient import LenientAsk
 from peer.gateway.aihorde.wrong import Wrong
 from peer.gateway.asks import ImageAsk, TextAsk
 from protocol.work import MAX_N, MAX_PROMPT_CHARACTERS, MAX_SEED
@@ -80,7 +81,7 @@ def picture(said: ImageInput) -> Wish:
         raise Wrong("MissingPrompt", f"the prompt is empty before its {PARTED}: say what the picture shows", "prompt")
     warnings = _warnings(params)
     return Wish(
-        ImageAsk(
+        LenientAsk(
             prompt=prompt.strip(),
             negative_prompt=negative.strip(),
             models=_models(said.models),
