@@ -7,7 +7,7 @@ import contextlib
 import random
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from peer import scrape
@@ -34,6 +34,8 @@ SCRAPE_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
 #: So long after it did not answer a tracker is not waited for again.
 SILENT_MS = 10_000
+#: What nobody waits for is fetched so much later: by then the ask that noticed has its first token.
+BEHIND_SECONDS = 1.0
 #: By this word a worker says that prompt and answer exceed the room that was asked for.
 TOO_LONG = "too_long"
 #: Pages of one tracker that are remembered.
@@ -263,15 +265,20 @@ class _Post:
         now = self._clock()
         if not page.is_at_most(FRESH_MS, now):
             if page.fetching is None or page.fetching.done():
+                page.wanted = asyncio.Event()
                 page.fetching = asyncio.create_task(self._fetch(what, page))
             # Who was silent a moment ago is not waited for by everybody again.
             if not page.is_at_most(at_most_ms, now) and not (page.trouble and 0 <= now - page.tried < SILENT_MS):
+                page.wanted.set()
                 await asyncio.wait({page.fetching}, timeout=SCRAPE_SECONDS)
                 if not page.fetching.done():
                     page.failed(Unreachable(f"{scrape.http_url(self._link)} takes too long to answer"), self._clock())
         return page
 
     async def _fetch(self, what: str, page: _Page) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEHIND_SECONDS):
+                await page.wanted.wait()
         try:
             page.content = await scrape.fetch(self._link, what)
         except Unreachable as error:
@@ -288,13 +295,14 @@ class _Post:
 @dataclass
 class _Page:
     """content: as it was last heard, None before that. heard: when. trouble: why it was not heard the last time that
-    it was asked for; tried: when that was."""
+    it was asked for; tried: when that was. wanted: set once somebody waits for it."""
 
     content: dict[str, Any] | None = None
     heard: int = 0
     trouble: Unreachable | None = None
     tried: int = 0
     fetching: asyncio.Task[None] | None = None
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     def is_at_most(self, ms: int, now: int) -> bool:
         """Whether it was heard so long ago at most."""

@@ -204,6 +204,7 @@ async def test_an_ask_goes_by_what_was_known_and_looks_again_for_what_was_not(
     clock.now += STALE_MS
 
     assert (await hordes.choose(TextAsk(prompt="", models=["a"]))).models == ("a",)
+    assert tracker.asked == 1
     assert (await hordes.choose(TextAsk(prompt="", models=["b"]))).models == ("b",)
     with pytest.raises(Troubled) as gone:
         await hordes.choose(TextAsk(prompt="", models=["a"]))
