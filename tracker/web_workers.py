@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 from aiohttp import web
 
@@ -19,24 +20,31 @@ FRESH_MS = 1000
 MAX_PARTS = 8
 
 
+class Part(TypedDict):
+    """Some of the workers, and the key to ask on after; None at the end."""
+
+    workers: list[dict[str, object]]
+    after: str | None
+
+
 class Directory:
     """The parts of the list that were made within `FRESH_MS`, by the key that they begin after."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
-        self._parts: dict[bytes, dict[str, object]] = {}
+        self._parts: dict[bytes, Part] = {}
         self._since = -FRESH_MS
         self._made = 0
 
-    async def part(self, after: bytes) -> dict[str, object] | None:
-        """The workers with keys above `after`, and the key to ask on after; None if too many parts are asked for."""
+    async def part(self, after: bytes) -> Part | None:
+        """The workers with keys above `after`; None if too many parts are asked for."""
         if not self._has_room(after):
             return None
         part = self._parts.get(after)
         if part is None:
             workers = self._coordinator.figures.workers(after, LISTED)
             following = show_key(workers[-1].key) if len(workers) == LISTED else None
-            part = {"workers": await self._entries(workers), "after": following}
+            part = Part(workers=await self._entries(workers), after=following)
             self._parts[after] = part
         return part
 

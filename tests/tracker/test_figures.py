@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from protocol.documents import Lease
-from protocol.keys import show_key
+from protocol.keys import parse_key, show_key
 from protocol.messages import Announce
 from tests.support.builders import (
     IMAGE_MODEL,
@@ -18,7 +19,7 @@ from tests.support.builders import (
     an_image_work,
     but,
 )
-from tests.support.peers import A_TEXT_OFFER, AN_OFFER, leased
+from tests.support.peers import A_TEXT_OFFER, AN_OFFER, Desk, Peer, leased
 from tests.tracker.test_web import start  # noqa: F401 (a fixture)
 from tracker import web_workers
 from tracker.figures import MINUTE_MS, WAITS, Figures, PastMinute, made_units, shown_speed, small_job
@@ -28,6 +29,18 @@ from tracker.pool import Pool, Served
 from tracker.web_workers import Directory
 
 PIXELSTEPS = 64 * 64 * 30 * 2
+
+
+async def workers_of(desk: Desk) -> list[Any]:
+    """The first part of the list."""
+    part = await Directory(desk.coordinator).part(b"")
+    assert part is not None
+    return part["workers"]
+
+
+async def entry(desk: Desk, worker: Peer) -> Any:
+    """What is shown of one worker."""
+    return await Directory(desk.coordinator).one(worker.key.public)
 
 
 # Numbers
@@ -60,9 +73,8 @@ def test_a_speed_has_three_digits_or_whole_ones():
 
 
 def test_a_small_job_is_no_larger_than_what_is_served():
-    image = small_job("image", Served(max_pixels=200 * 200, max_steps=4))
-    assert (image.width, image.height, image.steps) == (200, 200, 4)
-    assert small_job("image", Served(max_pixels=4096 * 4096, max_steps=500)).width == 512
+    assert small_job("image", Served(max_pixels=200 * 200, max_steps=4)) == an_image_work(200, 200, steps=4)
+    assert small_job("image", Served(max_pixels=4096 * 4096, max_steps=500)) == an_image_work(512, 512, steps=20)
     assert small_job("text", Served(max_tokens=512, max_context=600)) == but(
         a_text_work(), max_tokens=100, context_tokens=600
     )
@@ -125,7 +137,7 @@ async def test_swarms_and_kinds_say_what_is_served_waits_and_is_done(desk):
 async def test_every_figure_is_in_the_standard(desk):
     await desk.worker()
     scraped = desk.coordinator.scrape()
-    [worker] = (await Directory(desk.coordinator).part(b""))["workers"]
+    [worker] = await workers_of(desk)
     said = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
     said = said[said.index("**Public pages.**") : said.index("## 7. Session messages")]
     shown = {*scraped["kinds"]["image"], *scraped["swarms"][0], *worker, *worker["offers"][0]}
@@ -150,7 +162,7 @@ async def test_a_worker_is_shown_with_what_it_did_since_it_came_and_nothing_of_w
     await worker.deliver(lease)
     await requester.acknowledge(worker.receipts[lease.job, lease.attempt])
     await desk.quiet()
-    [shown] = (await Directory(desk.coordinator).part(b""))["workers"]
+    [shown] = await workers_of(desk)
     assert shown["kudos"] > 0
     assert shown == {
         "id": show_key(worker.key.public),
@@ -178,29 +190,27 @@ async def test_a_worker_is_shown_with_what_it_did_since_it_came_and_nothing_of_w
 
 async def test_an_account_is_named_where_its_page_is_public(desk):
     worker = await desk.worker()
-    directory = Directory(desk.coordinator)
-    assert (await directory.one(worker.key.public))["account"] is None
+    assert (await entry(desk, worker))["account"] is None
     await worker.present(a_profile("Ada", public=True))
     await desk.quiet()
-    assert (await directory.one(worker.key.public))["account"] == worker.account
+    assert (await entry(desk, worker))["account"] == worker.account
 
 
 async def test_who_is_back_in_time_has_not_left_and_who_is_not_begins_anew(desk):
     worker = await desk.worker()
     came = desk.clock.now
-    show = Directory(desk.coordinator).one
     await desk.later(300)
     await worker.come_back()
     await worker.show_record()
     await worker.announce()
-    assert (await show(worker.key.public))["since"] == came // MINUTE_MS * MINUTE_MS
+    assert (await entry(desk, worker))["since"] == came // MINUTE_MS * MINUTE_MS
     worker.hang_up()
-    assert await show(worker.key.public) is None
+    assert await entry(desk, worker) is None
     await desk.later(300)
     await worker.come_back()
     await worker.show_record()
     await worker.announce()
-    assert (await show(worker.key.public))["since"] == desk.clock.now // MINUTE_MS * MINUTE_MS
+    assert (await entry(desk, worker))["since"] == desk.clock.now // MINUTE_MS * MINUTE_MS
 
 
 async def test_a_partial_picture_counts_for_what_was_made_and_says_nothing_of_speed(desk):
@@ -234,12 +244,13 @@ def crowd(monkeypatch):
 
 async def test_workers_are_listed_in_parts_by_their_keys(desk, crowd):
     keys = await crowd(desk)
-    directory, found, after = Directory(desk.coordinator), [], b""
-    while after is not None:
-        part = await directory.part(after)
+    directory, found, after = Directory(desk.coordinator), [], ""
+    while (part := await directory.part(parse_key(after) if after else b"")) is not None:
         found += [worker["id"] for worker in part["workers"]]
-        after = None if part["after"] is None else web_workers.parse_key(part["after"])
-    assert sorted(found) == keys
+        if part["after"] is None:
+            break
+        after = part["after"]
+    assert sorted(map(str, found)) == keys
 
 
 async def test_no_crowd_of_readers_holds_the_tracker_up(desk, crowd, monkeypatch):
@@ -267,7 +278,7 @@ async def test_a_worker_that_pauses_is_still_shown(desk):
     worker = await desk.worker()
     await worker.say(Announce(offers=()))
     await desk.quiet()
-    assert (await Directory(desk.coordinator).one(worker.key.public))["offers"] == []
+    assert (await entry(desk, worker))["offers"] == []
     assert desk.coordinator.scrape()["swarms"] == []
 
 
