@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 from PIL import Image
 
 from peer import events
@@ -22,6 +25,7 @@ from peer.gateway.asks import ImageAsk, Result
 from peer.gateway.errors import Kind, Trouble, Troubled
 from peer.gateway.pictures import CannotConvert
 
+DOCUMENT = Path(__file__).parents[3] / "docs" / "gateway-a1111.md"
 DRAWN = png(bytes(range(192)), 8, 8)
 
 
@@ -280,3 +284,19 @@ def test_errors_have_that_programs_form(kind: Kind, status: int) -> None:
     assert found.status == status
     assert json.loads(found.body)["detail"] == "why"  # type: ignore[arg-type]
     assert ("WWW-Authenticate" in found.headers) == (kind == "bad_key")
+
+
+def test_every_call_is_documented() -> None:
+    told = DOCUMENT.read_text("utf-8")
+    paths = [route.path for route in a1111.routes() if isinstance(route, web.RouteDef)]
+
+    assert len(paths) > 30
+    for path in paths:
+        name = path.removeprefix("/sdapi/v1/")
+        assert re.search(rf"[ `]{re.escape(name)}[`,]", told), f"{name} is not in docs/gateway-a1111.md"
+
+
+def test_every_sampler_is_documented() -> None:
+    told = " ".join(DOCUMENT.read_text("utf-8").split())
+    for sampler in SAMPLERS:
+        assert sampler.name in told
