@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from peer.gateway.asks import ImageAsk, TextAsk
 from peer.gateway.catalogue import Chosen
+from peer.gateway.errors import Troubled
 from peer.gateway.openai.bodies import Chat, Completion, Picture, Sampled
-from protocol.work import MAX_SEED
+from protocol.work import MAX_PRIVATE_BYTES, MAX_PROMPT_CHARACTERS, MAX_SEED
 
 #: What to say for a model where a program insists on one and any will do.
 ANY_MODEL = "default"
@@ -22,12 +24,16 @@ def models_of(name: str | None) -> tuple[str, ...]:
 
 def chat_ask(body: Chat) -> TextAsk:
     """What a chat asks for."""
-    return TextAsk(prompt=body.turns, **_sampling(body))
+    turns = body.turns
+    _check_length([(f"messages[{at}].content", content) for at, (_, content) in enumerate(turns)])
+    return TextAsk(prompt=turns, **_sampling(body))
 
 
 def completion_asks(body: Completion) -> list[TextAsk]:
     """What a request for completions asks for: one ask for each prompt."""
     sampling = _sampling(body)
+    for prompt in body.prompts:
+        _check_length([("prompt", prompt)])
     return [TextAsk(prompt=prompt, **sampling) for prompt in body.prompts]
 
 
@@ -53,6 +59,17 @@ def picture_ask(body: Picture, chosen: Chosen) -> ImageAsk:
     return ImageAsk(
         prompt=body.prompt, models=models_of(body.model), width=width, height=height, steps=steps, **_given(said)
     )
+
+
+def _check_length(said: Sequence[tuple[str, str]]) -> None:
+    """Refuse what no request to a horde can hold; said: texts by the names of their fields."""
+    for field, text in said:
+        if len(text) > MAX_PROMPT_CHARACTERS:
+            characters = f"{field} has {len(text)} characters: at most {MAX_PROMPT_CHARACTERS} can be asked for"
+            raise Troubled("too_long", characters, field)
+    size = sum(len(text.encode()) for _, text in said)
+    if size > MAX_PRIVATE_BYTES:
+        raise Troubled("too_long", f"{size} bytes of text in all: at most {MAX_PRIVATE_BYTES} can be asked for")
 
 
 def _sampling(body: Sampled) -> dict[str, Any]:

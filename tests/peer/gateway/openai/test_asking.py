@@ -6,15 +6,16 @@ import pytest
 
 from peer.gateway.asks import ImageAsk, TextAsk
 from peer.gateway.catalogue import Chosen, Model
+from peer.gateway.errors import Troubled
 from peer.gateway.openai.asking import ANY_MODEL, chat_ask, completion_asks, picture_ask
 from peer.gateway.openai.bodies import Chat, Completion, Picture, read
-from protocol.work import MAX_SEED
+from protocol.work import MAX_PROMPT_CHARACTERS, MAX_SEED
 
 TURNS = [{"role": "user", "content": "hello"}]
 
 
 def chat(**more):
-    return chat_ask(read(json.dumps({"messages": TURNS, **more}).encode(), Chat))
+    return chat_ask(read(json.dumps({"messages": TURNS} | more).encode(), Chat))
 
 
 def picture(models=(), **more):
@@ -113,3 +114,25 @@ def test_a_picture_of_no_size_fits_what_the_model_makes():
     assert (picture([small, large]).width, picture([small, large]).steps) == (256, 20)
     assert (picture([small, unknown]).width, picture([small, unknown]).steps) == (512, 30)
     assert picture([small], steps=50, size="512x512").steps == 50
+
+
+@pytest.mark.parametrize(
+    "contents, field",
+    [
+        (["short", "a" * (MAX_PROMPT_CHARACTERS + 1)], "messages[1].content"),
+        (["ü" * 90_000, "ü" * 90_000], ""),
+    ],
+)
+def test_more_than_a_request_holds_is_too_long(contents, field):
+    with pytest.raises(Troubled, match="at most") as refused:
+        chat(messages=[{"role": "user", "content": content} for content in contents])
+
+    assert (refused.value.trouble.kind, refused.value.trouble.field) == ("too_long", field)
+
+
+def test_a_prompt_of_many_that_is_too_long_is_named():
+    body = read(json.dumps({"prompt": ["a", "a" * (MAX_PROMPT_CHARACTERS + 1)]}).encode(), Completion)
+    with pytest.raises(Troubled) as refused:
+        completion_asks(body)
+
+    assert (refused.value.trouble.kind, refused.value.trouble.field) == ("too_long", "prompt")
