@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from tests.clients.frame import (
-    a_gateway,
     CHROMIUM,
     Place,
+    a_gateway,
     a_place,
     standing,
     steps,
