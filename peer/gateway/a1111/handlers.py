@@ -47,10 +47,21 @@ async def txt2img(request: web.Request) -> web.Response:
         comments = trouble(error).text
     finally:
         desk.drawings.remove(drawing)
-    comments = "interrupted" if drawing.interrupted else comments
-    made = drawing.made
-    sampler = body.sampler.name
-    images = [await _file(result, infotext(ask, sampler, result)) for result in made]
+    return await _answer(raw, body, drawing, "interrupted" if drawing.interrupted else comments)
+
+
+async def _answer(raw: bytes, body: TextToImage, drawing: Drawing, comments: str) -> web.Response:
+    ask, sampler = drawing.ask, body.sampler.name
+    made: list[Result] = []
+    images: list[str] = []
+    for result in drawing.made:
+        try:
+            images.append(await _file(result, infotext(ask, sampler, result)))
+            made.append(result)
+        except pictures.CannotConvert as error:
+            comments = str(error)
+    if drawing.made and not made:
+        raise Troubled("failed", comments)
     return answer(
         {
             "images": images if body.send_images is not False else [],
@@ -65,14 +76,20 @@ async def _file(result: Result, text: str) -> str:
     return base64.b64encode(with_text(png, text)).decode()
 
 
+async def _shown(preview: bytes) -> str | None:
+    """A preview as clients show it; None if there is none, or no picture in it."""
+    try:
+        return base64.b64encode(await pictures.to(preview, pictures.PNG)).decode() if preview else None
+    except pictures.CannotConvert:
+        return None
+
+
 async def progress(request: web.Request) -> web.Response:
     """How far it is, with a preview unless the client wants none."""
     desk = request.app[DESK]
     found = desk.progress(system_clock())
     wanted = request.query.get("skip_current_image", "").lower() not in {"true", "1", "yes", "on"}
-    preview = desk.preview() if wanted else b""
-    image = base64.b64encode(await pictures.to(preview, pictures.PNG)).decode() if preview else None
-    return answer(found | {"current_image": image})
+    return answer(found | {"current_image": await _shown(desk.preview()) if wanted else None})
 
 
 async def interrupt(request: web.Request) -> web.Response:

@@ -292,6 +292,36 @@ async def test_what_came_before_a_failure_is_not_lost(painters: Painters, progra
     assert json.loads(found["info"])["comments"] == "no worker took it in time"
 
 
+async def test_a_picture_that_cannot_be_read_does_not_keep_the_others_back(
+    painters: Painters, program: Program
+) -> None:
+    painters.paint(0, b"\xff\xd8\xff and nothing else")
+    painters.paint(1)
+    painters.end()
+    found = await program.post("txt2img", batch_size=2)
+    painters.paint(0, b"no picture at all")
+    painters.end()
+    refused = await program.post("txt2img", 500)
+
+    assert json.loads(found["info"])["all_seeds"] == [41]
+    assert "cannot be read" in json.loads(found["info"])["comments"]
+    assert "cannot be read" in refused["detail"]
+
+
+async def test_a_preview_that_cannot_be_read_is_none(painters: Painters, program: Program) -> None:
+    painters.plan.put_nowait(events.Leased(0, worker=b"w", model="best", attempt=1, price=0, paid=0))
+    painters.plan.put_nowait(events.Preview(0, b"no picture at all"))
+    asking = asyncio.create_task(program.post("txt2img"))
+    await painters.taken_in.wait()
+
+    shown = await program.get("progress")
+    painters.end()
+    await asking
+
+    assert shown["state"]["job_count"] == 1
+    assert shown["current_image"] is None
+
+
 async def test_a_failure_is_an_error_where_nothing_came(painters: Painters, program: Program) -> None:
     painters.plan.put_nowait(JobExpired("expired", "no worker took it in time", 0))
 
