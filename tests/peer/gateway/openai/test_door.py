@@ -21,7 +21,7 @@ from peer.gateway.openai.lines import WAITING
 from peer.gateway.openai.stream import Stream
 from peer.gateway.serve import Listening, make_app, serving
 from peer.home import Home
-from tests.peer.gateway.openai.test_talk import leased, received
+from tests.peer.gateway.openai.happened import leased, received
 
 KEY = "k" * 22
 PNG = base64.b64decode(

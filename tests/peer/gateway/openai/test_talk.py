@@ -10,14 +10,7 @@ from peer.gateway.openai.answers import Choice
 from peer.gateway.openai.faults import fault
 from peer.gateway.openai.lines import DONE, error_line
 from peer.gateway.openai.talk import Talk
-
-
-def received(index, *, finish="stop", used=3, context=10, attempt=1):
-    return events.Received(index, attempt, finish, "engine 1", used, (), b"", b"", context)
-
-
-def leased(index, attempt=1, model="m"):
-    return events.Leased(index, b"w", model, attempt, 5, 5)
+from tests.peer.gateway.openai.happened import leased, received
 
 
 def talk(*, n=1, prompts=1, chat=True, with_usage=False, echo=""):
