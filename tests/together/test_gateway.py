@@ -29,6 +29,8 @@ pytestmark = pytest.mark.timeout(300)
 
 #: A horde whose tracker nobody runs.
 SILENT = "potluck:?tr=ws%3A%2F%2F127.0.0.1%3A9&id=xtlcxjf5mx6xrn5tcmd5ppqdwbumwwz26vhitlkzlpcqm6euh5xa&name=silent"
+#: What who comes in hears there.
+LET_IN = 503
 HELLO = [{"role": "user", "content": "hello there"}]
 #: Tokens that would take a minute.
 LONG = 200
@@ -75,7 +77,7 @@ async def test_the_key_is_shown_once_and_kept_for_its_owner(tmp_path: Path) -> N
         assert re.fullmatch(r"[\w-]{22}", key)
         assert Path(said["key_file"]) == key_file(home.folder)
         assert os.name != "posix" or stat.S_IMODE(key_file(home.folder).stat().st_mode) == 0o600
-        assert await status(said["url"], key) == 200
+        assert await status(said["url"], key) == LET_IN
         assert await status(said["url"], key[:-1] + "!") == 401
         assert await first.stop() == Exit.OK
     async with gateway(home, "second", "--tls", "--new-key", "--json") as second:
@@ -83,7 +85,7 @@ async def test_the_key_is_shown_once_and_kept_for_its_owner(tmp_path: Path) -> N
         tls = aiohttp.Fingerprint(bytes.fromhex(said["certificate_sha256"]))
         assert said["url"].startswith("https://127.0.0.1:")
         assert await status(said["url"], key, ssl=tls) == 401
-        assert await status(said["url"], said["key"], ssl=tls) == 200
+        assert await status(said["url"], said["key"], ssl=tls) == LET_IN
         key = said["key"]
     async with gateway(home, "third") as third:
         await until(lambda: "serving silent" in third.text(), "it did not say that it serves")
