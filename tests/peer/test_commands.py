@@ -264,6 +264,12 @@ def test_what_a_tracker_says_of_itself_has_units() -> None:
     assert time.startswith("time 1970-01-0")
 
 
+def test_what_does_not_apply_to_a_swarm_takes_no_line() -> None:
+    swarm = {"kind": "text", "model": "", "workers": 0, "waiting": 0, "max_pixels": 0, "max_tokens": 512, "speed": 0.0}
+    shown = [line.split()[0] for line in scrape_lines({"swarms": [swarm]}) if line]
+    assert shown == ["swarms", "kind", "model", "workers", "waiting", "max_tokens"]
+
+
 def test_waiting_is_told_once_for_each_place_where_nothing_can_be_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     with Bars() as bars:
         for ahead, workers in [(2, 1), (2, 1), (1, 1), (1, 0), (1, 0)]:
