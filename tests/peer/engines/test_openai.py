@@ -519,3 +519,10 @@ def test_names_of_models_are_read():
         False,
         False,
     ]
+
+
+def test_every_option_and_every_program_is_documented():
+    page = (Path(__file__).parents[3] / "docs" / "engines.md").read_text("utf-8")
+
+    assert [name for name in OpenAIOptions.__struct_fields__ if f"`{name}`" not in page] == []
+    assert [name for name in DIALECTS if f"| `{name}` |" not in page] == []
