@@ -34,7 +34,7 @@ function said(response) {
 }
 
 function shown(path) {
-  if (path.includes("/v2/")) return key ? { apikey: key } : { apikey: "0000000000" };
+  if (path.includes("/v2/")) return { apikey: key || "0000000000", "Client-Agent": "KoboldAiLite:17" };
   if (path.startsWith("/sdapi")) return { Authorization: "Basic " + btoa("x:" + (key || "0000000000")) };
   return { Authorization: "Bearer " + (key || "0000000000") };
 }
@@ -166,6 +166,8 @@ for (const path of GETS) {
   tries[`blind get ${path}`] = () => fetch(url, { mode: "no-cors" }).then(said);
   tries[`image ${path}`] = () => loads("img", "src", url);
   tries[`script ${path}`] = () => loads("script", "src", url);
+  // It loads what is there, and fails where it is refused: enough to find out what answers.
+  tries[`object ${path}`] = () => loads("object", "data", url);
   tries[`frame ${path}`] = () => framed((frame) => { frame.src = url; });
   tries[`events ${path}`] = () => events(url);
 }
