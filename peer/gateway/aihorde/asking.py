@@ -34,7 +34,7 @@ from protocol.work import MAX_N, Kind
 @dataclass
 class Shown:
     """How the results of one request are shown. seed: of the first. links: whether pictures are links. cuts: texts at
-    which answers end. ids: of each result. webp, names: of pictures that were looked at, by index."""
+    which answers end. ids: of each result. webp: pictures that were looked at, by index; names: of their files, where they are links."""
 
     n: int
     seed: int
@@ -168,13 +168,13 @@ async def _standing(request: web.Request, running: Running) -> dict[str, Any]:
 
 async def _image(request: web.Request, result: Result, shown: Shown) -> dict[str, Any]:
     index = result.index
-    content = shown.webp.get(index)
-    if content is None:
-        content = shown.webp[index] = await _webp(result.content)
     if not shown.links:
+        if (content := shown.webp.get(index)) is None:
+            content = shown.webp[index] = await _webp(result.content)
         return progress.image(result, result.seed, shown.ids[index], base64.b64encode(content).decode())
     files, name = request.app[FILES], shown.names.get(index, "")
     if not name or files.get(name) is None:
+        content = await _webp(result.content)
         name = shown.names[index] = files.put(content, pictures.kind(content))
     return progress.image(result, result.seed, shown.ids[index], url_of(request, name))
 
