@@ -34,7 +34,8 @@ from protocol.work import MAX_N, Kind
 @dataclass
 class Shown:
     """How the results of one request are shown. seed: of the first. links: whether pictures are links. cuts: texts at
-    which answers end. ids: of each result. webp: pictures that were looked at, by index; names: of their files, where they are links."""
+    which answers end. ids: of each result. webp: pictures that were looked at, by index; names: of their files, where
+    they are links."""
 
     n: int
     seed: int
