@@ -59,6 +59,7 @@ FIGURES = {
         "server_tokens_per_s",
         "gateway_tokens_ratio",
         "gateway_own_tokens_ratio",
+        "gateway_cpu_ms_per_token",
         "gateway_calls_per_s",
         "gateway_texts_per_s",
         "client_texts_per_s",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import psutil
 
 from peer.client import Client
 from peer.engines.spec import SMOLLM2_MODEL, SMOLLM2_PACKAGE
@@ -22,7 +23,7 @@ from tests.bench.engines import lacking
 from tests.bench.figures import Figure, at_least, at_most, missing, ratios
 from tests.bench.scale import Bench
 from tests.bench.stage import children
-from tests.bench.tracker import RULES
+from tests.bench.tracker import RULES, cpu_s
 from tests.support.gateway import Gateway
 from tests.support.horde import Horde
 
@@ -97,7 +98,8 @@ async def measure(bench: Bench) -> list[Figure]:
             server = Server(session, gateway.url, gateway.bearer)
             calls = await _calls(bench, server, client)
             why = lacking("xllamacpp", SMOLLM2_PACKAGE)
-            return (_missing(why) if why else await _texts(bench, horde, server, client)) + calls
+            watched = psutil.Process(gateway.process.process.pid)
+            return (_missing(why) if why else await _texts(bench, horde, server, client, watched)) + calls
 
 
 def _missing(why: str) -> list[Figure]:
@@ -107,8 +109,9 @@ def _missing(why: str) -> list[Figure]:
     ]
 
 
-async def _texts(bench: Bench, horde: Horde, server: Server, client: Client) -> list[Figure]:
+async def _texts(bench: Bench, horde: Horde, server: Server, client: Client, gateway: psutil.Process) -> list[Figure]:
     """Long texts of the real engine, by three ways in turn."""
+    cpu_ms: list[float] = []
     alone: list[Text] = []
     without: list[Text] = []
     through: list[Text] = []
@@ -119,12 +122,12 @@ async def _texts(bench: Bench, horde: Horde, server: Server, client: Client) -> 
         engine = Server(server.session, own["url"], {"Authorization": f"Bearer {own['key']}"})
         for number in range(bench.scale.texts * bench.scale.repetitions + 1):
             bench.say(f"gateway: {number} of {bench.scale.texts * bench.scale.repetitions}")
-            found = [
-                await engine.text(tokens, number),
-                await _by_client(client, tokens, number),
-                await server.text(tokens, number),
-            ]
+            found = [await engine.text(tokens, number), await _by_client(client, tokens, number)]
+            before = cpu_s(gateway)
+            found.append(await server.text(tokens, number))
+            used = cpu_s(gateway) - before
             if number:  # the first one warms up
+                cpu_ms.append(used * 1000 / found[-1].tokens)
                 for ones, one in zip((alone, without, through), found, strict=True):
                     ones.append(one)
     rate, own_rate, bare_rate = ([text.rate for text in texts] for texts in (through, without, alone))
@@ -137,6 +140,7 @@ async def _texts(bench: Bench, horde: Horde, server: Server, client: Client) -> 
         Figure("server_tokens_per_s", "tokens/s", "the engine's own server, behind the first", bare_rate),
         Figure("gateway_tokens_ratio", "times", "gateway to the engine's own server", ratios(rate, bare_rate), RATE),
         Figure("gateway_own_tokens_ratio", "times", "gateway to a client", ratios(rate, own_rate)),
+        Figure("gateway_cpu_ms_per_token", "ms", "CPU of the gateway's process, by a clock of 10 ms a text", cpu_ms),
     ]
 
 
