@@ -73,7 +73,7 @@ class BackEnd(Maker):
     def load(self) -> Sequence[Offer]:
         if self._options.kind == "image":
             check_pillow()
-        trouble = asyncio.run(self._look())
+        trouble = asyncio.run(self.look())
         # One that does not answer may be started after us: that is said then, and it is looked at again.
         if trouble is not None and trouble.blame != "server":
             raise EngineError("failed", f"{self._server.url}: {trouble.detail}") from trouble
@@ -84,9 +84,9 @@ class BackEnd(Maker):
         self._offer = offer
         self._tell(again=not self._told[0])
         while True:
-            self._wake.wait(max(0.0, self._due() - self._clock()))
+            self._wake.wait(max(0.0, self.due() - self._clock()))
             self._wake.clear()
-            asyncio.run(self._look())
+            asyncio.run(self.look())
             self._tell()
 
     def offers(self) -> tuple[tuple[Offer, ...], str]:
@@ -104,8 +104,11 @@ class BackEnd(Maker):
                 self._told = offers, why
                 self._offer(offers, why)
 
-    def _due(self) -> float:
+    def due(self) -> float:
+        """When to look again."""
         with self._lock:
+            if not self._health.up:  # no model of it is tried out before it answers
+                return self._health.due
             trials = [served.health.due for served in self._models.values() if served.health.wants_trial]
             return min([self._health.due, *trials])
 
@@ -122,7 +125,7 @@ class BackEnd(Maker):
         self._tell()
         self._wake.set()
 
-    async def _look(self) -> Trouble | None:
+    async def look(self) -> Trouble | None:
         """Ask what the server lists, and try out what has failed; what is wrong with the server, if something is."""
         try:
             async with self._server.session(LOOK_TIMEOUT_S) as http:

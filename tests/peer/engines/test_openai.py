@@ -7,6 +7,7 @@ import asyncio
 import base64
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -56,9 +57,10 @@ def body_of(answer: dict[str, Any]) -> bytes:
     return body.encode()
 
 
-def an_engine(server: BackEnd, **options: Any) -> Engine:
+def an_engine(server: BackEnd, clock: Callable[[], float] = time.monotonic, **options: Any) -> Engine:
     given = {"url": server.url} | options
-    return Engine("small", options_of(EngineSpec(engine="openai", model="small", options=given), OpenAIOptions))
+    spec = EngineSpec(engine="openai", model="small", options=given)
+    return Engine(spec.model, options_of(spec, OpenAIOptions), clock)
 
 
 async def loaded(server: BackEnd, **options: Any) -> Engine:
@@ -165,6 +167,35 @@ async def test_a_stop_text_ends_the_answer_though_the_server_does_not_know_it(se
     assert events[-1].finish == "stop"
     assert server.bodies("/v1/completions")[0]["stop"] == ["a", "b", "c", "d"]
     await server.left.wait()
+
+
+# A server that dies and comes back
+
+
+async def test_a_server_that_dies_is_looked_at_now_and_then_and_serves_again_when_it_is_back(server):
+    broken = Reply(b'data: {"choices":[{"text":"Once"}]}\n\n', kind=STREAM, ends="nothing")
+    server.replies["/v1/completions"] = broken
+    now = 100.0
+    engine = an_engine(server, clock=lambda: now)
+    await engine.look()
+    with pytest.raises(EngineError, match="broke off"):
+        await made(engine, text("small"))
+    await server.stop()
+    assert engine.due() <= now
+    assert engine.offers()[0]
+
+    await engine.look()
+    assert engine.due() > now, "and not all the time"
+    assert engine.offers()[0] == ()
+
+    await server.start()
+    await engine.look()
+    assert engine.offers()[0] == (), "it is back, but the trial fails"
+    assert server.bodies("/v1/completions")[-1]["max_tokens"] == 1
+    server.replies["/v1/completions"] = Reply(DONE, kind=STREAM)
+    now = engine.due()
+    await engine.look()
+    assert engine.offers()[0]
 
 
 # Jobs that are not wanted any more
