@@ -154,11 +154,13 @@ def the(lines: list[dict[str, Any]], step: str, **fields: Any) -> dict[str, Any]
     return found
 
 
-async def until_halted(worker: Process, total: int) -> int:
-    """Wait until the worker has ended a job of so many steps or tokens before its time; how far it came."""
+async def until_halted(worker: Process, total: int, since: int = 0) -> int:
+    """Wait until the worker has ended a job of so many steps or tokens before its time; how far it came. since: how
+    many lines it had said before that job was asked for."""
 
     def of_job(event: str) -> dict[str, dict[str, Any]]:
-        return {line["job"]: line for line in worker.lines() if line.get("event") == event and "job" in line}
+        lines = worker.lines()[since:]
+        return {line["job"]: line for line in lines if line.get("event") == event and "job" in line}
 
     def look() -> int | None:
         ends = of_job("made") | of_job("dropped") | of_job("failed") | of_job("settled")
