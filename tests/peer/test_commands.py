@@ -43,7 +43,20 @@ def potluck(*words: str, stdin: str = "") -> Result:
 
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
-        *("account", "delegate", "demo", "image", "join", "relay", "status", "text", "transfer", "verify", "worker")
+        *(
+            "account",
+            "delegate",
+            "demo",
+            "gateway",
+            "image",
+            "join",
+            "relay",
+            "status",
+            "text",
+            "transfer",
+            "verify",
+            "worker",
+        )
     ]
 
 
