@@ -13,10 +13,10 @@ class News:
     """Something that an operator may want to see.
 
     kind: what happened; of the tracker `listening`, `account` (with its notice), `joined`, `lost`, `rules`, `refused`;
-    of its engines `offers` (what is served from now on); of how it is reached `reached`, `unreachable`, `mapped`; of its
-    relay `relaying`, `relayed` (what it has carried so far); of an attempt `accepted`, `declined`, `opened`, `started`,
-    `progress` (with done and total), `made`, `failed`, `dropped`, `settled` (with earned, in thousandths). text: for
-    people, never a prompt.
+    of its engines `offers` (what is served from now on); of how it is reached `reached`, `unreachable`, `mapped`;
+    of its relay `relaying`, `relayed` (what it has carried so far); of an attempt `accepted`, `declined`, `opened`,
+    `started`, `progress` (with done and total), `made`, `failed`, `dropped`, `settled` (with earned, in
+    thousandths). text: for people, never a prompt.
     """
 
     kind: Literal[
