@@ -536,9 +536,10 @@ class Worker:
             raise EngineError("failed", "the engine ended without a picture")
         work, spool, salt = job.lease.public.work, output.spool, new_salt()
         if isinstance(work, ImageWork):
-            used, context_used = min(done.used, work.steps), 0
+            used, context_used = max(0, min(done.used, work.steps)), 0
         else:
-            used, context_used = min(done.used, work.max_tokens), min(done.context_used, work.context_tokens)
+            used = max(0, min(done.used, work.max_tokens))
+            context_used = max(0, min(done.context_used, work.context_tokens))
         await _in_thread(spool.sync)
         body = Receipt(
             job=job.lease.job,

@@ -66,10 +66,11 @@ class Health:
             self._in_vain = min(self._in_vain + 1, 16)
             return
         self._in_vain = 0
-        self.wants_trial = False
         if now < self._rests_until:
+            self.wants_trial = True  # once more, at the rest's end
             self.due = self._rests_until
             return
+        self.wants_trial = False
         self.up = True
         self.text = ""
         self.due = now + LOOK_S

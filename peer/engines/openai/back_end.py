@@ -11,6 +11,7 @@ import hashlib
 import platform
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ from protocol.messages import Offer
 from protocol.work import TextPrivate, TextWork
 
 LOOK_TIMEOUT_S = 10.0
+#: A trial may take so many times as long as a server may say nothing: one that makes a job meanwhile lets it wait.
+TRIAL_SILENCES = 3
 #: Of a server that lists more models than this, those to serve have to be named.
 MAX_MODELS = 64
 MAX_NAME = 120
@@ -86,7 +89,12 @@ class BackEnd(Maker):
         while True:
             self._wake.wait(max(0.0, self.due() - self._clock()))
             self._wake.clear()
-            asyncio.run(self.look())
+            try:
+                asyncio.run(self.look())
+            except Exception as error:  # noqa: BLE001 (or it would never be looked at again)
+                traceback.print_tb(error.__traceback__)
+                with self._lock:
+                    self._health.looked(self._clock(), f"looking at it failed with {type(error).__name__}")
             self._tell()
 
     def offers(self) -> tuple[tuple[Offer, ...], str]:
@@ -121,14 +129,14 @@ class BackEnd(Maker):
             if blame == "server":
                 self._health.failed(now, trouble.detail, at_once=True, counts=False)
             else:
-                served.health.failed(now, trouble.detail, at_once=blame == "model", counts=blame == "failure")
+                served.health.failed(now, trouble.detail, at_once=blame == "model", counts=blame != "doubt")
         self._tell()
         self._wake.set()
 
     async def look(self) -> Trouble | None:
         """Ask what the server lists, and try out what has failed; what is wrong with the server, if something is."""
         try:
-            async with self._server.session(LOOK_TIMEOUT_S) as http:
+            async with self._server.session(LOOK_TIMEOUT_S, LOOK_TIMEOUT_S) as http:
                 await self._discover(http)
         except Trouble as trouble:
             with self._lock:
@@ -149,9 +157,12 @@ class BackEnd(Maker):
             task = Task(served.offer.model, TextWork(max_tokens=1), TextPrivate(prompt="Hi", salt=bytes(32)), 1)
             job = Job(task, lambda said: None)
             try:
-                await self._making(served, job).run(self._options.timeout_s)
+                async with asyncio.timeout(TRIAL_SILENCES * self._options.timeout_s):
+                    await self._making(served, job).run(self._options.timeout_s)
             except EngineError as found:
                 trouble = found.detail if isinstance(found, Trouble) else str(found)
+            except TimeoutError:
+                trouble = "one token takes too long"
         with self._lock:
             served.health.looked(self._clock(), trouble)
 
@@ -191,7 +202,7 @@ class BackEnd(Maker):
             raise
         data = said.get("data")
         models = [model for model in data if isinstance(model, dict)] if isinstance(data, list) else []
-        return [model for model in models if isinstance(model.get("id"), str) and model["id"]], header
+        return [model for model in models if isinstance(name := model.get("id"), str) and _is_name(name)], header
 
     def _chosen(self, listed: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
         """The models to serve, by the names under which they are offered; raises `Trouble`."""
@@ -235,8 +246,9 @@ class BackEnd(Maker):
         class ends with a mark of this machine and the server's address."""
         mark = hashlib.sha256(f"{platform.node()} {self._server.url}".encode()).hexdigest()[:8]
         meta = model.get("meta")
-        weights = str(meta.get("ftype") or "") if isinstance(meta, dict) else ""
-        parts = ("openai", self._dialect.name, self._about, offered_name(str(model["id"]))[:150], weights[:40])
+        weights = str(meta.get("ftype") or "")[:40] if isinstance(meta, dict) else ""
+        weights = weights if _is_name(weights) else ""
+        parts = ("openai", self._dialect.name, self._about, offered_name(str(model["id"]))[:150], weights)
         return f"{' '.join(filter(None, parts))} at {mark}"
 
     async def _room(self, http: aiohttp.ClientSession, model: Mapping[str, Any]) -> int:
@@ -251,7 +263,8 @@ class BackEnd(Maker):
 
     async def _version(self, http: aiohttp.ClientSession) -> str:
         path, name = self._dialect.version
-        return str((await self._maybe(http, path)).get(name, ""))[:60] if path else ""
+        said = str((await self._maybe(http, path)).get(name, ""))[:60] if path else ""
+        return said if _is_name(said) else ""
 
     async def _maybe(self, http: aiohttp.ClientSession, path: str) -> Mapping[str, Any]:
         """What the server says beside OpenAI's API, if it does."""
@@ -284,6 +297,11 @@ class BackEnd(Maker):
 
     def _making(self, served: _Served, job: Job) -> Making:
         return Making(self._server, self._dialect, served.named, job, chat_only=self._options.api == "chat")
+
+
+def _is_name(said: str) -> bool:
+    """Whether it can be one: no marks that move a terminal's cursor, no halves of a character."""
+    return bool(said.strip()) and said.isprintable()
 
 
 def _mistaken(detail: str) -> Trouble:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import contextlib
 from io import BytesIO
 from typing import Any
@@ -14,7 +13,7 @@ import aiohttp
 from peer.engines.base import ArtifactMade, Done, EngineError, StepsDone
 from peer.engines.maker import Dropped, Job
 from peer.engines.openai.asks import Dialect, image_request, text_request
-from peer.engines.openai.says import Answer, Events, Trouble
+from peer.engines.openai.says import Answer, Events, Trouble, count_of
 from peer.engines.openai.server import MAX_PICTURE_BYTES, Server
 from peer.engines.spec import EngineMissing
 from peer.engines.stops import StopFilter
@@ -162,7 +161,7 @@ class Making:
                 raise
             return 0
         found = said.get(name)
-        return len(found) if isinstance(found, list) else found if isinstance(found, int) else 0
+        return len(found) if isinstance(found, list) else count_of(found)
 
     # Pictures
 
@@ -174,7 +173,7 @@ class Making:
         if isinstance(one.get("b64_json"), str) and one["b64_json"]:
             try:
                 content = base64.b64decode(one["b64_json"].rpartition(",")[2])
-            except binascii.Error as error:
+            except ValueError as error:
                 raise Trouble("failed", "the back end's picture is not in base64", "failure") from error
         elif isinstance(one.get("url"), str):
             content = await self._server.fetch(http, one["url"])

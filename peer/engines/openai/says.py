@@ -16,6 +16,11 @@ from peer.engines.stops import StopFilter
 
 #: A line or an answer longer than this is none that a server sends about a text.
 MAX_BYTES = 4 * 1024 * 1024
+#: No token is longer than this for long: a server that says more for each was not asked for it.
+MOST_TOKEN_BYTES = 256
+ROOM_BYTES = 512 * 1024
+#: Servers count no higher; what is above that is no count.
+MAX_COUNT = 2**31 - 1
 #: How reasoning is told apart from the answer, as models do that tell both in one.
 THINK, THOUGHT = "<think>", "</think>\n\n"
 
@@ -27,6 +32,8 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _BROKEN_OFF = frozenset({"error", "abort", "aborted", "cancelled"})
+#: What follows a last \r may be its \n.
+_LINE_END = re.compile(rb"\r\n|\n|\r(?!\Z)")
 _LENGTH = frozenset({"length", "max_tokens", "max_length"})
 
 
@@ -49,7 +56,9 @@ class Events:
 
     def __init__(self) -> None:
         self._left = bytearray()
+        self._seen = 0  # bytes of it in which no line ends
         self._data: list[str] = []
+        self._size = 0  # of these together
         self._is_object: bool | None = None
         self.ended = False
 
@@ -72,10 +81,11 @@ class Events:
     def _lines(self, *, whole: bool) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
         start = 0
-        for end in re.finditer(rb"\r\n|\n|\r(?!\Z)", self._left):  # what follows a last \r may be its \n
+        for end in _LINE_END.finditer(self._left, self._seen):
             found += self._line(bytes(self._left[start : end.start()]))
             start = end.end()
         del self._left[:start]
+        self._seen = max(0, len(self._left) - 1)
         if whole and self._left:
             found += self._line(bytes(self._left))
             self._left.clear()
@@ -87,24 +97,32 @@ class Events:
         name, _, value = line.decode("utf-8", "replace").partition(":")
         value = value.removeprefix(" ")
         if name == "error":  # no field of such streams, and yet what llama.cpp used for errors until late in 2025
-            return [{"error": _object(value.encode())}]
+            return [{"error": _object(value)}]
         if name == "data":
             self._data.append(value)
+            self._size += len(value)
+            if self._size > MAX_BYTES:
+                raise Trouble("failed", f"the back end said more than {MAX_BYTES} bytes at once", "failure")
         return []
 
     def _event(self) -> list[Mapping[str, Any]]:
-        data, self._data = "\n".join(self._data).strip(), []
+        data, self._data, self._size = "\n".join(self._data).strip(), [], 0
         if data == "[DONE]":
             self.ended = True
             return []
-        return [_object(data.encode())] if data else []
+        return [_object(data)] if data else []
 
 
-def _object(raw: bytes | bytearray) -> Mapping[str, Any]:
+def read_json(raw: bytes | bytearray | str) -> Any:
+    """What a server says in JSON; raises `Trouble`."""
     try:
-        value = json.loads(raw)
-    except ValueError as error:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
         raise Trouble("failed", "the back end said something that is not JSON", "failure") from error
+
+
+def _object(raw: bytes | bytearray | str) -> Mapping[str, Any]:
+    value = read_json(raw)
     return value if isinstance(value, dict) else {"error": value}
 
 
@@ -120,6 +138,7 @@ class Answer:
         self._stops = stops
         self._given = given
         self._pieces = 0
+        self._bytes = 0
         self._counted = 0
         self._prompt = 0
         self._finish = ""
@@ -160,6 +179,9 @@ class Answer:
         if not shown:
             return
         self._pieces += 1
+        self._bytes += len(shown.encode())
+        if self._bytes > MOST_TOKEN_BYTES * self.most + ROOM_BYTES:
+            raise Trouble("failed", f"the back end does not end: {self.most} tokens were asked for", "failure")
         if passed := self._stops.feed(shown):
             self._job.say(TextMade(passed))
 
@@ -167,10 +189,10 @@ class Answer:
         """Those that send zeros until the end mean nothing by them."""
         usage, timings = said.get("usage"), said.get("timings")
         if isinstance(usage, dict):
-            self._prompt = _number(usage.get("prompt_tokens")) or self._prompt
-            self._counted = _number(usage.get("completion_tokens")) or self._counted
+            self._prompt = count_of(usage.get("prompt_tokens")) or self._prompt
+            self._counted = count_of(usage.get("completion_tokens")) or self._counted
         if isinstance(timings, dict):
-            self._counted = _number(timings.get("predicted_n")) or self._counted
+            self._counted = count_of(timings.get("predicted_n")) or self._counted
 
     def end(self, *, ended: bool) -> Done:
         """The last event, when the stream is over. ended: whether the server said so. Raises `Trouble`."""
@@ -230,11 +252,12 @@ def _words_of(said: object) -> tuple[str, list[str]]:
 
 
 def _text(value: object) -> str:
-    """Content as text: some say null, some a list of parts."""
+    """Content as text: some say null, some a list of parts. Halves of a character, which JSON can hold, are no text."""
     if isinstance(value, list):
-        return "".join(str(part.get("text") or "") for part in value if isinstance(part, dict))
-    return value if isinstance(value, str) else ""
+        value = "".join(str(part.get("text") or "") for part in value if isinstance(part, dict))
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if isinstance(value, str) else ""
 
 
-def _number(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+def count_of(value: object) -> int:
+    """A count that a server says; 0 for what is none."""
+    return value if isinstance(value, int) and 0 < value <= MAX_COUNT else 0

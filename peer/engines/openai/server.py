@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from peer.engines.openai.says import MAX_BYTES, Events, Trouble, trouble_of
+from peer.engines.openai.says import MAX_BYTES, Events, Trouble, read_json, trouble_of
 
 CONNECT_S = 10.0
 #: Room for the largest picture in base64; and for an error, of which only the kind is wanted.
@@ -27,9 +26,10 @@ class Server:
         self.root = url.removesuffix("/v1")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
-    def session(self, silence_s: float) -> aiohttp.ClientSession:
-        """Connections to it, which may say nothing for so long. No proxy, and no cookies."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s)
+    def session(self, silence_s: float, answer_s: float | None = None) -> aiohttp.ClientSession:
+        """Connections to it, which may say nothing for so long; answer_s: and not take longer for a whole answer. No
+        proxy, and no cookies."""
+        timeout = aiohttp.ClientTimeout(total=answer_s, sock_connect=CONNECT_S, sock_read=silence_s)
         return aiohttp.ClientSession(headers=self._headers, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
 
     async def ask(
@@ -39,10 +39,7 @@ class Server:
         async with _answering(http, url, body) as response:
             said = await _read(response, most)
             header = response.headers.get("Server", "")
-        try:
-            value = json.loads(said)
-        except ValueError as error:
-            raise Trouble("failed", "the back end said something that is not JSON", "failure") from error
+        value = read_json(said)
         if not isinstance(value, dict) or value.get("error"):
             raise trouble_of(value, 0)
         return value, header
@@ -65,8 +62,12 @@ class Server:
 
     async def fetch(self, http: aiohttp.ClientSession, url: str) -> bytes:
         """A file that it names, and that lies with it; raises `Trouble`."""
-        url = urljoin(self.url + "/", url)
-        if urlsplit(url)[:2] != urlsplit(self.url)[:2]:
+        try:
+            url = urljoin(self.url + "/", url)
+            is_here = urlsplit(url)[:2] == urlsplit(self.url)[:2]
+        except ValueError:
+            is_here = False
+        if not is_here:
             raise Trouble("failed", "the back end's picture lies on another server", "failure")
         async with _answering(http, url, None) as response:
             return await _read(response, MAX_PICTURE_BYTES)
@@ -88,8 +89,8 @@ async def _refused(response: aiohttp.ClientResponse) -> Trouble:
     with contextlib.suppress(Trouble):
         raw = await _read(response, MAX_ERROR_BYTES)
     try:
-        said = json.loads(raw)
-    except ValueError:
+        said = read_json(raw)
+    except Trouble:
         said = raw.decode("utf-8", "replace")
     return trouble_of(said, response.status)
 

@@ -88,3 +88,15 @@ def test_jobs_that_are_refused_do_not_count():
     for now in range(100):
         health.failed(now, "refused", at_once=False, counts=False)
     assert health.up
+
+
+def test_a_job_that_fails_within_a_rest_leaves_it_to_be_looked_at_when_the_rest_is_over():
+    health = well()
+    for _ in range(FAILURES):
+        health.failed(0, "failed", at_once=False, counts=True)
+    health.failed(1, "no such model", at_once=True, counts=False)  # it was under way already
+    health.looked(health.due)
+    assert (health.up, health.wants_trial, health.due) == (False, True, FIRST_REST_S)
+
+    health.looked(health.due)
+    assert (health.up, health.wants_trial) == (True, False)
