@@ -38,3 +38,5 @@ def decode(raw: bytes | str, of: type[T], *, strict: bool = True) -> T:
         raise Troubled("bad_value", f"{field or 'the body'}: {what[:1].lower()}{what[1:]}", field) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Troubled("bad_value", f"the body is no JSON ({error}): send one JSON object") from error
+    except RecursionError as error:
+        raise Troubled("bad_value", "the body is nested too deep: send it flatter") from error

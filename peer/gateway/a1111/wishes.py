@@ -15,6 +15,7 @@ import msgspec
 from peer.gateway.a1111.samplers import Sampler, find
 from peer.gateway.asks import ImageAsk
 from peer.gateway.errors import Troubled
+from protocol.work import MAX_N
 
 #: What a picture has if the client does not say, as that program has it.
 SIDE, STEPS, GUIDANCE = 512, 50, 7.0
@@ -82,8 +83,15 @@ def ask_of(body: TextToImage, model: str) -> ImageAsk:
         guidance=GUIDANCE if body.cfg_scale is None else body.cfg_scale,
         seed=None if body.seed in {None, -1} else body.seed,
         sampler=body.sampler.ours,
-        n=body.batch * _at_least_one("n_iter", body.n_iter),
+        n=_count(body),
     )
+
+
+def _count(body: TextToImage) -> int:
+    # What is above that no horde takes, and each is given room here before a horde is asked.
+    if (n := body.batch * _at_least_one("n_iter", body.n_iter)) > MAX_N:
+        raise Troubled("bad_value", f"batch_size times n_iter: wanted {MAX_N} pictures or fewer in one call", "n_iter")
+    return n
 
 
 def _at_least_one(name: str, value: int | None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -298,7 +297,8 @@ def _stops(said: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _whole(name: str, said: Number, usual: int, least: int, most: int) -> int:
     if said is None:
         return usual
-    if not (math.isfinite(said) and said == int(said) and least <= said <= most):
+    # The bounds come first: a whole number may be larger than any that has a fraction, and NaN is within none.
+    if not (least <= said <= most and said == int(said)):
         raise Wrong("BadRequest", f"{name} {said}: wanted a whole number from {least} to {most}", name)
     return int(said)
 

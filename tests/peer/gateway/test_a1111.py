@@ -118,6 +118,9 @@ def test_a_seed_below_zero_is_drawn_by_lot(seed: int | None, wanted: int | None)
         ({"scheduler": "Exponential"}, "unsupported", "scheduler"),
         ({"batch_size": 0}, "bad_value", "batch_size"),
         ({"n_iter": -1}, "bad_value", "n_iter"),
+        ({"n_iter": 13, "batch_size": 5}, "bad_value", "n_iter"),
+        # Nothing is made for each of so many before it is refused.
+        ({"batch_size": 10**30}, "bad_value", "n_iter"),
         ({"steps": "many"}, "bad_value", "steps"),
         ({"width": 64.5}, "bad_value", "width"),
         ({"prompt": ["a", "b"]}, "bad_value", "prompt"),

@@ -181,6 +181,17 @@ async def test_unknown_fields_are_no_error_and_a_wrong_one_is_named(program: aio
     assert said["text"].startswith("steps: ")
 
 
+@pytest.mark.parametrize("place", ['{"prompt": %s}', '{"prompt": "hi", "unheard_of": %s}'])
+async def test_a_body_that_is_nested_too_deep_is_the_clients_fault(
+    program: aiohttp.ClientSession, url: str, place: str
+) -> None:
+    deep = place % ("[" * 100_000 + "]" * 100_000)
+
+    status, said = await ask(program, f"{url}/small/wish", "POST", data=deep)
+
+    assert (status, said["small"]) == (400, "bad_value")
+
+
 async def test_a_fault_of_ours_shows_a_reference_and_no_word_of_the_prompt(
     program: aiohttp.ClientSession, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -159,6 +159,8 @@ REFUSED: tuple[tuple[dict[str, Any], str, str], ...] = (
     ({"params": {"steps": 1.5}}, "BadRequest", "params.steps"),
     ({"params": {"n": 65}}, "BadRequest", "params.n"),
     ({"params": {"n": -1}}, "BadRequest", "params.n"),
+    ({"params": {"n": 10**400}}, "BadRequest", "params.n"),
+    ({"params": {"steps": -(10**400)}}, "BadRequest", "params.steps"),
     ({"params": {"cfg_scale": 101}}, "BadRequest", "params.cfg_scale"),
     ({"params": {"tiling": True}}, "TilingMismatch", "params.tiling"),
     ({"params": {"transparent": True}}, "InvalidTransparencyModel", "params.transparent"),
