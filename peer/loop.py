@@ -6,10 +6,12 @@ import asyncio
 import atexit
 import concurrent.futures
 import threading
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_CLOSED = "this horde was closed, or opened before this process was forked: open it here"
 
 #: How long one wait for the loop lasts before Python looks for signals again: on Windows nothing else interrupts it.
 LOOK_SECONDS = 0.2
@@ -22,6 +24,8 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._stopped = False
+        #: Whatever is put into the loop lies there before its end does, which so finds it.
+        self._putting = threading.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._thread.start()
         # Once the interpreter takes itself apart the thread stands still, and who waits for it would wait for ever.
@@ -37,15 +41,21 @@ class LoopThread:
         finally:
             self._loop.close()
 
+    @property
+    def runs(self) -> bool:
+        """Whether there is somebody to ask: it was not stopped, and this is its own process. Into one that is forked
+        from it no thread comes along."""
+        return not self._stopped and self._thread.is_alive()
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What the coroutine returns or raises. A signal (Ctrl+C) that comes meanwhile cancels it; when it has ended,
         what the signal raised goes on."""
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("this would wait for itself: use peer.Client in coroutines")
-        if self._stopped:
+        if not self.runs:
             work.close()
-            raise RuntimeError("this horde was closed")
+            raise RuntimeError(_CLOSED)
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         tasks: list[asyncio.Task[T]] = []
 
@@ -60,13 +70,18 @@ class LoopThread:
                 work.close()
                 outcome.set_exception(concurrent.futures.CancelledError())
 
+        is_begun = False
         try:
-            self._loop.call_soon_threadsafe(begin)
-            _wait(outcome)
+            is_begun = self._put(begin)
+            if is_begun:
+                _wait(outcome)
         except BaseException:
-            self._loop.call_soon_threadsafe(cancel)
-            _wait(outcome)
+            if self._put(cancel) or is_begun:
+                _wait(outcome)
             raise
+        if not is_begun:
+            work.close()
+            raise RuntimeError(_CLOSED)
         return outcome.result()
 
     def close(self, events: AsyncGenerator[Any, None]) -> None:
@@ -78,8 +93,15 @@ class LoopThread:
 
         if threading.current_thread() is self._thread:
             _ = self._begin(work())
-        elif not self._stopped:
+        elif self.runs:
             self.run(work())
+
+    def _put(self, call: Callable[[], object]) -> bool:
+        """Have this called in the loop; false if that has been stopped, and ends all that is in it by itself."""
+        with self._putting:
+            if not self._stopped:
+                self._loop.call_soon_threadsafe(call)
+            return not self._stopped
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._loop.create_task(work)
@@ -89,10 +111,12 @@ class LoopThread:
 
     def stop(self) -> None:
         """End the loop, what runs in it, and its thread; does no harm a second time."""
-        if not self._stopped:
-            self._stopped = True
+        if self.runs:
             atexit.unregister(self.stop)
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            with self._putting:
+                if not self._stopped:
+                    self._stopped = True
+                    self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
 

@@ -84,7 +84,7 @@ class Horde:
         thread, client = self._thread, self._client
         self._thread = self._client = None
         atexit.unregister(self.close)
-        if thread is None or client is None:
+        if thread is None or client is None or not thread.runs:
             return
         try:
             thread.run(client.__aexit__(None, None, None))

@@ -2,7 +2,11 @@
 
 import asyncio
 import gc
+import os
+import signal
+import sys
 import threading
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError, Future
 
@@ -136,3 +140,37 @@ def test_a_generator_is_closed_from_any_thread_and_after_the_end(thread: LoopThr
     assert ended.is_set(), "the loop closes what is open when it ends"
     thread.close(events)  # type: ignore[arg-type]
     gc.collect()
+
+
+def test_what_is_asked_while_the_loop_is_being_stopped_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    thread = LoopThread("a test")
+
+    class Late(Future[int]):
+        def __init__(self) -> None:
+            super().__init__()
+            thread.stop()  # as another thread may, after it was seen to run
+
+    monkeypatch.setattr(loop_module.concurrent.futures, "Future", Late)
+    with pytest.raises(RuntimeError, match="this horde was closed"):
+        thread.run(double(1))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and file modes of POSIX")
+def test_a_process_that_is_forked_does_not_wait_for_a_thread_that_it_has_not(thread: LoopThread) -> None:
+    assert thread.run(double(1)) == 2
+    if sys.platform != "win32":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of Pythons that warn of threads here: it is the point
+            pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)  # should it wait all the same
+            code = 1
+            try:
+                thread.run(double(1))
+            except RuntimeError as error:
+                code = 0 if "forked" in str(error) else 2
+            finally:
+                thread.stop()
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
+    assert thread.run(double(1)) == 2
