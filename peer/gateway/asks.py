@@ -65,7 +65,8 @@ class ImageAsk:
 @dataclass(frozen=True, kw_only=True)
 class TextAsk:
     """Texts that are wanted. prompt: turns as pairs (role, content), or raw text to go on from. max_tokens, context:
-    None for what is usual here; `Hordes.ask` works them out. The other values are those of `Client.text`."""
+    None for what is usual here; `Hordes.ask` works them out. or_fewer: fewer than `max_tokens` will do where models or
+    rules allow no more. The other values are those of `Client.text`."""
 
     kind: ClassVar[Kind] = "text"
 
@@ -73,6 +74,7 @@ class TextAsk:
     models: Sequence[str] = ()
     max_tokens: int | None = None
     context: int | None = None
+    or_fewer: bool = False
     temperature: float = 0.8
     top_p: float = 0.95
     top_k: int = 40

@@ -70,12 +70,14 @@ class Catalogue:
         self.hordes = tuple(hordes)
         self.models = tuple(models)
         self.silent = dict(silent or {})
+        #: In which an ask looks for who serves it: one that does not answer is left to those whom no other serves.
+        self._order = sorted(self.hordes, key=lambda horde: horde in self.silent)
 
     def served(self, kind: Kind | None = None) -> list[Model]:
         """Models that a worker serves now, of this kind or of all; one for each name and kind: of the horde that an
         ask for it would go to."""
         found: dict[tuple[Kind, str], Model] = {}
-        for horde in self.hordes:
+        for horde in self._order:
             for model in self.models:
                 if model.horde == horde and model.workers and kind in (None, model.kind):
                     found.setdefault((model.kind, model.name), model)
@@ -92,12 +94,13 @@ class Catalogue:
         return found
 
     def find(self, kind: Kind, names: Sequence[str] = ()) -> Chosen:
-        """Where an ask for any of these models goes: the first horde that serves one. HORDE/MODEL means that horde's.
+        """Where an ask for any of these models goes: the first horde that serves one, of those that answer if there is
+        one among them. HORDE/MODEL means that horde's.
 
         Raises `Troubled`: `unknown_model` if no horde has heard of any; `unavailable` if none of them is served now.
         """
         wanted = [model for model in self.models if model.kind == kind and self._is_wanted(model, names)]
-        for horde in self.hordes:
+        for horde in self._order:
             if served := tuple(model for model in wanted if model.horde == horde and model.workers):
                 models = tuple(model.name for model in served[:MAX_MODELS]) if names else ()
                 return Chosen(horde, models, served)
@@ -177,6 +180,15 @@ def tokens_for(texts: Sequence[str], max_tokens: int, max_context: int) -> int:
     return max(1, min(tokens, max(max_context - words(texts), max_context // 4)))
 
 
+def at_most(texts: Sequence[str], tokens: int, max_tokens: int, max_context: int) -> int:
+    """As many of these tokens of an answer as may be made; else as `tokens_for`. More than half of the room is what
+    programs say that mean as much as there is: it leaves the prompt what it may take."""
+    tokens = min(tokens, max_tokens or tokens)
+    if not max_context or tokens <= max_context // 2:
+        return tokens
+    return max(1, min(tokens, max(max_context - words(texts), max_context // 4)))
+
+
 def allowed(limits: LimitsSection, *, anonymous: bool) -> tuple[int, int]:
     """Tokens and room that a horde's rules allow to people without an account, or with one."""
     if anonymous:
@@ -189,7 +201,12 @@ def measured(ask: TextAsk, chosen: Chosen, most: tuple[int, int]) -> tuple[int, 
     worker of these models could take; what the rules forbid the tracker refuses."""
     served = chosen.most("max_tokens"), chosen.most("max_context")
     most_tokens, most_context = (min(rule, of_model or rule) for rule, of_model in zip(most, served, strict=True))
-    tokens = ask.max_tokens if ask.max_tokens is not None else tokens_for(ask.texts, most_tokens, most_context)
+    if ask.max_tokens is None:
+        tokens = tokens_for(ask.texts, most_tokens, most_context)
+    elif ask.or_fewer:
+        tokens = at_most(ask.texts, ask.max_tokens, most_tokens, most_context)
+    else:
+        tokens = ask.max_tokens
     context = ask.context if ask.context is not None else room_for(ask.texts, tokens, most_context)
     _check(chosen, {"max_tokens": tokens, "max_context": context})
     if context <= tokens:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,8 +36,9 @@ LEAVE_SECONDS = 5.0
 SILENT_MS = 10_000
 #: What nobody waits for is fetched so much later: by then the ask that noticed has its first token.
 BEHIND_SECONDS = 1.0
-#: By this word a worker says that prompt and answer exceed the room that was asked for.
-TOO_LONG = "too_long"
+#: By these words a worker says that prompt and answer exceed the room that was asked for, and that its engine cannot do
+#: what was asked for, such as draw with this sampler.
+TOO_LONG, UNSUPPORTED = "too_long", "unsupported"
 #: Pages of one tracker that are remembered.
 MAX_PAGES = 64
 
@@ -124,28 +125,42 @@ class Hordes:
         # What is not known by what was heard a while ago may have come since.
         return (await self.catalogue()).find(ask.kind, ask.models)
 
+    async def reach(self, caller: Caller, ask: Ask) -> tuple[Chosen, Client]:
+        """Where this ask goes, and the client that is let in there. A horde that cannot be reached keeps nobody from
+        the next one that serves the same. Raises what `choose` and `client` raise."""
+        chosen, tried = await self.choose(ask), set[str]()
+        while True:
+            try:
+                return chosen, await self.client(caller, chosen.horde)
+            except Unreachable as error:
+                tried.add(chosen.horde)
+                if self._closed:
+                    raise
+                self._posts[chosen.horde].failed("scrape", error)
+                chosen = await self.choose(ask)
+                if chosen.horde in tried:
+                    raise
+
     async def ask(self, caller: Caller, ask: Ask, *, to_the_end: bool = False) -> AsyncGenerator[Event, None]:
         """Send an ask to the horde that serves it; what happens to it. Ends with the last result's `Received`, or, with
         `to_the_end`, with its `Settled`. Closing it earlier cancels what is not done.
 
         Raises, at the first event, whatever `trouble` knows.
         """
-        chosen = await self.choose(ask)
-        client = await self.client(caller, chosen.horde)
+        chosen, client = await self.reach(caller, ask)
         if isinstance(ask, ImageAsk):
             check_image(ask, chosen)
             asked = ask.put(client, chosen.models)
         else:
             tokens, context = measured(ask, chosen, room_allowed(client))
             asked = ask.put(client, chosen.models, tokens, context)
-        left = ask.n
+        left, unable = ask.n, Counter[int]()
         try:
             async for event in asked:
                 left -= type(event) is Received
-                if type(event) is Requeued and event.reason == TOO_LONG:
-                    # Every other worker of the model would count the same tokens, and where there is no other the job
-                    # would wait for one until it expires.
-                    raise Troubled("too_long", event.text or "the prompt does not fit: shorten it")
+                if type(event) is Requeued:
+                    unable[event.index] += event.reason == UNSUPPORTED
+                    _check_requeued(event, unable[event.index], chosen)
                 yield event
                 if not left and not to_the_end:
                     return
@@ -189,6 +204,16 @@ class Hordes:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _check_requeued(event: Requeued, unable: int, chosen: Chosen) -> None:
+    """Raises `Troubled` where the job would wait until it expires for a worker that does not exist. unable: how many
+    have said that they cannot do such a job."""
+    if event.reason == TOO_LONG:
+        # Every other worker of the model would count the same tokens.
+        raise Troubled("too_long", event.text or "the prompt does not fit: shorten it")
+    if event.reason == UNSUPPORTED and unable >= sum(model.workers for model in chosen.of):
+        raise Troubled("unsupported", event.text or "no worker of this model can do that: ask for less")
 
 
 def room_allowed(client: Client) -> tuple[int, int]:
@@ -285,6 +310,11 @@ class _Post:
             page.failed(error, self._clock())
         else:
             page.trouble, page.heard = None, self._clock()
+
+    def failed(self, what: str, error: Unreachable) -> None:
+        """The tracker was found not to answer, in another way; until it says this page anew it counts as silent."""
+        if (page := self._pages.get(what)) is not None:
+            page.failed(error, self._clock())
 
     def close(self) -> None:
         """Fetch nothing any more."""

@@ -124,6 +124,7 @@ async def test_everything_that_a_client_can_ask_of_workers_without_models(tmp_pa
             await _models(v1)
             await _whole_and_streamed_answers_are_the_same(v1)
             await _several_choices_and_prompts(v1)
+            await _more_than_there_is(v1)
             await _errors(v1)
             await _pictures(v1)
         assert (await horde.audit())["ok"]
@@ -167,6 +168,11 @@ async def _several_choices_and_prompts(v1: V1) -> None:
     assert usage is None
 
 
+async def _more_than_there_is(v1: V1) -> None:
+    answer = await v1.chat(model="words", max_tokens=100_000)
+    assert (answer["usage"]["completion_tokens"], answer["choices"][0]["finish_reason"]) == (6, "stop")
+
+
 async def _errors(v1: V1) -> None:
     async def error(status: int, **body: Any) -> tuple[str, str | None]:
         found = (await v1.chat(status, **body))["error"]
@@ -175,7 +181,7 @@ async def _errors(v1: V1) -> None:
 
     assert await error(404, model="other") == ("model_not_found", "model")
     assert await error(400, model="words", temperature=9) == ("invalid_value", "temperature")
-    assert await error(400, model="words", max_tokens=65) == ("over_limit", "max_tokens")
+    assert await error(400, model="words", max_tokens=0) == ("invalid_value", "max_tokens")
     assert await error(400, model="words", tools=[{"type": "function"}]) == ("unsupported_parameter", "tools")
     assert (await error(500, model="broken"))[0] == "job_failed"
     long = [{"role": "user", "content": "a " * 3000}]

@@ -97,8 +97,8 @@ async def _ask(request: web.Request, wish: Wish, *, is_dry: bool, links: bool) -
     hordes, caller = request.app[HORDES], request[CALLER]
     seed = secrets.randbelow(wishes.TEXT_SEEDS - MAX_N) if wish.ask.seed is None else wish.ask.seed
     ask = dataclasses.replace(_with_room(wish.ask), seed=seed)
-    chosen = await hordes.choose(ask)
-    quote = await _quote(await hordes.client(caller, chosen.horde), ask, chosen)
+    chosen, client = await hordes.reach(caller, ask)
+    quote = await _quote(client, ask, chosen)
     answer: dict[str, Any] = {"kudos": progress.kudos((quote.price + quote.tax) * ask.n)}
     if wish.warnings:
         answer["warnings"] = [dataclasses.asdict(warned) for warned in wish.warnings]

@@ -75,9 +75,12 @@ def _check_length(said: Sequence[tuple[str, str]]) -> None:
 def _sampling(body: Sampled) -> dict[str, Any]:
     said = {
         "max_tokens": body.most,
+        # A bound and no wish: many programs always send a large one. An answer that ends at a lower says so.
+        "or_fewer": True,
         "temperature": body.temperature,
         "top_p": body.top_p,
-        "top_k": body.top_k,
+        # -1 is what vLLM calls none, and programs that are used to it.
+        "top_k": 0 if body.top_k == -1 else body.top_k,
         "min_p": body.min_p,
         "repeat_penalty": body.repeat_penalty if body.repeat_penalty is not None else body.repetition_penalty,
         "seed": _seed(body.seed, body.n or 1),

@@ -12,6 +12,7 @@ from peer.gateway.catalogue import (
     Catalogue,
     Model,
     allowed,
+    at_most,
     check_image,
     measured,
     read_scrape,
@@ -71,6 +72,16 @@ def test_the_first_horde_that_serves_it_is_asked(names: tuple[str, ...], horde: 
     chosen = TWO.find("text", names)
 
     assert (chosen.horde, chosen.models) == (horde, models)
+
+
+def test_one_that_does_not_answer_is_asked_only_for_what_no_other_serves() -> None:
+    hordes = Catalogue(["one", "two"], [text("a"), text("b"), Model("text", "a", "two", 1)], {"one": "nothing answers"})
+
+    assert hordes.find("text", ("a",)).horde == "two"
+    assert hordes.find("text").horde == "two"
+    assert hordes.names("text")["a"].horde == "two"
+    assert hordes.find("text", ("one/a",)).horde == "one"
+    assert hordes.find("text", ("b",)).horde == "one"
 
 
 def test_a_name_with_a_slash_that_is_a_models_own_means_that_model() -> None:
@@ -155,6 +166,18 @@ def test_an_answer_of_no_said_length_is_what_is_usual_or_what_there_is_room_for(
     assert tokens_for(["hi"], 4096, 1) == 1
 
 
+def test_a_bound_for_an_answer_is_lowered_to_what_there_is() -> None:
+    assert at_most(["hi"], 8192, 0, 0) == 8192
+    assert at_most(["hi"], 8192, 512, 8192) == 512
+    assert at_most(["hi"], 100, 512, 8192) == 100
+    assert at_most(["hi"], 4096, 4096, 4096) == 4096 - 17
+    assert at_most(["x" * 20_000], 4096, 4096, 4096) == 1024
+    # What is no more than half of the room is meant as it is said: the worker counts.
+    assert at_most(["x" * 20_000], 2048, 4096, 4096) == 2048
+    assert at_most(["hi"], 10**400, 4096, 0) == 4096
+    assert at_most(["hi"], 0, 4096, 4096) == 0
+
+
 LIMITS = LimitsSection()
 
 
@@ -167,7 +190,9 @@ def test_what_was_not_said_of_a_text_fits_models_and_rules() -> None:
 
     assert measured(ask_of(), chosen, allowed(LIMITS, anonymous=False)) == (300, 1024)
     assert measured(ask_of(max_tokens=20), chosen, allowed(LIMITS, anonymous=False)) == (20, 1024)
+    assert measured(ask_of(max_tokens=9000, or_fewer=True), chosen, allowed(LIMITS, anonymous=False)) == (300, 1024)
     unknown = Catalogue(["one"], [text("m")]).find("text", ["m"])
+    assert measured(ask_of(max_tokens=9000, or_fewer=True), unknown, allowed(LIMITS, anonymous=True)) == (512, 1024)
     assert measured(ask_of(), unknown, allowed(LIMITS, anonymous=True)) == (512, 1024)
     assert measured(ask_of(), unknown, allowed(LIMITS, anonymous=False)) == (1024, 2048)
 

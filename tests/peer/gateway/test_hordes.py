@@ -248,6 +248,41 @@ async def test_who_asks_after_the_end_hears_it(hordes: Hordes) -> None:
         await hordes.client(Caller.MEMBER)
 
 
+class TwoHordes(Hordes):
+    """Two that serve the same; `away` are those of which no client can be opened. tried: of which one was wanted."""
+
+    def __init__(self, folder: Path, tracker: Publishing) -> None:
+        super().__init__({"one": tracker.link, "two": tracker.link}, Home(folder), clock=Clock())
+        self.away: set[str] = set()
+        self.tried: list[str] = []
+
+    async def client(self, caller: Caller, horde: str = "") -> Client:
+        self.tried.append(horde)
+        if horde in self.away:
+            raise Unreachable(f"no tracker lets us in at {horde}")
+        return cast("Client", Telling([]))
+
+
+async def test_a_horde_that_cannot_be_reached_keeps_nobody_from_the_next(tmp_path: Path, tracker: Publishing) -> None:
+    tracker.serve("a")
+    hordes = TwoHordes(tmp_path, tracker)
+    async with hordes:
+        ask = TextAsk(prompt="", models=["a"])
+        assert (await hordes.reach(Caller.MEMBER, ask))[0].horde == "one"
+
+        hordes.away = {"one"}
+        assert (await hordes.reach(Caller.MEMBER, ask))[0].horde == "two"
+        hordes.tried.clear()
+        assert (await hordes.reach(Caller.MEMBER, ask))[0].horde == "two"
+        assert hordes.tried == ["two"], "who was found away is not tried first again"
+        with pytest.raises(Unreachable, match="at one"):
+            await hordes.reach(Caller.MEMBER, TextAsk(prompt="", models=["one/a"]))
+
+        hordes.away = {"one", "two"}
+        with pytest.raises(Unreachable):
+            await hordes.reach(Caller.MEMBER, ask)
+
+
 # Asks
 
 
@@ -278,12 +313,13 @@ class Telling:
 class Reached(Hordes):
     """Hordes of which one client is open."""
 
-    def __init__(self, folder: Path, client: Telling) -> None:
+    def __init__(self, folder: Path, client: Telling, of: tuple[Model, ...] = ()) -> None:
         super().__init__({}, Home(folder))
         self.reached = client
+        self.of = of
 
     async def choose(self, ask: Ask) -> Chosen:
-        return Chosen("one", tuple(ask.models), ())
+        return Chosen("one", tuple(ask.models), self.of)
 
     async def client(self, caller: Caller, horde: str = "") -> Client:
         return cast("Client", self.reached)
@@ -342,6 +378,21 @@ async def test_an_error_of_a_horde_is_the_asks(tmp_path: Path) -> None:
     async with Reached(tmp_path, Telling([events.JobExpired("expired", "nobody took it")])) as hordes:
         with pytest.raises(events.JobExpired):
             await gather(ASK, hordes.ask(Caller.MEMBER, ASK))
+
+
+def unable(text: str) -> Event:
+    return events.Requeued(0, 1, "unsupported", text)
+
+
+async def test_what_no_worker_can_do_is_refused_and_does_not_wait(tmp_path: Path) -> None:
+    two = (Model("text", "m", "one", workers=2),)
+    async with Reached(tmp_path, Telling([unable("no sampler euler"), unable("no such sampler"), *TWO]), two) as hordes:
+        with pytest.raises(Troubled, match="no such sampler") as refused:
+            await gather(ASK, hordes.ask(Caller.MEMBER, ASK))
+    assert refused.value.trouble.kind == "unsupported"
+
+    async with Reached(tmp_path, Telling([unable("no sampler euler"), *TWO]), two) as hordes:
+        assert [result.text for result in await gather(ASK, hordes.ask(Caller.MEMBER, ASK))] == ["a", "b"]
 
 
 async def test_a_failed_settlement_after_the_result_disturbs_nobody(tmp_path: Path) -> None:

@@ -25,8 +25,12 @@ def picture(models=(), **more):
 
 
 def test_what_is_not_said_is_as_usual_in_a_horde():
-    assert chat() == TextAsk(prompt=[("user", "hello")], stop=())
+    assert chat() == TextAsk(prompt=[("user", "hello")], or_fewer=True, stop=())
     assert picture() == ImageAsk(prompt="a circle")
+
+
+def test_no_limit_of_candidates_as_others_say_it():
+    assert chat(top_k=-1).top_k == chat(top_k=0).top_k == 0
 
 
 def test_what_is_said_arrives():
@@ -48,6 +52,7 @@ def test_what_is_said_arrives():
         prompt=[("user", "hello")],
         models=("m",),
         max_tokens=5,
+        or_fewer=True,
         temperature=0,
         top_p=0.5,
         top_k=3,
@@ -102,7 +107,9 @@ def test_any_seed_will_do_and_the_same_stays_the_same(seed, n, becomes):
 def test_each_prompt_is_an_ask_of_its_own_and_gone_on_from_as_it_is():
     body = read(b'{"prompt": ["one", "two"], "n": 2, "seed": 5}', Completion)
 
-    assert completion_asks(body) == [TextAsk(prompt=prompt, n=2, seed=5, stop=()) for prompt in ("one", "two")]
+    assert completion_asks(body) == [
+        TextAsk(prompt=prompt, n=2, seed=5, stop=(), or_fewer=True) for prompt in ("one", "two")
+    ]
 
 
 def test_a_picture_of_no_size_fits_what_the_model_makes():
