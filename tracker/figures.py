@@ -29,6 +29,9 @@ NAME_LETTERS = 8
 #: Swarms whose wait is looked up at a time, those with the most waiting jobs first, and for how long it holds.
 WAITS = 32
 WAITS_MS = 2_000
+#: What is served is counted anew once a millisecond has gone by for every so many offers to count: readers hold up a
+#: tracker of thousands of workers no more than one of a few, whose count is always the newest.
+COUNTED_A_MS = 10
 #: Models of one worker whose speed is remembered.
 MODELS = 64
 #: What counts as a small job.
@@ -84,6 +87,8 @@ class Figures:
         self._done: dict[Kind, PastMinute] = {kind: PastMinute() for kind in get_args(Kind)}
         self._waits: dict[Swarm, int] = {}
         self._waits_at = -WAITS_MS
+        self._served: tuple[dict[Swarm, Served], dict[Kind, Served]] = {}, {}
+        self._served_at = self._served_for = 0
 
     # What happens
 
@@ -128,7 +133,7 @@ class Figures:
         """For each kind: its workers and their slots, jobs and units of work that wait, units done in the past
         minute."""
         waiting = self._queue.by_kind()
-        served = self._pool.kinds()
+        served = self._counted(now)[1]
         return {
             kind: {
                 "workers": served[kind].workers,
@@ -142,7 +147,7 @@ class Figures:
 
     def swarms(self, now: int) -> list[dict[str, object]]:
         """Each model that is served or wanted; of jobs that name none those that wait."""
-        waiting, queued, swarms = self._queue.counts(), self._queue.work(), self._pool.swarms()
+        waiting, queued, swarms = self._queue.counts(), self._queue.work(), self._counted(now)[0]
         waits = self._known_waits(sorted(swarms, key=lambda swarm: (-waiting[swarm], swarm)), swarms, now)
         return [
             {
@@ -158,6 +163,13 @@ class Figures:
             }
             for swarm in sorted({*swarms, *waiting})
         ]
+
+    def _counted(self, now: int) -> tuple[dict[Swarm, Served], dict[Kind, Served]]:
+        """How each model and each kind is served."""
+        if not 0 <= now - self._served_at < self._served_for:
+            self._served = self._pool.swarms(), self._pool.kinds()
+            self._served_at, self._served_for = now, self._pool.alike() // COUNTED_A_MS
+        return self._served
 
     def _known_waits(self, wanted: Iterable[Swarm], swarms: dict[Swarm, Served], now: int) -> dict[Swarm, int]:
         if not 0 <= now - self._waits_at < WAITS_MS:

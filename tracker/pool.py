@@ -190,13 +190,19 @@ class Pool:
         """How each model is served."""
         found: dict[tuple[Kind, str], Served] = {}
         for name, crews in self._by_model.items():
-            if name[1]:
+            if name[1] and crews:
+                served = found[name] = Served()
                 for crew in crews:
-                    found.setdefault(name, Served()).count(crew)
+                    served.count(crew)
         for crew in self._crews.values():
             for offer in crew.announce.offers:
                 found[offer.kind, offer.model].reach(offer)
         return found
+
+    def alike(self) -> int:
+        """What `swarms` has to count: crews, each as often as it has models. Workers that announced the same are one
+        crew."""
+        return sum(map(len, self._by_model.values()))
 
     def kinds(self) -> dict[Kind, Served]:
         """By how many workers each kind of work is served."""

@@ -150,7 +150,7 @@ def test_what_is_asked_while_the_loop_is_being_stopped_is_refused(monkeypatch: p
             super().__init__()
             thread.stop()  # as another thread may, after it was seen to run
 
-    monkeypatch.setattr(loop_module.concurrent.futures, "Future", Late)
+    monkeypatch.setattr("concurrent.futures.Future", Late)
     with pytest.raises(RuntimeError, match="this horde was closed"):
         thread.run(double(1))
 

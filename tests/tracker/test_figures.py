@@ -22,7 +22,7 @@ from tests.support.builders import (
 from tests.support.peers import A_TEXT_OFFER, AN_OFFER, Desk, Peer, leased
 from tests.tracker.test_web import start  # noqa: F401 (a fixture)
 from tracker import web_workers
-from tracker.figures import MINUTE_MS, WAITS, Figures, PastMinute, made_units, shown_speed, small_job
+from tracker.figures import COUNTED_A_MS, MINUTE_MS, WAITS, Figures, PastMinute, made_units, shown_speed, small_job
 from tracker.forecast import Forecast
 from tracker.matching import Queue
 from tracker.pool import Pool, Served
@@ -92,6 +92,26 @@ def test_only_so_many_waits_are_looked_up_at_a_time(monkeypatch):
     assert sum(swarm["wait"] == 1 for swarm in found) == WAITS
     monkeypatch.setattr(figures, "_wait", None)  # so that another look would fail
     assert figures.swarms(1) == found
+
+
+def crowded(crews: int) -> tuple[Pool, Figures]:
+    """A horde of workers of which no two announced the same."""
+    pool, queue = Pool(), Queue()
+    for number in range(crews):
+        offer = but(AN_OFFER, engine=f"an engine at {number}")
+        pool.announce(number.to_bytes(32, "big"), number, Announce(offers=(offer,)), ())
+    return pool, Figures(queue, pool, Forecast(queue, pool))
+
+
+def test_a_small_horde_is_counted_anew_each_time_and_a_large_one_as_seldom_as_that_takes_long():
+    for crews, is_held in ((COUNTED_A_MS // 4, False), (20 * COUNTED_A_MS, True)):
+        pool, figures = crowded(crews)
+        assert figures.swarms(1000)[0]["workers"] == crews
+        pool.announce(b"one more".ljust(32), 7, Announce(offers=(AN_OFFER,)), ())
+        now = crews if is_held else crews + 1
+        assert (figures.swarms(1001)[0]["workers"], figures.kinds(1001)["image"]["workers"]) == (now, now)
+        later = 1000 + pool.alike()
+        assert figures.swarms(later)[0]["workers"] == figures.kinds(later)["image"]["workers"] == crews + 1
 
 
 # A horde at work
