@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from peer.client import system_clock
 from peer.events import Received
-from peer.gateway.asks import Ask, Caller, Results
+from peer.gateway.asks import Ask, Caller, ImageAsk, Results
 from peer.gateway.errors import Trouble, Troubled, trouble
 from peer.gateway.hordes import Hordes
 
@@ -28,11 +28,16 @@ KEPT_MS = 20 * 60 * 1000
 #: At once, of all callers, and of nobody in particular.
 MAX_RUNNING = 1_000
 MAX_OF_ANYBODY = 200
-#: Bytes of results that are kept; beyond that the oldest go first.
+#: Bytes that are kept, and requests; beyond that the oldest that have ended go first.
 MAX_BYTES = 512 * 1024 * 1024
+MAX_KEPT = 4_000
+#: What a piece of text takes, however short it is.
+PIECE_BYTES = 64
 #: Names that are remembered as gone.
 MAX_GONE = 10_000
 SWEEP_SECONDS = 30.0
+#: All of them are looked through once in so long, however often clients poll.
+SWEEP_MS = 1_000
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,7 @@ class Running:
         self.trouble: Trouble | None = None
         #: How many wait for it now: it is not forgotten before they know.
         self.waiting = 0
+        self._whole_size = 0
         self._done = asyncio.Event()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -65,8 +71,18 @@ class Running:
 
     @property
     def size(self) -> int:
-        """Bytes of its results."""
-        return sum(len(result.content) + len(result.preview) for result in self.results.all)
+        """Bytes of what was asked and of its results, about."""
+        if self._whole_size:
+            return self._whole_size
+        ask = self.ask
+        said = [ask.prompt, ask.negative_prompt] if isinstance(ask, ImageAsk) else ask.texts
+        made = (
+            len(result.content) + len(result.preview) + PIECE_BYTES * len(result.pieces) for result in self.results.all
+        )
+        size = sum(map(len, said)) + sum(made)
+        if self.ended:
+            self._whole_size = size
+        return size
 
     def begin(self, hordes: Hordes) -> None:
         """Ask, in a task of its own."""
@@ -135,6 +151,7 @@ class Registry:
         self._most = most
         self._kept: dict[str, Running] = {}
         self._gone: OrderedDict[str, None] = OrderedDict()
+        self._swept = clock()
         self._sweeping: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Registry:
@@ -168,9 +185,11 @@ class Registry:
     def get(self, id: str) -> Running:
         """The ask of this name, which counts as asked about. Raises `Troubled`: `gone` if it is kept no longer,
         `not_found` if there never was one."""
-        self.sweep()
-        if (running := self._kept.get(id)) is not None:
-            running.asked = self._clock()
+        now = self._clock()
+        if not 0 <= now - self._swept < SWEEP_MS:
+            self.sweep()
+        if (running := self._kept.get(id)) is not None and not self._is_left(running, now):
+            running.asked = now
             return running
         if id in self._gone:
             raise Troubled("gone", f"request {id} is kept no longer: nobody asked about it for too long")
@@ -182,18 +201,24 @@ class Registry:
 
     def sweep(self) -> None:
         """Let go of what nobody asks about, and of the oldest results if they are too large together."""
-        now = self._clock()
+        now = self._swept = self._clock()
         for running in list(self._kept.values()):
-            if running.waiting:
-                running.asked = now
-            elif now - running.asked > self._kept_ms:
-                self._forget(running)
+            self._is_left(running, now)
         size = sum(running.size for running in self._kept.values())
         for running in [one for one in self._kept.values() if one.ended and not one.waiting]:
-            if size <= self._most:
+            if size <= self._most and len(self._kept) <= MAX_KEPT:
                 break
             size -= running.size
             self._forget(running)
+
+    def _is_left(self, running: Running, now: int) -> bool:
+        """Whether nobody asks about it any more; it is let go of then."""
+        if running.waiting:
+            running.asked = now
+        elif now - running.asked > self._kept_ms:
+            self._forget(running)
+            return True
+        return False
 
     def _forget(self, running: Running) -> None:
         running.cancel()

@@ -10,10 +10,11 @@ import pytest
 
 from peer import events
 from peer.events import Event
+from peer.gateway import running as running_module
 from peer.gateway.asks import Ask, Caller, ImageAsk, Results, TextAsk
 from peer.gateway.errors import Troubled
 from peer.gateway.hordes import Hordes
-from peer.gateway.running import MAX_OF_ANYBODY, Registry, Running
+from peer.gateway.running import MAX_OF_ANYBODY, PIECE_BYTES, Registry, Running
 from peer.home import Home
 
 ASK = ImageAsk(prompt="a red circle", n=2)
@@ -210,6 +211,51 @@ async def test_the_oldest_results_make_room(registry: Registry, hordes: Scripted
 
     assert registry.all(Caller.MEMBER) == made[2:]
     assert registry.all(Caller.ANYBODY) == []
+
+
+async def test_texts_and_what_was_asked_take_room_too(registry: Registry, hordes: Scripted) -> None:
+    long = registry.start(Caller.MEMBER, TextAsk(prompt=[("user", "x" * 60), ("user", "y" * 60)]))
+    hordes.say(received(0), None)
+    await ended(long)
+    pieces = registry.start(Caller.MEMBER, TextAsk(prompt=""))
+    hordes.say(events.TextPiece(0, "a"), events.TextPiece(0, "b"), received(0), None)
+    await ended(pieces)
+    registry.sweep()
+
+    assert (long.size, pieces.size) == (120, 2 * PIECE_BYTES)
+    assert registry.all(Caller.MEMBER) == []
+
+
+async def test_no_more_are_kept_however_small_they_are(
+    registry: Registry, hordes: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_module, "MAX_KEPT", 2)
+    made = []
+    for _ in range(4):
+        hordes.say(received(0), None)
+        made.append(await ended(registry.start(Caller.MEMBER, TextAsk(prompt=""))))
+    registry.sweep()
+
+    assert registry.all(Caller.MEMBER) == made[2:]
+    with pytest.raises(Troubled) as gone:
+        registry.get(made[0].id)
+    assert kind(gone) == "gone"
+
+
+async def test_polling_does_not_look_through_all_that_is_kept(
+    registry: Registry, hordes: Scripted, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, swept = registry.start(Caller.MEMBER, ASK), []
+    monkeypatch.setattr(registry, "sweep", lambda: swept.append(clock.now))
+    for number in range(1000):
+        with pytest.raises(Troubled):
+            registry.get(f"unknown {number}")
+    assert not swept
+    clock.now += 1001
+    with pytest.raises(Troubled) as gone:
+        registry.get(running.id)
+    assert kind(gone) == "gone"
+    assert swept == [clock.now]
 
 
 async def test_nobody_in_particular_cannot_fill_it(registry: Registry, hordes: Scripted) -> None:
