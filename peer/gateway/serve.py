@@ -109,6 +109,8 @@ def _guard(access: Access, doors: Sequence[Door]) -> Middleware:
             wrong = of_http(error)
         except PotluckError as error:
             wrong = trouble(error)
+        except web.RequestPayloadError:
+            wrong = Trouble("bad_value", "the body cannot be read: it is not packed or cut as its headers say")
         except Exception as error:  # noqa: BLE001 (the one place where what nobody expected is caught, and logged)
             wrong = _unexpected(error)
         if BEGUN in request and request.transport is not None:

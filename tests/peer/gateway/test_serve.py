@@ -181,6 +181,17 @@ async def test_unknown_fields_are_no_error_and_a_wrong_one_is_named(program: aio
     assert said["text"].startswith("steps: ")
 
 
+async def test_a_body_that_is_not_packed_as_it_says_is_the_clients_fault(
+    program: aiohttp.ClientSession, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = {**BEARER, "Content-Encoding": "gzip"}
+
+    status, said = await ask(program, f"{url}/small/wish", "POST", data=PROMPT.encode(), headers=headers)
+
+    assert (status, said["small"]) == (400, "bad_value")
+    assert PROMPT not in caplog.text
+
+
 @pytest.mark.parametrize("place", ['{"prompt": %s}', '{"prompt": "hi", "unheard_of": %s}'])
 async def test_a_body_that_is_nested_too_deep_is_the_clients_fault(
     program: aiohttp.ClientSession, url: str, place: str
