@@ -125,7 +125,8 @@ class Catalogue:
         said = ", ".join(names[:MAX_LISTED])[:500]
         if known:
             return Troubled("unavailable", f"no worker serves {said} at the moment{instead}{silent}", "model")
-        return Troubled("unknown_model", f"no horde knows an {kind} model {said}{instead}{silent}", "model")
+        named = "an image" if kind == "image" else "a text"
+        return Troubled("unknown_model", f"no horde knows {named} model {said}{instead}{silent}", "model")
 
 
 _COUNTS = ("workers", "waiting", "max_pixels", "max_steps", "max_tokens", "max_context", "speed", "wait", "slots")
