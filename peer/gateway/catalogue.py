@@ -18,6 +18,8 @@ MESSAGE_TOKENS = 16
 ROOM_STEP = 1024
 #: Tokens made at most, where the client does not say.
 USUAL_TOKENS = 1024
+#: Models of one horde that are remembered though nobody serves them any more.
+MAX_FORMER = 1_000
 #: So many names are listed to somebody who asked for a model that is not there.
 MAX_LISTED = 20
 
@@ -157,7 +159,7 @@ def with_former(now: Sequence[Model], before: Sequence[Model]) -> list[Model]:
     former = [
         Model(model.kind, model.name, model.horde, 0) for model in before if (model.kind, model.name) not in known
     ]
-    return [*now, *former]
+    return [*now, *former[:MAX_FORMER]]
 
 
 def words(texts: Sequence[str]) -> int:

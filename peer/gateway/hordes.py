@@ -32,6 +32,8 @@ STALE_MS = 60_000
 CONNECT_SECONDS = 10.0
 SCRAPE_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
+#: When so long nothing was heard of an ask, it is looked whether its tracker is still there.
+TAKEN_SECONDS = 2.0
 #: So long after it did not answer a tracker is not waited for again.
 SILENT_MS = 10_000
 #: What nobody waits for is fetched so much later: by then the ask that noticed has its first token.
@@ -67,6 +69,7 @@ class Hordes:
         self._tasks: set[asyncio.Task[None]] = set()
         self._posts = {name: _Post(link, clock) for name, link in self.links.items()}
         self._models: dict[str, Sequence[Model]] = {}
+        self._counted: dict[str, Mapping[str, Any]] = {}
         self._closed = False
 
         def seat(link: Link, caller: Caller) -> _Seat:
@@ -111,7 +114,9 @@ class Hordes:
         silent = {}
         heard = await asyncio.gather(*(post.get("scrape", at_most_ms) for post in self._posts.values()))
         for name, page in zip(self._posts, heard, strict=True):
-            if page.content is not None:
+            # Programs that poll ask for it all the time: each page is taken apart once.
+            if page.content is not None and page.content is not self._counted.get(name):
+                self._counted[name] = page.content
                 self._models[name] = with_former(read_scrape(name, page.content), self._models.get(name, ()))
             if page.trouble is not None:
                 silent[name] = str(page.trouble)
@@ -136,7 +141,7 @@ class Hordes:
                 tried.add(chosen.horde)
                 if self._closed:
                     raise
-                self._posts[chosen.horde].failed("scrape", error)
+                self._found_away(chosen.horde, error)
                 chosen = await self.choose(ask)
                 if chosen.horde in tried:
                     raise
@@ -156,7 +161,8 @@ class Hordes:
             asked = ask.put(client, chosen.models, tokens, context)
         left, unable = ask.n, Counter[int]()
         try:
-            async for event in asked:
+            event = await self._first(asked, client, chosen.horde)
+            while event is not None:
                 left -= type(event) is Received
                 if type(event) is Requeued:
                     unable[event.index] += event.reason == UNSUPPORTED
@@ -164,12 +170,32 @@ class Hordes:
                 yield event
                 if not left and not to_the_end:
                     return
+                event = await anext(asked, None)
         finally:
             if left or to_the_end:
                 await asked.aclose()
             else:
                 # All of it came; what is left is its settlement, for which nobody has to wait.
                 self._spawn(_drain(asked))
+
+    async def _first(self, asked: AsyncGenerator[Event, None], client: Client, horde: str) -> Event | None:
+        """What happens first: the tracker takes it in. A client says it again and again for as long as that takes;
+        here somebody waits. Raises `Unreachable` if the tracker is gone."""
+        first = asyncio.ensure_future(anext(asked, None))
+        try:
+            while not (await asyncio.wait({first}, timeout=TAKEN_SECONDS))[0]:
+                await client.ready()
+        except Unreachable as error:
+            self._found_away(horde, error)
+            raise
+        finally:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+        return first.result()
+
+    def _found_away(self, horde: str, error: Unreachable) -> None:
+        if (post := self._posts.get(horde)) is not None:
+            post.failed("scrape", error)
 
     async def client(self, caller: Caller, horde: str = "") -> Client:
         """The client of this horde, or of the first; raises `Unreachable`, or `Troubled` for an unknown name."""

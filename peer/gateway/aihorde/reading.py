@@ -234,7 +234,7 @@ async def _scrapes(request: web.Request) -> dict[str, dict[str, Any]]:
     for horde in hordes.links:
         try:
             found[horde] = await hordes.scraped(horde)
-        except Unreachable:
+        except (Unreachable, Troubled):
             continue
     return found
 

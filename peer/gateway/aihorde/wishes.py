@@ -114,7 +114,8 @@ def text(said: TextInput) -> Wish:
             top_p=_number("params.top_p", params.top_p, usual.top_p, 0, 1),
             top_k=_whole("params.top_k", params.top_k, usual.top_k, 0, 1000),
             min_p=_number("params.min_p", params.min_p, usual.min_p, 0, 1),
-            repeat_penalty=_number("params.rep_pen", params.rep_pen, usual.repeat_penalty, 0, 5),
+            # A slider at 0 is one that is off: no engine takes that for a penalty.
+            repeat_penalty=_number("params.rep_pen", params.rep_pen or None, usual.repeat_penalty, 0.001, 5),
             stop=stops,
             seed=seed_of(params.seed),
             n=_count(params.n),

@@ -8,6 +8,7 @@ import pytest
 
 from peer.gateway.asks import ImageAsk, TextAsk
 from peer.gateway.catalogue import (
+    MAX_FORMER,
     ROOM_STEP,
     Catalogue,
     Model,
@@ -145,6 +146,8 @@ def test_a_scrape_is_read_and_what_is_strange_is_left_out() -> None:
 
 def test_what_was_served_before_is_remembered_without_workers() -> None:
     assert with_former([text("a")], [text("a", workers=5), text("b", workers=5)]) == [text("a"), text("b", workers=0)]
+    former = [text(f"m{number}") for number in range(MAX_FORMER + 1)]
+    assert len(with_former([text("a")], former)) == 1 + MAX_FORMER, "a tracker that names new ones all the time"
 
 
 # Room

@@ -14,6 +14,7 @@ from aiohttp import web
 from peer import events
 from peer.client import Client
 from peer.events import Event, Unreachable
+from peer.gateway import hordes as hordes_module
 from peer.gateway.asks import Ask, Caller, TextAsk, gather
 from peer.gateway.catalogue import Chosen, Model
 from peer.gateway.errors import Troubled
@@ -193,6 +194,19 @@ async def test_a_list_is_fresh_and_a_tracker_is_not_asked_for_each(
     tracker.serve("b")
     clock.now += FRESH_MS + 1
     assert names((await hordes.catalogue()).served()) == ["b"]
+
+
+async def test_a_list_is_taken_apart_once_however_often_it_is_looked_at(
+    hordes: Hordes, tracker: Publishing, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker.serve("a")
+    await hordes.catalogue()
+    monkeypatch.setattr(hordes_module, "read_scrape", None)  # so that another time would fail
+    for _ in range(5):
+        assert names((await hordes.catalogue()).served()) == ["a"]
+    clock.now += FRESH_MS + 1
+    with pytest.raises(TypeError):
+        await hordes.catalogue()
 
 
 async def test_an_ask_goes_by_what_was_known_and_looks_again_for_what_was_not(
@@ -378,6 +392,32 @@ async def test_an_error_of_a_horde_is_the_asks(tmp_path: Path) -> None:
     async with Reached(tmp_path, Telling([events.JobExpired("expired", "nobody took it")])) as hordes:
         with pytest.raises(events.JobExpired):
             await gather(ASK, hordes.ask(Caller.MEMBER, ASK))
+
+
+class Lost(Telling):
+    """One whose tracker went away before it took the request in."""
+
+    async def text(self, _prompt: object, **asked: Any) -> AsyncGenerator[Event, None]:
+        try:
+            await asyncio.Event().wait()
+            yield received(0)
+        finally:
+            self.ended.set()
+
+    async def ready(self) -> None:
+        raise Unreachable("no tracker lets us in")
+
+
+async def test_who_asks_a_tracker_that_goes_away_before_it_takes_it_in_hears_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.gateway.hordes.TAKEN_SECONDS", 0.01)
+    client = Lost([])
+    async with Reached(tmp_path, client) as hordes:
+        with pytest.raises(Unreachable, match="no tracker"):
+            await gather(ASK, hordes.ask(Caller.MEMBER, ASK))
+
+    assert client.ended.is_set(), "it is cancelled, in case that it was taken in"
 
 
 def unable(text: str) -> Event:

@@ -21,9 +21,11 @@ from peer.gateway.access import Access
 from peer.gateway.aihorde.lenient import LenientAsk
 from peer.gateway.asks import Ask, Caller, ImageAsk
 from peer.gateway.catalogue import Catalogue, Model
+from peer.gateway.errors import Troubled
 from peer.gateway.hordes import Hordes
 from peer.gateway.serve import Listening, make_app, serving
 from peer.home import Home
+from protocol.links import Link
 from protocol.messages import Quote
 from protocol.rules import Rules
 
@@ -248,6 +250,21 @@ async def test_what_is_not_here_has_a_word_too(workers: Workers) -> None:
         assert (await program.ask("/documents/terms?format=pdf", status=400))["rc"] == "BadRequest"
         assert (await program.ask("/status/models?type=video", status=400))["rc"] == "BadRequest"
         assert (await program.ask("/status/models?min_count=-1", status=400))["rc"] == "BadRequest"
+
+
+async def test_a_tracker_that_publishes_no_figures_leaves_the_models(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scraped(horde: str = "", what: str = "scrape", *, at_most_ms: int = 0) -> dict[str, Any]:
+        raise Troubled("not_found", "the tracker has nothing there")
+
+    workers.links["home"] = cast("Link", None)
+    monkeypatch.setattr(workers, "scraped", scraped)
+    async with opened(workers) as program:
+        (model,) = cast("list[dict[str, Any]]", await program.ask("/status/models?type=text"))
+        assert (model["name"], model["queued"]) == ("teller", 0)
+        assert (await program.ask("/status/performance"))["worker_count"] == 0
+        assert not await program.ask("/workers")
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,10 @@ def test_a_text_that_cannot_be_is_refused_in_the_word_for_it(params: dict[str, A
     assert raised.value.trouble.field == field
 
 
+def test_a_penalty_of_zero_is_none() -> None:
+    assert text(params={"rep_pen": 0}) == text()
+
+
 def test_a_blacklist_of_workers_and_source_processing_without_a_source_keep_nobody_from_a_picture() -> None:
     assert image(workers=["abc"], worker_blacklist=True, source_processing="img2img", trusted_workers=True) == image()
 
