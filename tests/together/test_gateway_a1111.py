@@ -134,6 +134,9 @@ async def _one_whose_client_goes_away(program: Program, slow: Process) -> None:
 async def _what_cannot_be_had(program: Program) -> None:
     unknown = await program.ask("txt2img", {"override_settings": {"sd_model_checkpoint": "nobody's"}}, 404)
     assert "nobody's" in unknown["detail"]
+    # Its worker says so, and there is no other: the call does not wait for one.
+    flowing = await program.ask("txt2img", {**SMALL, "sampler_name": "Euler FlowMatch"}, 422)
+    assert "euler_flow" in flowing["detail"]
     odd = await program.ask("txt2img", {**SMALL, "width": 33}, 422)
     assert "33" in odd["detail"]
     assert "img2img" not in (await program.ask("img2img", {"init_images": []}, 422))["detail"]
