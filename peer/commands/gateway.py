@@ -115,19 +115,27 @@ def _serve(settings: Settings, options: Options) -> None:
     host, port = listening(options.listen)
     # Last, for a key that is made is shown once.
     secret, made = key.load_or_create(home.folder, new=options.new_key)
+    shown = False
     access = replace(access, key=secret)
     where = Listening(host, port, tls.context if tls is not None else None)
 
     async def work() -> None:
+        nonlocal shown
         hordes = Hordes(links, home, insecure=settings.insecure, relays_only=settings.relays_only)
         end = asyncio.Event()
         when_told_to_end(asyncio.get_running_loop(), end.set, stdin_too=False)
         async with serving(make_app(hordes, access), where) as url:
             _tell(settings, _Serving(url, key.key_file(home.folder), secret if made else "", tuple(links), tls))
+            shown = True
             await end.wait()
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner, _listening_errors(where):
-        runner.run(work())
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner, _listening_errors(where):
+            runner.run(work())
+    finally:
+        if made and not shown:
+            # Nobody has seen it: the next start makes another, and shows that.
+            key.key_file(home.folder).unlink(missing_ok=True)
 
 
 def _links(home: Home, names: tuple[str, ...]) -> dict[str, Link]:

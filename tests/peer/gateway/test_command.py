@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import click
@@ -71,6 +72,17 @@ def test_without_a_horde_there_is_nothing_to_serve(tmp_path: Path) -> None:
 
     assert result.exit_code == Exit.USAGE
     assert "potluck join" in result.output
+    assert not key_file(tmp_path).exists()
+
+
+def test_a_key_that_nobody_was_shown_is_not_kept(tmp_path: Path) -> None:
+    Home(tmp_path).join(link("one"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = CliRunner().invoke(main, ["gateway", "--home", str(tmp_path), "--listen", listen])
+
+    assert result.exit_code == Exit.UNEXPECTED
+    assert "cannot listen" in result.output
     assert not key_file(tmp_path).exists()
 
 
