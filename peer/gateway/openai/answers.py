@@ -8,7 +8,10 @@ from typing import Any
 
 from peer import events
 from peer.events import Event
+from peer.gateway.errors import Troubled
 from peer.gateway.openai.lines import Finish
+
+_CUT = "the answer was cut off, as the gateway is shutting down: ask again when it is back"
 
 
 @dataclass
@@ -34,7 +37,8 @@ class Choice:
     _earlier: int = 0
 
     def receive(self, event: Event) -> None:
-        """Take in what happened to it."""
+        """Take in what happened to it. Raises `Troubled` if it was cut off: the program itself cannot have wanted that,
+        for it would not be there any more."""
         match event:
             case events.TextPiece():
                 self.begun = True
@@ -50,6 +54,8 @@ class Choice:
             case events.Restarted():
                 self.pieces.clear()
                 self._earlier = self._done = 0
+            case events.Received(finish="cancelled"):
+                raise Troubled("unavailable", _CUT)
             case events.Received():
                 self.finish = "length" if event.finish == "length" else "stop"
                 self.fingerprint = event.engine

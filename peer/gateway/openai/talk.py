@@ -30,7 +30,7 @@ class Talk:
     def hear(self, at: int, event: Event) -> bytes:
         """What is to be written now that this happened to the ask for prompt `at`; empty for nothing.
 
-        Raises `Troubled` where text that was written is void.
+        Raises `Troubled` where text that was written is void, or was cut off.
         """
         choice = self._choices[at * self._n + event.index]
         if isinstance(event, events.TextPiece):

@@ -257,6 +257,16 @@ async def test_what_goes_wrong_later_ends_the_stream_with_an_error(v1, hordes):
     assert hordes.closed.is_set()
 
 
+async def test_a_stream_that_is_cut_off_does_not_pass_for_a_whole_one(v1, hordes):
+    hordes.say(leased(0), events.TextPiece(0, "one"))
+    async with streamed(v1, **CHAT) as answer:
+        await data(answer)
+        await data(answer)
+        hordes.say(received(0, finish="cancelled"))
+        assert (await data(answer))["error"]["code"] == "unavailable"
+        assert await answer.content.read() == b""
+
+
 async def test_streams_of_several_prompts_share_one_answer(v1, hordes):
     hordes.say(events.TextPiece(0, "x"), prompt="a")
     async with streamed(v1, "completions", model="m", prompt=["a", "b"]) as answer:

@@ -104,6 +104,16 @@ def test_an_answer_without_any_text_is_an_answer():
     assert [line and line["choices"][0]["finish_reason"] for line in said] == [None, "length", None]
 
 
+def test_an_answer_that_was_cut_off_is_no_whole_one():
+    told = talk()
+    told.hear(0, events.TextPiece(0, "once upon"))
+
+    with pytest.raises(Troubled, match="shutting down") as cut:
+        told.hear(0, received(0, finish="cancelled"))
+
+    assert fault(cut.value.trouble).status == 503
+
+
 def test_usage_comes_last_and_counts_each_prompt_once():
     told = talk(n=2, prompts=2, chat=False, with_usage=True)
     happened = [(at, received(index, used=3, context=10 + at)) for at in (0, 1) for index in (0, 1)]
