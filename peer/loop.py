@@ -25,7 +25,7 @@ class LoopThread:
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._stopped = False
         #: Whatever is put into the loop lies there before its end does, which so finds it.
-        self._putting = threading.Lock()
+        self._putting = threading.RLock()  # a garbage collection may close a generator within
         self._tasks: set[asyncio.Task[Any]] = set()
         self._thread.start()
         # Once the interpreter takes itself apart the thread stands still, and who waits for it would wait for ever.

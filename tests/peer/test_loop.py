@@ -7,8 +7,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import CancelledError, Future
+from typing import Any, cast
 
 import pytest
 
@@ -140,6 +141,31 @@ def test_a_generator_is_closed_from_any_thread_and_after_the_end(thread: LoopThr
     assert ended.is_set(), "the loop closes what is open when it ends"
     thread.close(events)  # type: ignore[arg-type]
     gc.collect()
+
+
+def test_a_generator_may_be_collected_while_something_is_asked(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def begin() -> AsyncIterator[int]:
+        events = counted(ended)
+        assert await anext(events) == 0
+        return events
+
+    ended = threading.Event()
+    left, put = [thread.run(begin())], thread._loop.call_soon_threadsafe
+
+    def collecting(*call: Any) -> object:
+        if left:
+            thread.close(cast("AsyncGenerator[int, None]", left.pop()))  # as its finalizer does
+        return put(*call)
+
+    monkeypatch.setattr(thread._loop, "call_soon_threadsafe", collecting)
+    numbers: list[int] = []
+    asking = threading.Thread(target=lambda: numbers.append(thread.run(double(21))), daemon=True)
+    asking.start()
+    asking.join(30)
+    assert numbers == [42]
+    assert ended.is_set()
 
 
 def test_what_is_asked_while_the_loop_is_being_stopped_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
