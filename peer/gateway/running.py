@@ -200,12 +200,15 @@ class Registry:
         return [running for running in self._kept.values() if running.caller is caller]
 
     def sweep(self) -> None:
-        """Let go of what nobody asks about, and of the oldest results if they are too large together."""
+        """Let go of what nobody asks about, and of results if they are too large together: the oldest first, and those
+        of nobody in particular before the account's."""
         now = self._swept = self._clock()
         for running in list(self._kept.values()):
             self._is_left(running, now)
         size = sum(running.size for running in self._kept.values())
-        for running in [one for one in self._kept.values() if one.ended and not one.waiting]:
+        ended = [one for one in self._kept.values() if one.ended and not one.waiting]
+        # Nobody's before ours, whatever their age: whoever asks without the key pushes out no result of the account.
+        for running in sorted(ended, key=lambda one: one.caller is Caller.MEMBER):
             if size <= self._most and len(self._kept) <= MAX_KEPT:
                 break
             size -= running.size

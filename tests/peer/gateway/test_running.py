@@ -213,6 +213,18 @@ async def test_the_oldest_results_make_room(registry: Registry, hordes: Scripted
     assert registry.all(Caller.ANYBODY) == []
 
 
+async def test_nobodys_results_push_out_none_of_the_accounts(registry: Registry, hordes: Scripted) -> None:
+    made = []
+    for caller in (Caller.MEMBER, Caller.ANYBODY, Caller.ANYBODY):
+        running = registry.start(caller, ImageAsk(prompt=""))
+        hordes.say(picture(0, bytes(60)), received(0), None)
+        made.append(await ended(running))
+    registry.sweep()
+
+    assert registry.all(Caller.MEMBER) == made[:1]
+    assert registry.all(Caller.ANYBODY) == []
+
+
 async def test_texts_and_what_was_asked_take_room_too(registry: Registry, hordes: Scripted) -> None:
     long = registry.start(Caller.MEMBER, TextAsk(prompt=[("user", "x" * 60), ("user", "y" * 60)]))
     hordes.say(received(0), None)
