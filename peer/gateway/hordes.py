@@ -171,6 +171,10 @@ class Hordes:
                 if not left and not to_the_end:
                     return
                 event = await anext(asked, None)
+        except Unreachable as error:
+            if self._closed:
+                raise Unreachable(_CLOSED) from error
+            raise
         finally:
             if left or to_the_end:
                 await asked.aclose()

@@ -394,6 +394,15 @@ async def test_an_error_of_a_horde_is_the_asks(tmp_path: Path) -> None:
             await gather(ASK, hordes.ask(Caller.MEMBER, ASK))
 
 
+async def test_an_ask_that_the_end_cuts_off_hears_why(tmp_path: Path) -> None:
+    client = Telling([events.TextPiece(0, "a"), Unreachable("the client was closed")])
+    async with Reached(tmp_path, client) as hordes, aclosing(hordes.ask(Caller.MEMBER, ASK)) as asked:
+        await anext(asked)
+        await hordes.close()
+        with pytest.raises(Unreachable, match="shutting down"):
+            await anext(asked)
+
+
 class Lost(Telling):
     """One whose tracker went away before it took the request in."""
 
