@@ -11,7 +11,8 @@ from peer.events import Event
 from peer.gateway.errors import Troubled
 from peer.gateway.openai.lines import Finish
 
-_CUT = "the answer was cut off, as the gateway is shutting down: ask again when it is back"
+#: Said of what was not made to its end.
+CUT = "the answer was cut off, as the gateway is shutting down: ask again when it is back"
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Choice:
                 self.pieces.clear()
                 self._earlier = self._done = 0
             case events.Received(finish="cancelled"):
-                raise Troubled("unavailable", _CUT)
+                raise Troubled("unavailable", CUT)
             case events.Received():
                 self.finish = "length" if event.finish == "length" else "stop"
                 self.fingerprint = event.engine

@@ -22,7 +22,7 @@ from peer.gateway.door import CALLER, FILES, HORDES
 from peer.gateway.errors import Trouble, Troubled, trouble
 from peer.gateway.files import url_of
 from peer.gateway.openai import models
-from peer.gateway.openai.answers import Choice, whole
+from peer.gateway.openai.answers import CUT, Choice, whole
 from peer.gateway.openai.asking import chat_ask, completion_asks, picture_ask, wanted_picture
 from peer.gateway.openai.bodies import Chat, Completion, Picture, Sampled, read
 from peer.gateway.openai.faults import fault
@@ -186,9 +186,10 @@ async def _pictures(request: web.Request) -> web.Response:
         results.receive(event)
 
     error = await _each([hordes.ask(request[CALLER], ask)], take)
-    came = [result for result in results.all if result.is_whole and result.content]
-    if error is not None and not came:
-        raise error
+    # A picture that was cut off is a blurred one, though it came with a receipt.
+    came = [result for result in results.all if result.is_whole and result.finish != "cancelled" and result.content]
+    if not came:
+        raise error or Troubled("unavailable", CUT)
     data = [await _one_picture(request, result, media_type, as_url=as_url) for result in came]
     answer = {
         "created": _created(),

@@ -329,6 +329,14 @@ async def test_pictures_that_came_are_answered_though_another_failed(v1, hordes)
     assert [found["seed"] for found in answer["data"]] == [8]
 
 
+async def test_a_picture_that_was_cut_off_is_not_handed_on(v1, hordes):
+    hordes.say(events.Picture(0, PNG, "image/png", 8), received(0, finish="cancelled"))
+
+    error = (await post(v1, "images/generations", 503, prompt="a circle"))["error"]
+
+    assert error["code"] == "unavailable"
+
+
 async def test_a_picture_that_is_none_is_an_error(v1, hordes):
     hordes.say(events.Picture(0, b"not a picture", "image/png", 8), received(0))
 
