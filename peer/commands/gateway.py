@@ -188,7 +188,7 @@ def _listening_errors(where: Listening) -> Iterator[None]:
             f"cannot listen at {where.host}:{where.port} ({error.strerror or error}): does another gateway run there?"
             " Choose another address with --listen"
         )
-        raise Failure("listen", text, Exit.UNEXPECTED) from error
+        raise Failure("listen", text, Exit.USAGE) from error
 
 
 @dataclass(frozen=True)

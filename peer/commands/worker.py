@@ -231,7 +231,9 @@ def listening(text: str) -> tuple[str, int]:
     """Host and port of `--listen`."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
-        raise click.UsageError(f"--listen {text}: wanted HOST:PORT, or :PORT for every address of this machine")
+        raise click.UsageError(
+            f"--listen {text}: wanted HOST:PORT, ports end at 65535, or :PORT for every address of this machine"
+        )
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -75,6 +75,12 @@ class Catalogue:
         #: In which an ask looks for who serves it: one that does not answer is left to those whom no other serves.
         self._order = sorted(self.hordes, key=lambda horde: horde in self.silent)
 
+    def check_heard(self) -> None:
+        """Raise `Troubled` if nothing is known because no horde answers: who looks at a list to see whether the address
+        is right would take an empty one for a horde without workers."""
+        if not self.models and self.silent:
+            raise Troubled("unavailable", "; ".join(f"{horde}: {why}" for horde, why in self.silent.items()))
+
     def served(self, kind: Kind | None = None) -> list[Model]:
         """Models that a worker serves now, of this kind or of all; one for each name and kind: of the horde that an
         ask for it would go to."""

@@ -131,6 +131,7 @@ async def set_options(request: web.Request) -> web.Response:
 
 async def models(request: web.Request) -> web.Response:
     """The picture models that are served now, by the names that hordes announce."""
+    (await request.app[HORDES].catalogue()).check_heard()
     return answer(
         [
             {"title": name, "model_name": name, "hash": None, "sha256": None, "filename": name, "config": None}

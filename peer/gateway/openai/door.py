@@ -70,9 +70,7 @@ def refuse(trouble: Trouble) -> web.Response:
 
 async def _models(request: web.Request) -> web.Response:
     catalogue = await request.app[HORDES].catalogue()
-    if not catalogue.models and catalogue.silent:
-        # Who looks here whether the address is right would take an empty list for a horde without workers.
-        raise Troubled("unavailable", "; ".join(f"{horde}: {why}" for horde, why in catalogue.silent.items()))
+    catalogue.check_heard()
     return _json({"object": "list", "data": models.listed(catalogue)})
 
 

@@ -40,11 +40,12 @@ class Painters(Hordes):
         self.asked: list[ImageAsk] = []
         self.callers: list[Caller] = []
         self.plan: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
+        self.silent: dict[str, str] = {}
         self.left = asyncio.Event()
         self.taken_in = asyncio.Event()
 
     async def catalogue(self, *, at_most_ms: int = 0) -> Catalogue:
-        return Catalogue(["home"], [Model("image", name, "home", workers=1) for name in self.models])
+        return Catalogue(["home"], [Model("image", name, "home", workers=1) for name in self.models], self.silent)
 
     async def ask(self, caller: Caller, ask: Ask, *, to_the_end: bool = False) -> AsyncGenerator[Event, None]:
         (await self.catalogue()).find(ask.kind, ask.models)
@@ -191,6 +192,8 @@ async def test_models_are_listed_by_their_own_names(painters: Painters, program:
     painters.models = []
     assert await program.get("sd-models") == []
     assert (await program.get("options"))["sd_model_checkpoint"] == ""
+    painters.silent = {"home": "no tracker answers"}
+    assert "no tracker answers" in (await program.get("sd-models", 503))["detail"]
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_a_key_that_nobody_was_shown_is_not_kept(tmp_path: Path) -> None:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         result = CliRunner().invoke(main, ["gateway", "--home", str(tmp_path), "--listen", listen])
 
-    assert result.exit_code == Exit.UNEXPECTED
+    assert result.exit_code == Exit.USAGE
     assert "cannot listen" in result.output
     assert not key_file(tmp_path).exists()
 
