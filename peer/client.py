@@ -2,12 +2,13 @@
 
 ```python
 async with Client(link) as horde:
-    async for event in horde.image("a red circle"):
-        if isinstance(event, Picture):
-            Path("circle.png").write_bytes(event.content)
+    picture = await horde.picture("a red circle")
+    async for event in horde.text("Why is the sky blue?"):
+        if isinstance(event, TextPiece):
+            print(event.text, end="", flush=True)
 ```
 
-Leaving the iteration early cancels what is not done.
+Leaving the iteration early, or cancelling what is awaited, cancels what is not done.
 """
 
 from __future__ import annotations
@@ -19,27 +20,30 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from peer.asking import Asking
 from peer.audit.shown import Shown
 from peer.connection import CannotJoin, Connection
-from peer.events import BadRequest, Event, JobCancelled, Refused, Unreachable
-from peer.evidence import Evidence, Unsettled
+from peer.events import BadRequest, Event, JobCancelled, Picture, Refused, Unreachable
+from peer.evidence import Evidence
 from peer.follow import LeaseCame, SettlementCame, StatementRefused
 from peer.home import Home
 from peer.job import Desk, Job
 from peer.keeping import PASSING, Showing
 from peer.keyring import pseudonym
+from peer.left_over import LeftOver
 from peer.measures import check_public, image_work, public_part, text_work, thousandths
 from peer.paths.relay_end import RelayEnds, tracker_of
 from peer.presenting import Presenting
+from peer.questions import Questions
+from peer.results import Answer, AnswerOptions, PictureOptions, answer_of, picture_of
 from peer.stream_reader import BadRecord, StreamReader, Worker, worker_of
 from peer.turns import text_private
 from protocol import messages
 from protocol.digests import new_salt
 from protocol.documents import Document, Lease, PeerRecord, RulesDocument, Serving, Settlement, open_document, sign
-from protocol.envelope import Envelope, parse
+from protocol.envelope import Envelope
 from protocol.keys import SigningKey
 from protocol.links import Link, parse_link
 from protocol.messages import (
@@ -130,10 +134,9 @@ class Client:
         self._workers: dict[bytes, Worker] = {}
         self._askings: dict[bytes, Asking] = {}
         self._jobs: dict[bytes, Job] = {}
-        self._left_over: dict[bytes, Unsettled] = {}
-        self._answers: dict[str, list[tuple[bytes, asyncio.Future[Any]]]] = {}
+        self._left_over = LeftOver(self._evidence if self._resumable else None, self.link.root)
+        self._questions = Questions()
         self._presenting = Presenting()
-        self._given: list[Given] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
 
@@ -149,9 +152,7 @@ class Client:
             rules=home.rules(root) if home else None,
             delegation_seen=home.delegation(root) if home else 0,
         )
-        if self._evidence is not None and self._resumable:
-            left = await asyncio.to_thread(self._evidence.unsettled, root)
-            self._left_over = {unsettled.document: unsettled for unsettled in left}
+        await self._left_over.load()
         async with contextlib.AsyncExitStack() as stack:
             tracker = tracker_of(self.link)
             relays = await stack.enter_async_context(RelayEnds(tracker))
@@ -208,6 +209,16 @@ class Client:
         """The number of our account, 0 for anonymous people."""
         return self._connection.account
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the connection is gone for good, which only another client mends."""
+        return self._running.done()
+
+    async def ready(self) -> None:
+        """Returns when a tracker has let us in, at once if it is so; raises `Unreachable` or `Refused`."""
+        if not self._connection.is_ready:
+            await self._until_ready()
+
     def image(
         self,
         prompt: str,
@@ -223,12 +234,15 @@ class Client:
         n: int = 1,
         max_price: float = 0,
         user: str = "",
+        enough: asyncio.Event | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Ask for n pictures; what happens to them, as it happens.
 
         seed: of the first picture, the next one gets the next; random if None. max_price: kudos that one picture may
         cost without tax, 0 for no bound. user: of a service account, whom it asks for; only a pseudonym leaves this
-        machine. Raises `BadRequest` at once, and `Refused` or a `JobError` in its course.
+        machine. enough: once it is set, no further step is wanted, and pictures under way come as far as they are;
+        whoever leaves the iteration instead gets none of them. Raises `BadRequest` at once, and `Refused` or a
+        `JobError` in its course.
         """
         work = image_work(width, height, steps, guidance)
         private = ImagePrivate(
@@ -239,7 +253,7 @@ class Client:
             sampler=sampler,
             salt=new_salt(),
         )
-        return self._ask(public_part(work, models, n, max_price), private, user)
+        return self._ask(public_part(work, models, n, max_price), private, user, enough)
 
     def text(
         self,
@@ -280,6 +294,14 @@ class Client:
             salt=new_salt(),
         )
         return self._ask(public_part(text_work(max_tokens, context), models, n, max_price), private, user)
+
+    async def picture(self, prompt: str, **options: Unpack[PictureOptions]) -> Picture:
+        """Ask for one picture and wait for it: what `image` takes, but for n. Raises what `image` and its events do."""
+        return await picture_of(self.image(prompt, **options))
+
+    async def answer(self, prompt: str | Sequence[tuple[str, str]], **options: Unpack[AnswerOptions]) -> Answer:
+        """Ask for one text and wait until it is whole: what `text` takes, but for n. Raises what `text` does."""
+        return await answer_of(self.text(prompt, **options))
 
     async def account(self, worker: bytes | None = None) -> Account:
         """How our account stands; its number is 0 if this key has none. worker: the key of one, by which pseudonym it
@@ -360,27 +382,35 @@ class Client:
             raise BadRequest(f"seed {seed}: wanted 0 to {MAX_SEED}, also for the last of {n} results")
         return seed
 
-    def _ask(self, public: PublicPart, private: PrivatePart, user: str) -> AsyncGenerator[Event, None]:
+    def _ask(
+        self, public: PublicPart, private: PrivatePart, user: str, enough: asyncio.Event | None = None
+    ) -> AsyncGenerator[Event, None]:
         if not hasattr(self, "_desk"):
             raise RuntimeError("this client is not open: ask inside of `async with Client(link) as horde:`")
         # Made at once and not with the first event, so that a bad value is refused where it was given.
         named = self._pseudonym(user) if user else b""
-        return self._events(Asking(public, private, self.key, self._desk, self._random, self._finished, named))
+        asking = Asking(public, private, self.key, self._desk, self._random, self._finished, named)
+        return self._events(asking, enough)
 
     def _pseudonym(self, user: str) -> bytes:
         if self._home is None:
             raise BadRequest("a user can be named only with a home, which keeps the key of pseudonyms")
         return pseudonym(self._home, user)
 
-    async def _events(self, asking: Asking) -> AsyncGenerator[Event, None]:
+    async def _events(self, asking: Asking, enough: asyncio.Event | None) -> AsyncGenerator[Event, None]:
         self._askings[asking.nonce] = asking
+        stopping: asyncio.Task[None] | None = None
         try:
             if self._running.done():
                 raise self._trouble()
             await asking.send()
+            if enough is not None:
+                stopping = self._spawn(asking.cancel_when(enough))
             async for event in asking.inbox.read():
                 yield event
         finally:
+            if stopping is not None:
+                stopping.cancel()
             # Nothing to do if all of it has ended.
             if asking.nonce in self._askings:
                 await asyncio.shield(self._spawn(asking.cancel()))
@@ -397,24 +427,17 @@ class Client:
             await self._until_ready()
             if (digest := await self._connection.say(question)) is None:
                 continue
-            future: asyncio.Future[M | None] = asyncio.get_running_loop().create_future()
-            waiting = self._answers.setdefault(answer.KIND, [])
-            waiting.append((digest, future))
-            try:
-                either: set[asyncio.Future[Any]] = {future, self._running}
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                with contextlib.suppress(ValueError):
-                    waiting.remove((digest, future))
-            if future.done() and (found := future.result()) is not None:
+            with self._questions.asked(answer.KIND, digest) as future:
+                await asyncio.wait({future, self._running}, return_when=asyncio.FIRST_COMPLETED)
+            found: M | None = future.result() if future.done() else None
+            if found is not None:
                 return found
 
     # The connection's handler
 
     def holding(self) -> Sequence[Held]:
         """All requests and statements that have not ended."""
-        left = [_held(unsettled) for unsettled in self._left_over.values()]
-        return [*left, *(held for asking in self._askings.values() for held in asking.held())]
+        return [*self._left_over.held(), *(held for asking in self._askings.values() for held in asking.held())]
 
     async def welcomed(self, welcome: Welcome) -> None:
         """Nothing to say before the holding."""
@@ -433,9 +456,9 @@ class Client:
                     await self._connection.send_document(statement)
             if asking.nonce not in requests and asking.cancelled is not None and not asking.jobs:
                 asking.fail(JobCancelled("cancelled", "cancelled before the horde had heard of it"))
-        for raw in self._left_over:
-            if (envelope := parse(raw)).digest not in statements:
-                await self._connection.send_document(envelope)
+        for _, statement in self._left_over.statements():
+            if statement.digest not in statements:
+                await self._connection.send_document(statement)
 
     async def received(self, message: SessionMessage) -> None:
         """Pass a message on to whom it concerns."""
@@ -445,31 +468,21 @@ class Client:
             case messages.Position() | messages.Requeued():
                 self._tell(message.job, message)
             case messages.Ended():
-                await self._forget_left_over(message.job, b"")
+                await self._left_over.answered(message.job, b"", b"")
                 self._tell(message.job, message)
             case messages.Meet() | messages.Punch() | messages.Paths():
                 if message.job in self._jobs:
                     self._jobs[message.job].told(message)
             case messages.Refused():
                 await self._refused(message)
-            case Account() | Quote() | Why() | Acts() | Appeals():
-                self._answer(message)
-            case Delegations():
-                self._given += message.entries
-                if message.last:
-                    entries, self._given = tuple(self._given), []
-                    self._answer(Delegations(entries=entries, last=True))
+            case Account() | Quote() | Why() | Delegations() | Acts() | Appeals():
+                self._questions.answered(message)
             case messages.Taken():
                 self._presenting.taken(message.documents)
                 if self._showing is not None:
                     self._showing.taken(message.documents)
             case _:
                 pass  # `taken` confirms what only a settlement ends; the rest is for workers
-
-    def _answer(self, message: SessionMessage) -> None:
-        for _, future in self._answers.get(message.KIND, []):
-            if not future.done():
-                future.set_result(message)
 
     async def received_document(self, envelope: Envelope) -> None:
         """Pass a document on to whom it concerns."""
@@ -483,7 +496,8 @@ class Client:
                 settlement = open_document(envelope, Settlement)
                 if self._shown is not None:
                     await asyncio.to_thread(self._shown.of_settlement, envelope)
-                await self._forget_left_over(settlement.job, envelope.raw)
+                delegation = self._connection.delegation.raw if self._connection.delegation is not None else b""
+                await self._left_over.answered(settlement.job, envelope.raw, delegation)
                 self._tell(settlement.job, SettlementCame(settlement, envelope))
             case RulesDocument.KIND if self._home is not None:
                 await asyncio.to_thread(self._home.keep_rules, self.link.root, envelope)
@@ -492,12 +506,8 @@ class Client:
 
     async def lost(self) -> None:
         """Questions are asked again; all else is said again by the holding."""
-        for waiting in self._answers.values():
-            for _, future in waiting:
-                if not future.done():
-                    future.set_result(None)
+        self._questions.lost()
         self._presenting.lost()
-        self._given = []
         self._idle.set()
 
     def _queued(self, queued: messages.Queued) -> None:
@@ -550,34 +560,18 @@ class Client:
                     else:
                         job.tell(StatementRefused(refused.code, refused.text))
                     return
-        for waiting in self._answers.values():
-            for digest, future in waiting:
-                if digest == refused.about and not future.done():
-                    future.set_exception(Refused(refused.code, refused.text))
-                    return
-        for unsettled in list(self._left_over.values()):
-            statement = parse(unsettled.document)
+        if self._questions.refused(refused.about, refused.code, refused.text):
+            return
+        for unsettled, statement in self._left_over.statements():
             if statement.digest == refused.about and refused.code in PASSING:
                 _ = self._spawn(self._send_later(statement))
             elif statement.digest == refused.about:
-                await self._forget_left_over(unsettled.job, b"")
+                await self._left_over.answered(unsettled.job, b"", b"")
         log.info("the tracker refused a message: %s: %s", refused.code, refused.text)
 
     async def _send_later(self, statement: Envelope) -> None:
         await asyncio.sleep(self._random.uniform(*AGAIN_SECONDS))
         await self._connection.send_document(statement)
-
-    async def _forget_left_over(self, job: bytes, settlement: bytes) -> None:
-        """A statement of an earlier program was answered."""
-        if self._evidence is None:
-            return
-        for unsettled in [left for left in self._left_over.values() if left.job == job]:
-            del self._left_over[unsettled.document]
-            if settlement:
-                delegation = self._connection.delegation.raw if self._connection.delegation is not None else b""
-                await asyncio.to_thread(self._evidence.settle, self.link.root, unsettled, settlement, delegation)
-            else:
-                await asyncio.to_thread(self._evidence.forget, self.link.root, unsettled)
 
     # Tasks
 
@@ -648,8 +642,3 @@ class Client:
 
 def _system_random() -> random.Random:
     return random.SystemRandom()
-
-
-def _held(unsettled: Unsettled) -> Held:
-    envelope = parse(unsettled.document)
-    return Held(kind=envelope.kind, job=unsettled.job, attempt=unsettled.attempt, digest=envelope.digest)

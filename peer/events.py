@@ -12,6 +12,7 @@ PotluckError
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 
 from protocol.digests import Artifact
@@ -154,11 +155,19 @@ class Picture(Event):
     media_type: str
     seed: int
 
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        """How notebooks show it: IPython asks for this by name."""
+        return {self.media_type: base64.b64encode(self.content).decode("ascii"), "text/plain": str(self)}
+
+    def __str__(self) -> str:
+        return f"a picture ({self.media_type}, {len(self.content)} bytes, seed {self.seed})"
+
 
 @dataclass(frozen=True)
 class Received(Event):
     """Everything came, fits the receipt, and is acknowledged. finish: `stop`, `length` or `cancelled`. engine: the
-    class of engines within which the seed repeats. used: steps or tokens made."""
+    class of engines within which the seed repeats. used: steps or tokens made in this attempt. context_used: tokens
+    of prompt and answer together, of a text."""
 
     attempt: int
     finish: str
@@ -167,6 +176,7 @@ class Received(Event):
     artifacts: tuple[Artifact, ...]
     receipt_digest: bytes
     acknowledged_digest: bytes
+    context_used: int = 0
 
 
 @dataclass(frozen=True)

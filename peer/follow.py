@@ -454,6 +454,7 @@ class Follow:
             complete.artifacts,
             receipt.output_digest,
             complete.output_digest,
+            receipt.context_used,
         )
         return [Close(), *pictures, Acknowledge(number, complete, attempt.envelope.raw), Emit(received)]
 

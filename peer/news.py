@@ -14,10 +14,11 @@ class News:
 
     kind: what happened; of the tracker `listening`, `account` (with its notice), `joined`, `lost`, `rules`,
     `moderation` (an act that concerns its owner), `refused`, `filter` (a word list is not here yet), `models` (one
-    may not be offered), `limits` (its owner has changed them); of how it is reached `reached`, `unreachable`,
-    `mapped`; of its relay `relaying`, `relayed` (what it has carried so far); of an attempt `accepted` (with who
-    asks, as far as it is known), `declined`, `opened`, `started`, `progress` (with done and total), `made`,
-    `failed`, `dropped`, `settled` (with earned, in thousandths). text: for people, never a prompt.
+    may not be offered), `limits` (its owner has changed them); of its engines `offers` (what is served from now on);
+    of how it is reached `reached`, `unreachable`, `mapped`; of its relay `relaying`, `relayed` (what it has carried
+    so far); of an attempt `accepted` (with who asks, as far as it is known), `declined`, `opened`, `started`,
+    `progress` (with done and total), `made`, `failed`, `dropped`, `settled` (with earned, in thousandths). text: for
+    people, never a prompt.
     """
 
     kind: Literal[
@@ -31,6 +32,7 @@ class News:
         "filter",
         "limits",
         "models",
+        "offers",
         "reached",
         "unreachable",
         "mapped",

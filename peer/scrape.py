@@ -10,6 +10,11 @@ from protocol.links import Link
 if TYPE_CHECKING:
     import aiohttp
 
+
+class NoSuchPage(Unreachable):
+    """A tracker answers, and has nothing at this address."""
+
+
 MAX_BYTES = 4 * 1024 * 1024
 TIMEOUT_SECONDS = 20
 
@@ -47,6 +52,8 @@ async def fetch_bytes(link: Link, what: str, limit: int = MAX_BYTES) -> bytes:
             session.get(url, allow_redirects=False, ssl=tls_of(link)) as answer,
         ):
             raw = await _read(answer.content, limit)
+            if answer.status == 404:
+                raise NoSuchPage(f"{url}: the tracker has nothing there")
             if answer.status != 200:
                 raise Unreachable(f"{url} answers with HTTP status {answer.status}: is this the address of a tracker?")
             return raw

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from peer import moderation
@@ -44,6 +45,7 @@ from peer.paths.relay_end import RelayEnds, tracker_of
 from peer.peer_record import Addresses
 from peer.reach import reach_routes
 from peer.relaying import Offering, Relaying
+from peer.reports import batches
 from peer.spool import Attempt, Spool, SpoolError, reopen_all
 from peer.stream_server import StreamServer
 from peer.whereabouts import Whereabouts
@@ -79,10 +81,6 @@ from protocol.work import ImageWork, kind_of
 
 MAX_PREVIEW_BYTES = 64 * 1024
 TICK_SECONDS = 1.0
-
-#: Keeps a report below its size limit, whatever the texts.
-_REPORT_ENTRIES = 50
-_REPORT_TEXT = 200
 
 log = logging.getLogger(__name__)
 
@@ -172,6 +170,7 @@ class Worker:
         self._outbox: list[Progress | Envelope] = []
         self._outbox_filled = asyncio.Event()
         self._sending = asyncio.Lock()
+        self._reoffered = asyncio.Event()
         addresses = Addresses(settings.host, settings.addresses)
         self._whereabouts = Whereabouts(self.connection, key, folder, addresses, clock, self._tell_news)
         self._certificate: Certificate | None = None
@@ -192,6 +191,8 @@ class Worker:
             for engine in self._engines:
                 await stack.enter_async_context(engine)
             self._jobs.offers = [tuple(engine.offers) for engine in self._engines]
+            for number, engine in enumerate(self._engines):
+                engine.when_reoffered(partial(self._reoffer, number))
             for spool in await asyncio.to_thread(reopen_all, self._spools):
                 self._restore(spool)
             self._certificate = fresh_certificate(self._folder)
@@ -249,6 +250,7 @@ class Worker:
                     lambda: self.connection.rules, lambda: _distinct(self._jobs.offers), self._announce_again
                 )
             )
+            self._group.create_task(self._announce_anew())
             if self._settings.maps:
                 self._group.create_task(self._whereabouts.keep_mapped())
             if self._relaying is not None:
@@ -395,14 +397,33 @@ class Worker:
         assert self._server is not None  # noqa: S101
         await self._flush_outbox()  # receipts first: a job whose result is whole here is not to be leased anew
         addresses = await self._whereabouts.say()
-        limits, rules = self._jobs.limits, self.connection.rules
-        offers = tuple(one for one in _distinct(self._jobs.offers) if self._models.may(one, rules))
-        announce = limits.announce(offers, slots=len(self._engines), ahead=self._settings.ahead)
-        self._is_announced = await self.connection.say(announce) is not None
+        await self._say_offers()
         self._tell_news(News("joined", f"account {self.connection.account}, reached at {', '.join(addresses)}"))
         if self._relaying is not None:
             offer = self._relaying.offer(self._server.port, self._certificate.digest)
             await self.connection.say(offer)
+
+    async def _say_offers(self) -> None:
+        limits, rules = self._jobs.limits, self.connection.rules
+        offers = tuple(one for one in _distinct(self._jobs.offers) if self._models.may(one, rules))
+        announce = limits.announce(offers, slots=len(self._engines), ahead=self._settings.ahead)
+        self._is_announced = await self.connection.say(announce) is not None
+
+    def _reoffer(self, engine: int, text: str) -> None:
+        """What this engine serves has changed: first of all, no more of what it does not serve any more."""
+        offers = tuple(self._engines[engine].offers)
+        self._reoffered.set()
+        self._tell_news(News("offers", ", ".join(offer.model for offer in offers) or f"none for now: {text}"))
+        self._carry_out(self._jobs.reoffered(engine, offers, "what this worker's engine works with does not answer"))
+
+    async def _announce_anew(self) -> None:
+        """Say at once what is served now, but not more often than the clock ticks."""
+        while True:
+            await self._reoffered.wait()
+            self._reoffered.clear()
+            if self._is_announced:
+                await self._say_offers()
+            await asyncio.sleep(TICK_SECONDS)
 
     async def _announce_again(self) -> None:
         if self._is_announced:
@@ -448,7 +469,9 @@ class Worker:
             return
         assert self._group is not None  # noqa: S101 (streams are served within its life only)
         stop = asyncio.Event()
-        task = self._group.create_task(self._make(attempt, engine, stop))
+        # Of the engine as it is now: what it offers can change while it makes this.
+        engine_class = _offer_for(self._jobs.jobs[attempt], self._jobs.offers[engine]).engine
+        task = self._group.create_task(self._make(attempt, engine, engine_class, stop))
         self._runs[attempt] = _Run(task, stop, engine)
         task.add_done_callback(lambda _: self._run_ended(attempt))
         self._tell_news(News("started", attempt=attempt))
@@ -494,7 +517,7 @@ class Worker:
         async with self._sending:
             self._outbox_filled.clear()
             items, self._outbox = self._outbox, []
-            for item in _batches(items):
+            for item in batches(items):
                 if isinstance(item, Report):
                     await self.connection.say(item)
                 else:
@@ -523,10 +546,10 @@ class Worker:
 
     # Engines
 
-    async def _make(self, attempt: Attempt, engine: int, stop: asyncio.Event) -> None:
+    async def _make(self, attempt: Attempt, engine: int, engine_class: str, stop: asyncio.Event) -> None:
         job, output = self._jobs.jobs[attempt], self._outputs[attempt]
         try:
-            receipt = await self._make_receipt(job, output, engine, stop)
+            receipt = await self._make_receipt(job, output, engine, engine_class, stop)
         except EngineError as error:
             self._carry_out(self._jobs.failed(attempt, error.code[:40], str(error)))
         except (OSError, SpoolError) as error:
@@ -535,7 +558,9 @@ class Worker:
             self._tell_news(News("made", attempt=attempt))
             self._carry_out(self._jobs.finished(attempt, receipt))
 
-    async def _make_receipt(self, job: Job, output: Output, engine: int, stop: asyncio.Event) -> Envelope:
+    async def _make_receipt(
+        self, job: Job, output: Output, engine: int, engine_class: str, stop: asyncio.Event
+    ) -> Envelope:
         """Let the engine make the result; sign for it when it is on disk."""
         done = await self._run_engine(job, output, self._engines[engine].run(self._task(job), stop))
         self._free_engine(self._runs[job.attempt])
@@ -545,9 +570,10 @@ class Worker:
             raise EngineError("failed", "the engine ended without a picture")
         work, spool, salt = job.lease.public.work, output.spool, new_salt()
         if isinstance(work, ImageWork):
-            used, context_used = min(done.used, work.steps), 0
+            used, context_used = max(0, min(done.used, work.steps)), 0
         else:
-            used, context_used = min(done.used, work.max_tokens), min(done.context_used, work.context_tokens)
+            used = max(0, min(done.used, work.max_tokens))
+            context_used = max(0, min(done.context_used, work.context_tokens))
         await _in_thread(spool.sync)
         body = Receipt(
             job=job.lease.job,
@@ -556,7 +582,7 @@ class Worker:
             used=used,
             context_used=context_used,
             partial=done.finish == "cancelled",
-            engine=_offer_for(job, self._jobs.offers[engine]).engine,
+            engine=engine_class,
             finished=self.connection.now(),
         )
         receipt = sign(body, self._key, self.connection.root)
@@ -613,36 +639,6 @@ def _distinct(offers: Sequence[Sequence[Offer]]) -> Iterator[Offer]:
         if offer not in seen:
             seen.add(offer)
             yield offer
-
-
-def _batches(items: Sequence[Progress | Envelope]) -> Iterator[Report | Envelope]:
-    """Reports of what lies side by side; receipts between them."""
-    gathered: list[Progress] = []
-    for item in items:
-        if isinstance(item, Progress) and len(gathered) < _REPORT_ENTRIES:
-            gathered.append(_short(item))
-            continue
-        if gathered:
-            yield Report(leases=tuple(gathered))
-            gathered = []
-        if isinstance(item, Progress):
-            gathered.append(_short(item))
-        else:
-            yield item
-    if gathered:
-        yield Report(leases=tuple(gathered))
-
-
-def _short(progress: Progress) -> Progress:
-    if len(progress.text) <= _REPORT_TEXT:
-        return progress
-    return Progress(
-        job=progress.job,
-        attempt=progress.attempt,
-        state=progress.state,
-        reason=progress.reason,
-        text=progress.text[:_REPORT_TEXT],
-    )
 
 
 async def _in_thread(work: Callable[[], None]) -> None:

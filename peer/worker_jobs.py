@@ -349,6 +349,23 @@ class Jobs:
 
     # The engines
 
+    def reoffered(self, engine: int, offers: Sequence[Offer], text: str) -> list[Effect]:
+        """An engine serves something else from now on, or nothing. What waits for an engine and fits none any more goes
+        back at once: another worker may make it. text: why."""
+        self.offers = [*self.offers[:engine], offers, *self.offers[engine + 1 :]]
+        effects: list[Effect] = []
+        for job in list(self.jobs.values()):
+            waits = job.state in (State.ACCEPTED, State.OPENED)
+            if waits and not any(_fitting(job.lease, offers) for offers in self.offers):
+                effects.append(_tell(job.lease, "failed", "unavailable", text))
+                effects += self._drop(job, "unavailable", text)
+        return effects + self._fill()
+
+    @property
+    def slots(self) -> int:
+        """Engines that serve something now: so many jobs are made at once."""
+        return sum(1 for offers in self.offers if offers)
+
     def progressed(self, attempt: Attempt, done: int) -> None:
         """Steps or tokens done."""
         if (job := self.jobs.get(attempt)) is not None:
@@ -410,7 +427,7 @@ class Jobs:
         if refusal := self._why_not_work(lease):
             return refusal
         live = sum(job.state in LIVE for job in self.jobs.values())
-        most = len(self.offers) + self.ahead
+        most = self.slots + self.ahead
         return Busy(f"{live} jobs are under way, and this worker takes {most} at once") if live >= most else None
 
     def _why_not_work(self, lease: Lease) -> Refusal | None:

@@ -10,6 +10,8 @@ import pytest
 from tests.support.skip_policy import SkipPolicy, read_skip_list
 
 SKIP_LIST = Path(__file__).with_name("skips.txt")
+#: Marks that need no second one.
+COUNTS_AS_SLOW = ("ci_slow", "clients")
 NO_GPU = "no GPU here that torch can use"
 
 # A busy machine is no fault of the code, so nothing is held to a duration. In CI the examples are the same each time:
@@ -41,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("ci_slow") is not None:
+        if any(item.get_closest_marker(name) is not None for name in COUNTS_AS_SLOW):
             item.add_marker(pytest.mark.slow)
 
 

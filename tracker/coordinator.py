@@ -59,7 +59,6 @@ from tracker.catalogue import Listing
 from tracker.checked import Checked
 from tracker.content_filter import ContentFilter, check_content
 from tracker.conversation import Conversation, Outlet, Visit
-from tracker.figures import figures
 from tracker.forwarded import IPAddress
 from tracker.jobs import Jobs, ended
 from tracker.leases import LiveLease
@@ -74,6 +73,7 @@ from tracker.quotes import cost
 from tracker.recovery import read_kept
 from tracker.registry import Registry
 from tracker.saying import Votes
+from tracker.scrape import scrape
 from tracker.store.base import RulesInForce, Standing, Store, StoreError
 from tracker.ways import Ways
 
@@ -113,6 +113,7 @@ class Coordinator:
         self._presence = Presence()
         self._blocks = Blocks()
         self._jobs = Jobs(store, self._presence, rules, clock=clock, chance=chance)
+        self.figures = self._jobs.figures
         self._conversations: set[Conversation] = set()
         self.registry = Registry(store, self._jobs, self._conversations, serving=key.public, clock=clock)
         self.ways = Ways(
@@ -258,6 +259,7 @@ class Coordinator:
                 self._jobs.queue.set_present(request, present=False)
         if conversation.is_open and self._presence.drop_worker(conversation.key, conversation):
             self._jobs.pool.remove(conversation.key)
+            self.figures.went(conversation.key, self.clock())
             self._jobs.expect_return(conversation.key, self.rules.rules.times.worker_grace * 1000)
         if conversation.record is not None:
             needed = bool(self._jobs.leases.of_worker(conversation.key))
@@ -515,6 +517,7 @@ class Coordinator:
             return  # it has left meanwhile, or changed its mind
         if not conversation.account:
             return  # it has lost its account meanwhile
+        self.figures.came(key, self.clock(), self.rules.rules.times.worker_grace * 1000)
         self._feed(conversation)
         self.ways.announced(conversation)
         if unlisted := self.listing.bound(announce, self.rules.rules)[1]:
@@ -613,8 +616,9 @@ class Coordinator:
 
     def scrape(self) -> dict[str, object]:
         """How it goes, in numbers that concern nobody in particular."""
+        now = self.clock()
         peers = sum(conversation.is_open for conversation in self._conversations)
-        return {**figures(self._jobs, peers, self.clock()), **self.ways.scrape()}
+        return {**scrape(self._jobs, peers, now), **self.ways.scrape()}
 
 
 def _why_over(standing: Standing | None) -> str:

@@ -20,8 +20,9 @@ from protocol.documents import Request
 from protocol.errors import ContentRefused, NotAllowed, Refusal
 from protocol.messages import UNWANTED_WORDS, Ended, Offer, Position, Requeued, Withdrawn
 from protocol.postings import ANONYMOUS, mint_rate
-from protocol.work import PublicPart, kind_of
+from protocol.work import PublicPart
 from tracker import lifecycle
+from tracker.figures import Figures
 from tracker.fitting import Constraints, constraints_of
 from tracker.forecast import Forecast
 from tracker.leases import Leases, LiveLease
@@ -109,6 +110,7 @@ class Jobs:
         self.queue = Queue(rules.rules.limits)
         self.pool = Pool()
         self.forecast = Forecast(self.queue, self.pool)
+        self.figures = Figures(self.queue, self.pool, self.forecast)
         self.predictions = Predictions()
         self.leases = Leases()
         self.open_jobs: Counter[str] = Counter()
@@ -487,7 +489,7 @@ class Jobs:
             self._follow_lease(happened, newest)
         opened = self._runs_no_more(job) if job.state is not State.LEASED else []
         if job.state is State.SETTLED and attempt is not None:
-            self._measure(happened, attempt, now)
+            self.figures.settled(happened, attempt, now)
         if newest is not None and happened.outcome.withdraw:
             withdrawn = Withdrawn(job=job.handle, attempt=newest.attempt, reason=happened.outcome.withdraw)
             self._presence.tell_worker(newest.worker, withdrawn)
@@ -514,14 +516,6 @@ class Jobs:
         self._match_opened(opened)
         if happened.outcome.requeued:
             self._match_or_tell(job)
-
-    def _measure(self, happened: Happened, attempt: Attempt, now: int) -> None:
-        """How fast this worker was, if the attempt was made in full."""
-        before, payment = happened.before, happened.outcome.payment
-        if payment is not None and not payment.partial:
-            delivered = before.changed if before.state is State.DELIVERED else now
-            swarm = kind_of(before.work), attempt.model
-            self.forecast.speeds.settled(swarm, attempt.worker, before.work, attempt.issued, delivered)
 
     async def _hand_lease_again(self, job: Job, attempt: Attempt) -> None:
         """An attempt that was thought lost has delivered: its requester can fetch the result after all."""

@@ -520,6 +520,22 @@ class Queue:
                 counts[constraints.kind, model] += len(bucket)
         return counts
 
+    def work(self) -> Counter[tuple[Kind, str]]:
+        """Units of work of the same jobs."""
+        work: Counter[tuple[Kind, str]] = Counter()
+        for constraints, bucket in self._buckets.items():
+            for model in constraints.models or ("",):
+                work[constraints.kind, model] += bucket.units
+        return work
+
+    def by_kind(self) -> dict[Kind, tuple[int, int]]:
+        """Waiting jobs and their units of work by kind, each job once."""
+        found: dict[Kind, tuple[int, int]] = {"image": (0, 0), "text": (0, 0)}
+        for constraints, bucket in self._buckets.items():
+            jobs, work = found[constraints.kind]
+            found[constraints.kind] = jobs + len(bucket), work + bucket.units
+        return found
+
 
 def _by_turn(bucket: _Bucket) -> Iterator[bytes]:
     for _, origin in bucket.turns.islice(0, SCAN_HAD):

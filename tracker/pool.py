@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -23,6 +24,30 @@ from tracker.matching import NOBODY, Named, Terms, Waiting, Worker, why_not, why
 DRAW = 64
 
 T = TypeVar("T")
+
+
+@dataclass
+class Served:
+    """How much of something is served: by how many workers with how many slots, and the largest job that any takes."""
+
+    workers: int = 0
+    slots: int = 0
+    max_pixels: int = 0
+    max_steps: int = 0
+    max_tokens: int = 0
+    max_context: int = 0
+
+    def count(self, crew: Crew) -> None:
+        """The workers of this crew serve it too."""
+        self.workers += len(crew.members)
+        self.slots += crew.slots
+
+    def reach(self, offer: Offer) -> None:
+        """Jobs as large as this are taken."""
+        self.max_pixels = max(self.max_pixels, offer.max_pixels)
+        self.max_steps = max(self.max_steps, offer.max_steps)
+        self.max_tokens = max(self.max_tokens, offer.max_tokens)
+        self.max_context = max(self.max_context, offer.max_context)
 
 
 class _Bag(Generic[T]):
@@ -64,6 +89,7 @@ class Crew:
         self.announce = announce
         self.judged: Judged = {}
         self.members: set[bytes] = set()
+        self.slots = 0  # of all of them together
         self.busy = 0  # how many of them are not idle
         self.owners: _Bag[int] = _Bag()  # with an idle worker
         self.idle: dict[int, _Bag[bytes]] = {}
@@ -139,6 +165,7 @@ class Pool:
         worker.judged = crew.judged
         self._crew_of[key] = crew
         crew.members.add(key)
+        crew.slots += announce.slots
         crew.owned[owner] += 1
         crew.enter(worker)
         self._count(owner, worker.load)
@@ -156,6 +183,7 @@ class Pool:
         crew.leave(worker)
         self._count(worker.owner, -worker.load)
         crew.members.discard(key)
+        crew.slots -= worker.announce.slots
         crew.owned[worker.owner] -= 1
         if not crew.owned[worker.owner]:
             del crew.owned[worker.owner]
@@ -171,9 +199,31 @@ class Pool:
         """The models that somebody here serves."""
         return sorted(model for of, model in self._by_model if of == kind and model)
 
-    def swarms(self) -> dict[tuple[Kind, str], int]:
-        """How many workers serve each model."""
-        return {name: sum(len(crew.members) for crew in crews) for name, crews in self._by_model.items() if name[1]}
+    def swarms(self) -> dict[tuple[Kind, str], Served]:
+        """How each model is served."""
+        found: dict[tuple[Kind, str], Served] = {}
+        for name, crews in self._by_model.items():
+            if name[1] and crews:
+                served = found[name] = Served()
+                for crew in crews:
+                    served.count(crew)
+        for crew in self._crews.values():
+            for offer in crew.announce.offers:
+                found[offer.kind, offer.model].reach(offer)
+        return found
+
+    def alike(self) -> int:
+        """What `swarms` has to count: crews, each as often as it has models. Workers that announced the same are one
+        crew."""
+        return sum(map(len, self._by_model.values()))
+
+    def kinds(self) -> dict[Kind, Served]:
+        """By how many workers each kind of work is served."""
+        found: dict[Kind, Served] = {"image": Served(), "text": Served()}
+        for kind, served in found.items():
+            for crew in self._by_model.get((kind, ""), {}):
+                served.count(crew)
+        return found
 
     # What they have to do
 

@@ -36,33 +36,44 @@ def units(work: Work) -> int:
 
 
 @dataclass
-class _Seen:
-    """Faded sums over attempts."""
+class Seen:
+    """Faded sums over attempts. units: of work as it was asked for; made: what of it was done."""
 
     units: float = 0.0
+    made: float = 0.0
     seconds: float = 0.0
     attempts: float = 0.0
+
+    def add(self, asked: int, made: int, seconds: float) -> None:
+        """One more attempt."""
+        self.units = self.units * FADE + asked
+        self.made = self.made * FADE + made
+        self.seconds = self.seconds * FADE + seconds
+        self.attempts = self.attempts * FADE + 1
 
 
 class Speeds:
     """How fast the workers of each swarm are. Those that work on several jobs at once count by what they finish."""
 
     def __init__(self) -> None:
-        self._seen: dict[Swarm, _Seen] = {}
+        self._seen: dict[Swarm, Seen] = {}
         self._finished: dict[bytes, int] = {}  # by worker, when it was last seen to finish something
 
-    def settled(self, swarm: Swarm, worker: bytes, work: Work, issued: int, delivered: int) -> None:
+    def settled(
+        self, swarm: Swarm, worker: bytes, work: Work, issued: int, delivered: int, made: int | None = None
+    ) -> float:
         """An attempt was made in full, from its lease (ms) to its receipt, and paid. A worker that had other work until
-        later than the lease took it up then."""
+        later than the lease took it up then. made: units that were done, if fewer than were asked for. Returns the
+        seconds that it took, 0 if that cannot be told."""
         begun = max(issued, self._finished.get(worker, 0))
         if delivered <= begun:
-            return  # paid long after it was made: what lies in between is seen already
-        _put(self._finished, worker, delivered, WORKERS)
-        seen = self._seen.get(swarm) or _Seen()
-        seen.units = seen.units * FADE + units(work)
-        seen.seconds = seen.seconds * FADE + (delivered - begun) / 1000
-        seen.attempts = seen.attempts * FADE + 1
-        _put(self._seen, swarm, seen, SWARMS)
+            return 0.0  # paid long after it was made: what lies in between is seen already
+        put(self._finished, worker, delivered, WORKERS)
+        seconds = (delivered - begun) / 1000
+        seen = self._seen.get(swarm) or Seen()
+        seen.add(units(work), units(work) if made is None else made, seconds)
+        put(self._seen, swarm, seen, SWARMS)
+        return seconds
 
     def seconds(self, swarm: Swarm, of: float) -> float | None:
         """How long one worker of the swarm takes for so many units; None if nothing is known of it."""
@@ -74,8 +85,13 @@ class Speeds:
         seen = self._seen.get(swarm)
         return seen.seconds / seen.attempts if seen else None
 
+    def made(self, swarm: Swarm) -> float | None:
+        """How many units a second one worker of the swarm does."""
+        seen = self._seen.get(swarm)
+        return seen.made / seen.seconds if seen else None
 
-def _put(table: dict[K, V], key: K, value: V, most: int) -> None:
+
+def put(table: dict[K, V], key: K, value: V, most: int) -> None:
     """Set it as the newest, and drop the oldest if there are too many."""
     table.pop(key, None)
     table[key] = value

@@ -29,7 +29,6 @@ from protocol.envelope import MAX_BEFORE_HELLO_BYTES, MAX_ENVELOPE_BYTES, parse
 from protocol.errors import BadValue, Busy, Internal, OutOfTurn, OverLimit, Stopping, TooLarge, UnknownAccount
 from protocol.links import Link
 from protocol.postings import BURN, MINT
-from tracker.answers import answer
 from tracker.config import Settings
 from tracker.doors import Door, Places, Rounds, block_of, client_of, door_of, household_of
 from tracker.forwarded import Client
@@ -38,6 +37,7 @@ from tracker.limits import to_get_in
 from tracker.porch import Porch, listen
 from tracker.public.reader import PublicLedger
 from tracker.public.web import add_ledger
+from tracker.replies import as_json
 from tracker.store.base import Gifts, Page, StoreError
 from tracker.tls import Certificate
 from tracker.ways import Place
@@ -47,6 +47,7 @@ from tracker.web_models import add_models
 from tracker.web_proposals import add_proposals
 from tracker.web_rules import add_rules
 from tracker.web_ways import add_ways
+from tracker.web_workers import add_workers
 
 if TYPE_CHECKING:
     from tracker.conversation import Conversation
@@ -242,6 +243,7 @@ def make_app(coordinator: Coordinator, settings: Settings, certificate: Certific
     places = Places(lambda: coordinator.rules.rules.limits.connections)
     app[DESK] = Desk(coordinator, settings, places, url=settings.link_url(settings.port))
     show_certificate(app, certificate)
+    add_workers(app, coordinator)
     add_ways(app, coordinator.ways, places, float(settings.heartbeat_s))
     add_filter(app, coordinator.content_filter)
     add_rules(app, coordinator)
@@ -320,10 +322,10 @@ async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
     except web.HTTPException as refusal:
         text = NOTHING_HERE if refusal.status == HTTPStatus.NOT_FOUND else refusal.reason
-        response = answer({"code": "refused", "text": text}, status=refusal.status)
+        response = as_json({"code": "refused", "text": text}, status=refusal.status)
     except Exception as error:  # noqa: BLE001 (the edge: the reader gets an answer, the log the trace)
         reference = _log_fault("a request failed", error, path=request.path)
-        response = answer({"code": Internal.code, "text": _sentence(reference)}, status=500)
+        response = as_json({"code": Internal.code, "text": _sentence(reference)}, status=500)
     if not response.prepared:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Access-Control-Allow-Origin"] = "*"
@@ -354,7 +356,7 @@ async def _peer(request: web.Request) -> web.StreamResponse:
             "this address has as many connections here as the rule limits.connections allows: close some; if none is"
             " left to close, it made too many in this minute: try again when the minute is over"
         )
-        return answer({"code": OverLimit.code, "text": text}, status=429)
+        return as_json({"code": OverLimit.code, "text": text}, status=429)
     try:
         return await _converse(request, desk, block_of(address))
     finally:
@@ -366,7 +368,7 @@ async def _converse(request: web.Request, desk: Desk, origin: str) -> web.Stream
     door = door_of(request)
     if door is None or door.spoke_early:
         text = "a peer speaks after the challenge: wait for it"
-        return answer({"code": OutOfTurn.code, "text": text}, status=400)
+        return as_json({"code": OutOfTurn.code, "text": text}, status=400)
     if not all(request.headers.get(name, "").isascii() for name in HANDSHAKE):
         raise web.HTTPBadRequest  # aiohttp fails at them; whatever else is wrong it refuses
     socket = web.WebSocketResponse(
@@ -438,7 +440,7 @@ def _too_large(conversation: Conversation, size: int) -> None:
 async def _scrape(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     ledger = await _ledger(desk)
-    return answer({**desk.coordinator.scrape(), "link": str(desk.link), **ledger})
+    return as_json({**desk.coordinator.scrape(), "link": str(desk.link), **ledger})
 
 
 async def _ledger(desk: Desk) -> dict[str, object]:
@@ -487,8 +489,8 @@ async def _account(request: web.Request) -> web.Response:
     page = await coordinator.store.page(number, coordinator.clock())
     if page is None:
         text = f"account {number} is not public, or there is none: its owner can change that (potluck account public)"
-        return answer({"code": UnknownAccount.code, "text": text}, status=404)
-    return answer(_page_of(page))
+        return as_json({"code": UnknownAccount.code, "text": text}, status=404)
+    return as_json(_page_of(page))
 
 
 async def _services(request: web.Request) -> web.Response:
@@ -496,21 +498,21 @@ async def _services(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     after = request.query.get("after", "0")
     if not (after.isdecimal() and len(after) <= 18):
-        return answer({"code": BadValue.code, "text": f"after={after[:40]}: wanted the number of an account"}, 400)
+        return as_json({"code": BadValue.code, "text": f"after={after[:40]}: wanted the number of an account"}, 400)
     now = desk.coordinator.clock()
     if not 0 <= now - desk.listed < LEDGER_MS:
         desk.listed, desk.lists, desk.services = now, 0, {}
     part = desk.services.get(int(after))
     if part is None:
         if desk.lists >= MAX_LISTS:
-            return answer(
+            return as_json(
                 {"code": Busy.code, "text": "too many parts of this list are asked for: try in a second"}, 503
             )
         desk.lists += 1
         pages = await desk.coordinator.store.services(now, int(after), LISTED)
         following = pages[-1].state.number if len(pages) == LISTED else None
         part = desk.services[int(after)] = {"services": [_page_of(page) for page in pages], "after": following}
-    return answer(part)
+    return as_json(part)
 
 
 async def _awards(request: web.Request) -> web.Response:
@@ -523,7 +525,7 @@ async def _awards(request: web.Request) -> web.Response:
             {"account": one.account, "amount": one.amount, "reason": one.reason, "day": one.day}
             for one in await desk.coordinator.store.awards()
         ]
-    return answer({"awards": desk.awards})
+    return as_json({"awards": desk.awards})
 
 
 def _page_of(page: Page) -> dict[str, object]:
@@ -542,7 +544,7 @@ def _page_of(page: Page) -> dict[str, object]:
 async def _healthz(request: web.Request) -> web.Response:
     desk = request.app[DESK]
     fault = await _fault(desk.coordinator) or _want_of_room(desk.settings.database)
-    return answer({"ok": False, "text": fault}, status=503) if fault else answer({"ok": True})
+    return as_json({"ok": False, "text": fault}, status=503) if fault else as_json({"ok": True})
 
 
 async def _fault(coordinator: Coordinator) -> str:

@@ -12,7 +12,7 @@ from protocol.envelope import parse
 from protocol.errors import BadValue
 from protocol.governing import Act
 from protocol.keys import show_key
-from tracker.answers import answer
+from tracker.replies import as_json
 from tracker.store.base import Logged
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ async def _acts(request: web.Request) -> web.Response:
     before = request.query.get("before", "")
     if before and not (before.isascii() and before.isdecimal() and len(before) <= 12):
         text = f"before={before[:40]}: wanted the number of an act"
-        return answer({"code": BadValue.code, "text": text}, status=400)
+        return as_json({"code": BadValue.code, "text": text}, status=400)
     found = await coordinator.store.acts(coordinator.clock(), int(before or _NEWEST), LISTED)
     following = found[-1].number if len(found) == LISTED and found[-1].number > 1 else None
-    return answer({"acts": [shown(one) for one in found], "before": following})
+    return as_json({"acts": [shown(one) for one in found], "before": following})
 
 
 def shown(one: Logged) -> dict[str, object]:

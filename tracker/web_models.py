@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from protocol.rules import Rules
-from tracker.answers import answer
 from tracker.catalogue import Listing
+from tracker.replies import as_json
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def add_models(app: web.Application, listing: Listing, rules: Callable[[], Rules
 async def _models(request: web.Request) -> web.Response:
     models = request.app[MODELS]
     rules = models.rules().catalogue
-    return answer(
+    return as_json(
         {
             "listed_only": rules.listed_only,
             "open_only": rules.open_only,

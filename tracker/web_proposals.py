@@ -11,8 +11,8 @@ from protocol.documents import open_document, parse_document
 from protocol.envelope import check_document_context, parse
 from protocol.errors import BadValue, Refusal
 from protocol.governing import Answer, Outcome, Proposal, Vote
-from tracker.answers import answer
 from tracker.proposals import Proposed
+from tracker.replies import as_json
 
 if TYPE_CHECKING:
     from tracker.coordinator import Coordinator
@@ -36,10 +36,10 @@ async def _proposals(request: web.Request) -> web.Response:
     before = request.query.get("before", "")
     if before and not (before.isascii() and before.isdecimal() and len(before) <= 12):
         text = f"before={before[:40]}: wanted the number of a proposal"
-        return answer({"code": BadValue.code, "text": text}, status=400)
+        return as_json({"code": BadValue.code, "text": text}, status=400)
     found = await coordinator.store.proposals(int(before or _NEWEST), LISTED)
     following = found[-1].number if len(found) == LISTED and found[-1].number > 1 else None
-    return answer({"proposals": [shown(one) for one in found], "before": following})
+    return as_json({"proposals": [shown(one) for one in found], "before": following})
 
 
 def shown(one: Proposed) -> dict[str, object]:
@@ -88,8 +88,8 @@ async def _proof(request: web.Request) -> web.Response:
         envelope.verify()
         found = await coordinator.store.proof_of_vote(envelope)
     except Refusal as refusal:
-        return answer({"code": refusal.code, "text": refusal.text}, status=400)
+        return as_json({"code": refusal.code, "text": refusal.text}, status=400)
     if found is None:
-        return answer({"code": BadValue.code, "text": "this vote was not counted, or the vote goes on"}, status=404)
+        return as_json({"code": BadValue.code, "text": "this vote was not counted, or the vote goes on"}, status=404)
     place, size, proof = found
-    return answer({"place": place, "size": size, "proof": [one.hex() for one in proof]})
+    return as_json({"place": place, "size": size, "proof": [one.hex() for one in proof]})

@@ -11,7 +11,7 @@ from protocol.changes import changes
 from protocol.documents import RulesDocument, open_document
 from protocol.envelope import parse
 from protocol.errors import BadValue
-from tracker.answers import answer
+from tracker.replies import as_json
 from tracker.store.base import RulesInForce
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ async def _rules(request: web.Request) -> web.Response:
     found = await history.find(int(asked)) if asked else history.newest
     if found is None:
         text = f"version {asked}: there are versions 1 to {history.newest.version}"
-        return answer({"code": BadValue.code, "text": text}, status=404)
+        return as_json({"code": BadValue.code, "text": text}, status=404)
     document = base64.b64encode(found.document).decode("ascii")
-    return answer({**await history.entry(found), "rules": found.rules, "document": document})
+    return as_json({**await history.entry(found), "rules": found.rules, "document": document})
 
 
 async def _history(request: web.Request) -> web.Response:
@@ -93,7 +93,7 @@ async def _history(request: web.Request) -> web.Response:
     oldest = max(1, newest - LISTED + 1)
     versions = [await history.find(version) for version in range(newest, oldest - 1, -1)]
     listed = [await history.entry(found) for found in versions if found is not None]
-    return answer({"versions": listed, "before": oldest if oldest > 1 else None})
+    return as_json({"versions": listed, "before": oldest if oldest > 1 else None})
 
 
 def _is_number(text: str) -> bool:
@@ -101,4 +101,4 @@ def _is_number(text: str) -> bool:
 
 
 def _no_number(name: str, found: str) -> web.Response:
-    return answer({"code": BadValue.code, "text": f"{name}={found[:40]}: wanted the number of a version"}, status=400)
+    return as_json({"code": BadValue.code, "text": f"{name}={found[:40]}: wanted the number of a version"}, status=400)

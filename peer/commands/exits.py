@@ -22,7 +22,7 @@ class Exit(enum.IntEnum):
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "done",
     Exit.UNEXPECTED: "something that should not happen; the text says more",
-    Exit.USAGE: "wrong words on the command line, or a file in the way",
+    Exit.USAGE: "wrong words on the command line, or a file or address in the way",
     Exit.UNREACHABLE: "no tracker answers, or not the right one",
     Exit.REFUSED: "the horde refused what was asked for",
     Exit.NO_RESULT: "a job failed, expired or was denied; nothing was paid for it",

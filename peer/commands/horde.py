@@ -115,8 +115,14 @@ def scrape_lines(scraped: dict[str, Any], indent: str = "", inside: str = "") ->
             lines.append(f"{indent}{plain(name):<24} {_for_people(name, value, inside)}")
         elif isinstance(value, list):
             lines.append(f"{indent}{plain(name):<24} {len(value)}")
-            lines += [line for entry in value if isinstance(entry, dict) for line in ["", *scrape_lines(entry, "    ")]]
+            entries = [_without_blanks(entry) for entry in value if isinstance(entry, dict)]
+            lines += [line for entry in entries for line in ["", *scrape_lines(entry, "    ")]]
     return lines
+
+
+def _without_blanks(entry: dict[str, Any]) -> dict[str, Any]:
+    """What there is to say of one of many: what does not apply to it or is unknown is 0. That nobody serves is news."""
+    return {name: value for name, value in entry.items() if value != 0 or name in ("workers", "waiting")}
 
 
 def _for_people(name: str, value: object, inside: str) -> str:

@@ -34,9 +34,15 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 
 
+OPENAI_HELP = "A server with OpenAI's API: llama.cpp's, vLLM, Ollama, KoboldCpp, LocalAI and others."
+ENGINE_HELP = "Any engine that is installed, by its name."
+
+
 @click.command(short_help="Serve the horde with this machine, for kudos.")
 @click.option("--image", "images", multiple=True, metavar="[NAME=]FOLDER|HUB_ID[@REV]", help="A diffusers pipeline.")
 @click.option("--text", "texts", multiple=True, metavar="[NAME=]FILE.gguf", help="A GGUF file.")
+@click.option("--openai", "servers", multiple=True, metavar="[NAME=]URL[#MODEL][,OPTION=VALUE,...]", help=OPENAI_HELP)
+@click.option("--engine", "engines", multiple=True, metavar="NAME:model=MODEL[,OPTION=VALUE,...]", help=ENGINE_HELP)
 @click.option("--dry-run", "dry_runs", multiple=True, metavar="image|text[:OPTION=VALUE,...]", help="No model at all.")
 @click.option("--slots", type=click.IntRange(1, 64), default=1, show_default=True, help="Jobs at once, of each model.")
 @click.option("--ahead", type=click.IntRange(0, 64), default=1, show_default=True, help="Jobs taken beyond these.")
@@ -60,6 +66,8 @@ def worker(
     images: tuple[str, ...],
     texts: tuple[str, ...],
     dry_runs: tuple[str, ...],
+    servers: tuple[str, ...],
+    engines: tuple[str, ...],
     slots: int,
     listen: str,
     until_stdin_closes: bool,
@@ -72,7 +80,7 @@ def worker(
 ) -> None:
     """Serve the horde: earn kudos for every picture and text that this machine makes.
 
-    Without --image, --text or --dry-run it serves the two small models of the demo. What is served, and for whom, is
+    Without any model or engine named it serves the two small models of the demo. What is served, and for whom, is
     said in the file peer.toml in the peer's folder; a change there counts at once, also --pause and --resume.
     """
     with translated(settings):
@@ -89,7 +97,7 @@ def worker(
         if check:
             _tell_limits(settings, limits)
             return
-        specs = chosen(images, texts, dry_runs) * slots
+        specs = chosen(images, texts, dry_runs, servers, engines) * slots
         host, port = listening(listen)
         _check_addresses(rest["addresses"])
         home = settings.home
@@ -303,7 +311,9 @@ def listening(text: str) -> tuple[str, int]:
     """Host and port of `--listen`."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or int(port) > 65535:
-        raise click.UsageError(f"--listen {text}: wanted HOST:PORT, or :PORT for every address of this machine")
+        raise click.UsageError(
+            f"--listen {text}: wanted HOST:PORT, ports end at 65535, or :PORT for every address of this machine"
+        )
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

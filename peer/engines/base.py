@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -79,7 +79,7 @@ Event = StepsDone | PreviewMade | TextMade | ArtifactMade | Done
 
 class EngineError(Exception):
     """The engine cannot make this; `code` says why in a word: `failed`, `crashed`, `hung`, `too_long`,
-    `prefix_unsupported`, `unsupported`."""
+    `prefix_unsupported`, `unsupported`, `unavailable` (what it works with does not answer for now)."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
@@ -92,7 +92,11 @@ class Engine(ABC):
     @property
     @abstractmethod
     def offers(self) -> Sequence[Offer]:
-        """What it serves, known once it is open; each offer names the engine class within which seeds repeat."""
+        """What it serves, known once it is open; each offer names the engine class within which seeds repeat. They may
+        come and go; there are none while it can serve nothing."""
+
+    def when_reoffered(self, call: Callable[[str], None]) -> None:  # noqa: B027 (most engines' offers stay)
+        """Call this whenever `offers` change, with the reason if there are none; at once if one is known by now."""
 
     @abstractmethod
     async def open(self) -> None:

@@ -32,6 +32,7 @@ OWN = {
     "diffusers": "peer.engines.diffusers",
     "text": "peer.engines.text",
     "dry-run": "peer.engines.dry_run",
+    "openai": "peer.engines.openai.back_end",
 }
 _PR_SET_PDEATHSIG = 1
 
@@ -53,8 +54,11 @@ def main() -> None:
     loaded = _load(first.spec, say)
     if loaded is not None:
         maker, offers = loaded
+        served = Served(offers, say)
+        threading.Thread(target=_watch, args=(maker, served), daemon=True, name="watch").start()
         while True:
-            say(_outcome(maker, offers, jobs.get()))
+            job = jobs.get()
+            say(_outcome(maker, served.offers, job))
 
 
 def _take_pipes() -> tuple[int, int]:
@@ -96,6 +100,29 @@ class Mouth:
                     left = left[os.write(self._end, left) :]
             except OSError:
                 os._exit(0)
+
+
+class Served:
+    """What the maker serves now."""
+
+    def __init__(self, offers: tuple[Offer, ...], say: Callable[[Message], None]) -> None:
+        self.offers = offers
+        self._say = say
+        self._lock = threading.Lock()
+
+    def offer(self, offers: Sequence[Offer], text: str) -> None:
+        """It serves these from now on. May be called from any thread."""
+        with self._lock:
+            self.offers = tuple(offers)
+            self._say(Ready(self.offers, text))
+
+
+def _watch(maker: Maker, served: Served) -> None:
+    try:
+        maker.watch(served.offer)
+    except Exception as error:  # noqa: BLE001 (whatever a library raises is for the operator to read)
+        traceback.print_exc()
+        served.offer((), f"the engine's watch ended with {type(error).__name__}; its log says where")
 
 
 def _read(ears: int) -> Message:

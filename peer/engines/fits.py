@@ -11,6 +11,8 @@ from protocol.work import ImageWork, Work, kind_of
 
 def why_not(task: Task, offers: Sequence[Offer]) -> EngineError | None:
     """The first reason against this task, or none."""
+    if not offers:
+        return EngineError("unavailable", "what this engine works with does not answer for now")
     kind = kind_of(task.work)
     mine = [offer for offer in offers if offer.kind == kind and offer.model == task.model]
     if not mine:

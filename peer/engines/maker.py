@@ -30,6 +30,8 @@ class Job:
         self._say = say
         self._halted = threading.Event()
         self._dropped = False
+        self._calls: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
 
     def say(self, event: Said) -> None:
         """Hand an event over; raises `Dropped` if nobody wants it."""
@@ -50,14 +52,26 @@ class Job:
         """Let time pass, but not once the job is halted."""
         self._halted.wait(seconds)
 
+    def when_halted(self, call: Callable[[], None]) -> None:
+        """Call this once the job is halted, from another thread; at once if it is. It must not raise."""
+        with self._lock:
+            if not self._halted.is_set():
+                self._calls.append(call)
+                return
+        call()
+
     def stop(self) -> None:
         """End with what there is. May be called from any thread."""
-        self._halted.set()
+        with self._lock:
+            self._halted.set()
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call()
 
     def drop(self) -> None:
         """End with nothing. May be called from any thread."""
         self._dropped = True
-        self._halted.set()
+        self.stop()
 
 
 class Maker(ABC):
@@ -66,6 +80,13 @@ class Maker(ABC):
     @abstractmethod
     def load(self) -> Sequence[Offer]:
         """Load what is needed and tell what is served; raises `EngineError`."""
+
+    def watch(self, offer: Callable[[Sequence[Offer], str], None]) -> None:  # noqa: B027 (most have nothing to watch)
+        """For engines that lean on something which comes and goes: called once after `load`, in a thread of its own.
+
+        Call `offer` with what is served from now on whenever that changes, from any thread; with no offers, and for
+        whoever runs the worker the reason, while nothing can be served. Jobs go elsewhere then.
+        """
 
     @abstractmethod
     def make(self, job: Job) -> Done:

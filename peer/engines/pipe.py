@@ -40,9 +40,13 @@ class Drop(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """From the engine: it is loaded and serves these."""
+    """From the engine: it is loaded and serves these; later, also within a job, that it serves these from now on.
+
+    text: why it serves nothing, for whoever runs the worker.
+    """
 
     offers: tuple[Offer, ...]
+    text: str = ""
 
 
 class Failed(msgspec.Struct, frozen=True):

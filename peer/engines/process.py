@@ -8,7 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,19 @@ class ProcessEngine(Engine):
         self._grace_s = grace_s
         self._load_s = load_s
         self._offers: tuple[Offer, ...] = ()
+        self._why = ""
+        self._reoffered: Callable[[str], None] = lambda text: None
         self._child: asyncio.Task[_Child] | None = None
         self._turn = asyncio.Lock()
 
     @property
     def offers(self) -> Sequence[Offer]:
         return self._offers
+
+    def when_reoffered(self, call: Callable[[str], None]) -> None:
+        self._reoffered = call
+        if self._why:
+            call(self._why)
 
     @property
     def pid(self) -> int | None:
@@ -213,8 +221,13 @@ class ProcessEngine(Engine):
         except BaseException:
             await child.kill()
             raise
-        self._offers = answer.offers
+        child.when_ready(self._serve)
         return child
+
+    def _serve(self, ready: Ready) -> None:
+        if (ready.offers, ready.text) != (self._offers, self._why):
+            self._offers, self._why = ready.offers, ready.text
+            self._reoffered(ready.text)
 
 
 class _Child:
@@ -228,6 +241,13 @@ class _Child:
         self._ears = process.stdout
         self.busy = False
         self.disobeyed = False
+        self._heard: deque[Message] = deque()
+        self._woken = asyncio.Event()
+        self._silence: Exception | None = None
+        self._ready: Ready | None = None
+        self._call: Callable[[Ready], None] = lambda ready: None
+        # All the time, and not in jobs only: what is served can change between them.
+        self._listening = asyncio.create_task(self._listen())
 
     @classmethod
     async def spawn(cls, log: Path | None) -> _Child:
@@ -266,10 +286,42 @@ class _Child:
             self._mouth.write(pipe.pack(message))
             await self._mouth.drain()
 
+    def when_ready(self, call: Callable[[Ready], None]) -> None:
+        """Call this with what is served now, and again whenever that changes."""
+        self._call = call
+        if self._ready is not None:
+            call(self._ready)
+
     async def hear(self) -> Message:
-        """The next message; raises `EOFError` when the process is gone and `BadPipe` for what is none."""
-        head = await self._ears.readexactly(pipe.LENGTH_BYTES)
-        return pipe.unpack(await self._ears.readexactly(pipe.length_of(head)))
+        """The next message, but for what is served from now on; raises `EOFError` when the process is gone and
+        `BadPipe` for what is none."""
+        while not self._heard:
+            if self._silence is not None:
+                raise self._silence
+            self._woken.clear()
+            await self._woken.wait()
+        return self._heard.popleft()
+
+    async def _listen(self) -> None:
+        try:
+            while True:
+                head = await self._ears.readexactly(pipe.LENGTH_BYTES)
+                message = pipe.unpack(await self._ears.readexactly(pipe.length_of(head)))
+                if isinstance(message, Ready):
+                    self._ready, first = message, self._ready is None
+                    if not first:
+                        self._call(message)
+                        continue
+                self._heard.append(message)
+                self._woken.set()
+        except BadPipe as error:
+            self._silence = error
+        except (EOFError, OSError) as error:
+            self._silence = EOFError(str(error))
+        finally:
+            if self._silence is None:  # also when it is told to listen no more
+                self._silence = EOFError()
+            self._woken.set()
 
     async def end(self) -> None:
         """Let it go; it is gone when this returns."""
@@ -296,6 +348,8 @@ class _Child:
     async def kill(self) -> None:
         """End it by force; it is gone when this returns."""
         self.kill_now()
+        self._listening.cancel()
+        await asyncio.wait({self._listening})
         # asyncio takes a process for gone only when its pipes are empty as well; a RuntimeError: `hear` empties it.
         with contextlib.suppress(OSError, RuntimeError):
             while await self._ears.read(_READ_AHEAD):

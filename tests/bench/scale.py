@@ -13,7 +13,8 @@ class Scale:
     few_waiting, many_waiting: jobs in the queue. idle_peers: connections that say nothing. in_flight: jobs of each
     requester at once, below full queues too. slots: of each worker. stream_slots: the same with real engines.
     large_side: of the picture whose bytes are streamed, in pixels. small_results: in a row on reused connections.
-    first_bytes: jobs of each path, one after the other. pictures: in a row. texts, tokens: in a row, and of each."""
+    first_bytes: jobs of each path, one after the other. pictures: in a row. texts, tokens: in a row, and of each.
+    calls, short_texts: of the gateway, many at once."""
 
     repetitions: int = 3
     window_s: float = 6.0
@@ -31,6 +32,8 @@ class Scale:
     pictures: int = 8
     texts: int = 5
     tokens: int = 128
+    calls: int = 3_000
+    short_texts: int = 300
 
 
 FULL = Scale()
@@ -51,6 +54,8 @@ QUICK = Scale(
     pictures=1,
     texts=1,
     tokens=16,
+    calls=40,
+    short_texts=8,
 )
 
 

@@ -52,6 +52,19 @@ FIGURES = {
     },
     "pictures": {"pictures_per_min", "bare_pictures_per_min", "pictures_ratio"},
     "texts": {"first_token_ms", "tokens_per_s", "bare_tokens_per_s", "tokens_ratio"},
+    "gateway": {
+        "gateway_first_token_ms",
+        "gateway_own_first_token_ms",
+        "gateway_tokens_per_s",
+        "server_tokens_per_s",
+        "gateway_tokens_ratio",
+        "gateway_own_tokens_ratio",
+        "gateway_cpu_ms_per_token",
+        "gateway_calls_per_s",
+        "gateway_texts_per_s",
+        "client_texts_per_s",
+        "gateway_texts_ratio",
+    },
 }
 
 

@@ -43,7 +43,7 @@ def potluck(*words: str, stdin: str = "") -> Result:
 
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
-        *("account", "delegate", "demo", "image", "join", "relay", "rules"),
+        *("account", "delegate", "demo", "gateway", "image", "join", "relay", "rules"),
         *("status", "text", "transfer", "verify", "worker"),
     ]
 
@@ -263,6 +263,12 @@ def test_what_a_tracker_says_of_itself_has_units() -> None:
     assert (workers, daily, size) == ("workers 2", "daily 1.5 kudos", "size 1")
     assert (jobs, carried) == ("jobs 3000", "kudos 7.738 kudos")
     assert time.startswith("time 1970-01-0")
+
+
+def test_what_does_not_apply_to_a_swarm_takes_no_line() -> None:
+    swarm = {"kind": "text", "model": "", "workers": 0, "waiting": 0, "max_pixels": 0, "max_tokens": 512, "speed": 0.0}
+    shown = [line.split()[0] for line in scrape_lines({"swarms": [swarm]}) if line]
+    assert shown == ["swarms", "kind", "model", "workers", "waiting", "max_tokens"]
 
 
 def test_waiting_is_told_once_for_each_place_where_nothing_can_be_drawn(capsys: pytest.CaptureFixture[str]) -> None:

@@ -487,3 +487,56 @@ def test_a_job_knows_its_attempt() -> None:
     lease = image_lease(attempt=3)
 
     assert Job(signed(lease), lease, State.ACCEPTED).attempt == Attempt(lease.job, 3)
+
+
+# Engines whose offers come and go
+
+
+def test_an_engine_that_serves_nothing_for_now_takes_no_job_and_no_slot():
+    jobs = some_jobs((IMAGES,), (TEXTS,))
+    assert jobs.slots == 2
+
+    jobs.reoffered(0, (), "gone")
+
+    assert jobs.slots == 1
+    assert told(jobs.leased(signed(image_lease()), NOW)) == [("declined", NotOffered.code)]
+    assert told(jobs.leased(signed(text_lease(1)), NOW)) == [("accepted", "")]
+    jobs.reoffered(0, (IMAGES,), "")
+    assert told(jobs.leased(signed(image_lease()), NOW)) == [("accepted", "")]
+
+
+@pytest.mark.parametrize("state", [State.ACCEPTED, State.OPENED])
+def test_what_waits_for_an_engine_that_serves_it_no_more_goes_back_at_once(state):
+    jobs, _ = jobs_in(state)
+
+    effects = jobs.reoffered(0, (), "no answer")
+
+    assert told(effects) == [("failed", "unavailable")]
+    assert Discard(ATTEMPT, "unavailable", "no answer") in effects
+    assert jobs.jobs == {}
+
+
+def test_what_waits_is_made_by_another_engine_that_serves_it():
+    jobs = some_jobs((IMAGES,), (IMAGES,))
+    lease = image_lease()
+    jobs.leased(signed(lease), NOW)
+
+    assert jobs.reoffered(0, (), "no answer") == []
+    assert Start(ATTEMPT, 1) in jobs.opened(an_opened(lease), NOW)
+
+
+def test_what_is_being_made_is_left_to_its_engine():
+    jobs, receipt = jobs_in(State.RUNNING)
+
+    assert jobs.reoffered(0, (), "no answer") == []
+    assert jobs.finished(ATTEMPT, receipt) == [Hand(receipt)]
+
+
+def test_a_job_that_waits_is_begun_when_an_engine_comes_to_serve_it():
+    jobs = some_jobs((IMAGES,), ())
+    leases = [image_lease(), image_lease(1)]
+    for lease in leases:
+        jobs.leased(signed(lease), NOW)
+        jobs.opened(an_opened(lease), NOW)
+
+    assert jobs.reoffered(1, (IMAGES,), "") == [Start(Attempt(leases[1].job, 1), 1)]

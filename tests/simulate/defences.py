@@ -109,7 +109,7 @@ CASES = (
     Case("mint.owner_share", "split-farm", "owner_of_mint", 0.45, {"mint.owner_share": ALL}, BASE_OFF, is_slow=True),
     Case("mint.daily", "split-farm", "minted", 8_010, {"mint.daily": ENDLESS}, BASE_OFF | SHARES_OFF, is_slow=True),
     Case("earning.withheld", "renews", "rival_kept", 0.6, {"earning.withheld": 0}, world={"days": 0.05}),
-    Case("matching.declines", "picky", "ratio", 2.2, {"matching.declines": 10**9}),
+    Case("matching.declines", "picky", "ratio", 2.2, {"matching.declines": 10**9}, is_slow=True),
     Case(
         "limits.without_kudos_running",
         "account-flood",
@@ -127,6 +127,7 @@ CASES = (
         {"limits.anonymous_running": 10**6},
         {"limits.anonymous_open_jobs": 10**6},
         world=ROOMY,
+        is_slow=True,
     ),
     Case(
         "limits.anonymous_open_jobs",

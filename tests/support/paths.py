@@ -30,6 +30,7 @@ from protocol.documents import RelayTicket
 from protocol.messages import AskPaths, Meet, Paths, Punch
 from tests.support.builders import (
     JOB_KEY,
+    MINUTE,
     NOW,
     ROOT,
     SERVING,
@@ -201,7 +202,7 @@ class Scene:
         server = StreamServer(None, certificate.context, host="127.0.0.1", port=0, routes=relaying.routes())
         await self.stack.enter_async_context(server)
         terms = a_relay_ticket(LEASE, relay=RELAY, url=f"wss://127.0.0.1:{server.port}", certificate=certificate.digest)
-        self.tickets.append(but(terms, **ticket))
+        self.tickets.append(but(terms, **{"valid_until": clock() + 10 * MINUTE, **ticket}))
         return relaying
 
     async def say(self, asked: AskPaths) -> bytes | None:

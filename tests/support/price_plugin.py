@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "prices_plugin"
+from tests.support.examples import install_example
 
 
 def install(folder: Path) -> Path:
     """Build the example and install it; what is to stand on the path of Python for it to be found."""
-    source, place = folder / "source", folder / "installed"
-    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns("__pycache__"))
-    words = ["install", "--quiet", "--no-index", "--no-build-isolation", "--no-deps", "--target", str(place)]
-    done = subprocess.run([sys.executable, "-m", "pip", *words, str(source)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return place
+    return install_example("prices_plugin", folder)

@@ -84,6 +84,7 @@ async def asking_all_the_time(horde: Horde, requesters: int) -> AsyncIterator[li
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.ci_slow
 async def test_a_backup_under_load_is_a_sound_ledger_of_one_moment(tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as horde:
         await horde.worker("ann", "--dry-run", "text", "--dry-run", "text")
@@ -115,6 +116,7 @@ async def a_horde_that_pays(horde: Horde) -> None:
     await fund(horde.link, horde.home("payer").key())
 
 
+@pytest.mark.ci_slow
 async def test_what_was_paid_after_the_copy_is_entered_again_when_peers_come_back(tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as horde:
         await a_horde_that_pays(horde)
@@ -190,6 +192,7 @@ def kept_files(horde: Horde, job: Following) -> list[Path]:
     return sorted((horde.home("payer").results_folder / "content" / artifact.sha256.hex()).glob("*.json"))
 
 
+@pytest.mark.slow
 async def test_what_nobody_shows_is_a_gap_that_audit_prints(tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as horde:
         await a_horde_that_pays(horde)
@@ -245,7 +248,7 @@ async def test_a_delegate_of_whom_the_copy_does_not_know_waits_for_its_owner(tmp
         assert amounts(await standing(horde, "owner")) == amounts(before)
 
 
-@pytest.mark.ci_slow
+@pytest.mark.slow
 async def test_a_job_under_way_that_the_copy_does_not_know_begins_anew(tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as horde:
         await a_horde_that_pays(horde)
@@ -276,7 +279,7 @@ async def test_a_job_under_way_that_the_copy_does_not_know_begins_anew(tmp_path:
         assert (await horde.audit())["ok"]
 
 
-@pytest.mark.ci_slow
+@pytest.mark.slow
 async def test_a_second_restore_from_a_still_older_copy(tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as horde:
         await a_horde_that_pays(horde)
@@ -303,6 +306,7 @@ async def test_a_second_restore_from_a_still_older_copy(tmp_path: Path) -> None:
         assert sum(gap["recovered"] for gap in report["gaps"]) == 3
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_restored_is_refused_with_what_to_do(tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as horde:
         await horde.worker("ann", "--dry-run", "image")

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from protocol.documents import Lease
 from protocol.keys import SigningKey
 from protocol.messages import AskQuote, AskWhy, Position, Quote, Refused, Why
@@ -99,6 +101,7 @@ async def test_anonymous_people_have_limits_on_size_steps_tokens_and_jobs_at_onc
             await until(lambda: states(horde) == ["leased"] * 4 + ["waiting"] * 5, "another block has room of its own")
 
 
+@pytest.mark.slow
 async def test_accounts_without_kudos_have_a_limit_only_on_how_many_of_their_jobs_run_at_once(tmp_path: Path) -> None:
     async with a_horde(tmp_path, "limits.without_kudos_running = 3\n") as horde:
         link = horde.link
@@ -123,6 +126,7 @@ async def test_accounts_without_kudos_have_a_limit_only_on_how_many_of_their_job
             await until(lambda: states(horde).count("leased") == 4, "whose kudos cover them runs any number")
 
 
+@pytest.mark.slow
 async def test_when_a_limit_is_met_the_answer_says_which_until_when_and_what_would_lift_it(tmp_path: Path) -> None:
     async with a_horde(tmp_path, "limits.open_jobs = 5\nlimits.max_pixels = 2_097_152\n") as horde:
         link = horde.link
@@ -245,6 +249,7 @@ async def test_a_quote_is_what_the_request_then_costs(tmp_path: Path) -> None:
             await finish(worker, requester, asked, lease)
 
 
+@pytest.mark.slow
 async def test_the_answer_to_a_registration_carries_the_notice_and_clients_show_it(tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as horde:
         horde.join("bob")

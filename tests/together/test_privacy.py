@@ -29,6 +29,7 @@ from tests.support.tap import leaked, tapped
 PROMPT = "a teapot of rare green porcelain beside the unmistakable window 4711"
 
 
+@pytest.mark.ci_slow
 async def test_no_result_passes_the_tracker(tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as horde:
         assert horde.link is not None

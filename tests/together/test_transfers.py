@@ -8,6 +8,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from peer.client import Client
 from peer.giving import transfer as give
 from protocol.documents import Transfer, sign
@@ -115,6 +117,7 @@ async def test_transfers_idempotent_one_that_broke_off_unanswered_is_typed_again
         assert (await horde.audit())["ok"]
 
 
+@pytest.mark.slow
 async def test_transfers_are_the_accounts_own_keys_and_no_delegates(tmp_path: Path) -> None:
     async with Horde.open(tmp_path, 'transfers.mode = "on"') as horde:
         assert horde.link is not None
@@ -139,6 +142,7 @@ async def another_account(horde: Horde) -> int:
         return (await peer.register()).number
 
 
+@pytest.mark.slow
 async def test_transfers_limited_by_age_by_the_day_and_to_what_was_earned(tmp_path: Path) -> None:
     rules = 'transfers.mode = "limited"\ntransfers.daily = 5000\ntransfers.age_days = 0'
     async with Horde.open(tmp_path, rules) as horde:
@@ -168,6 +172,7 @@ async def test_transfers_limited_by_age_by_the_day_and_to_what_was_earned(tmp_pa
         assert (await horde.audit())["ok"]
 
 
+@pytest.mark.slow
 async def test_transfers_off_nobody_gives_and_kudos_already_given_stays(tmp_path: Path) -> None:
     async with Horde.open(tmp_path, 'transfers.mode = "on"') as horde:
         assert horde.link is not None

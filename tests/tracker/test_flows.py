@@ -658,7 +658,8 @@ async def test_scrape_counts_and_names_nobody(desk):
     await requester.ask()
     found = desk.coordinator.scrape()
     assert (found["peers"], found["workers"], found["waiting"], found["leased"], found["delivered"]) == (2, 1, 1, 1, 0)
-    assert found["swarms"] == [{"kind": "image", "model": IMAGE_MODEL, "workers": 1, "waiting": 1}]
+    [swarm] = found["swarms"]
+    assert (swarm["kind"], swarm["model"], swarm["workers"], swarm["waiting"]) == ("image", IMAGE_MODEL, 1, 1)
     assert found["mint"] == {"daily": MintSection().daily, "used_today": PRICE}
 
 

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-import msgspec
 from aiohttp import web
 
 from protocol import codec
 from protocol.errors import BadValue, Busy, NotAllowed, Refusal, UnknownJob
 from protocol.public import AskDisclosure
 from tracker.public.reader import PublicLedger
+from tracker.replies import as_json
 from tracker.store.base import StoreError
 
 if TYPE_CHECKING:
@@ -88,15 +88,10 @@ async def _answer(request: web.Request, run: Callable[[Counter], T]) -> T | web.
     try:
         return await counter.read(lambda: run(counter))
     except Refusal as refusal:
-        return _json({"code": refusal.code, "text": refusal.text}, _STATUS.get(type(refusal), 400))
+        return as_json({"code": refusal.code, "text": refusal.text}, _STATUS.get(type(refusal), 400))
     except StoreError as error:
         log.error("the ledger cannot be read: %s", error)  # noqa: TRY400 (the text says it all)
-        return _json({"code": Busy.code, "text": "the ledger cannot be read now: try again later"}, 503)
-
-
-def _json(content: object, status: int = 200) -> web.Response:
-    body = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-    return web.Response(body=body, status=status, content_type="application/json")
+        return as_json({"code": Busy.code, "text": "the ledger cannot be read now: try again later"}, 503)
 
 
 def _number(request: web.Request, name: str) -> int:
@@ -108,7 +103,7 @@ def _number(request: web.Request, name: str) -> int:
 
 async def _head(request: web.Request) -> web.Response:
     found = await _answer(request, lambda c: c.ledger.head(c.delay_days, c.coordinator.clock()))
-    return found if isinstance(found, web.Response) else _json(found)
+    return found if isinstance(found, web.Response) else as_json(found)
 
 
 async def _entries(request: web.Request) -> web.Response:
@@ -127,18 +122,18 @@ async def _rules(request: web.Request) -> web.Response:
     if isinstance(found, web.Response):
         return found
     if not found:
-        return _json({"code": BadValue.code, "text": "there is no such version: /ledger names the newest"}, 404)
+        return as_json({"code": BadValue.code, "text": "there is no such version: /ledger names the newest"}, 404)
     return web.Response(body=found, content_type="application/msgpack")
 
 
 async def _proof(request: web.Request) -> web.Response:
     found = await _answer(request, lambda c: c.ledger.inclusion(_number(request, "entry"), _number(request, "size")))
-    return found if isinstance(found, web.Response) else _json(found)
+    return found if isinstance(found, web.Response) else as_json(found)
 
 
 async def _consistency(request: web.Request) -> web.Response:
     found = await _answer(request, lambda c: c.ledger.consistency(_number(request, "from"), _number(request, "to")))
-    return found if isinstance(found, web.Response) else _json(found)
+    return found if isinstance(found, web.Response) else as_json(found)
 
 
 async def _open(request: web.Request) -> web.Response:
@@ -146,7 +141,7 @@ async def _open(request: web.Request) -> web.Response:
     while len(raw) <= MAX_ASKED_BYTES and (more := await request.content.read(MAX_ASKED_BYTES + 1 - len(raw))):
         raw += more
     if len(raw) > MAX_ASKED_BYTES:
-        return _json({"code": BadValue.code, "text": f"more than {MAX_ASKED_BYTES} bytes: wanted two documents"}, 413)
+        return as_json({"code": BadValue.code, "text": f"more than {MAX_ASKED_BYTES} bytes: wanted two documents"}, 413)
     found = await _answer(request, lambda c: c.ledger.opened(codec.decode(raw, AskDisclosure)))
     if isinstance(found, web.Response):
         return found

@@ -7,7 +7,7 @@ Steps take the time from their caller and raise the refusals of `protocol.errors
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from protocol.documents import (
@@ -340,6 +340,10 @@ class Store(ABC):
     @abstractmethod
     async def page(self, number: int, now: int) -> Page | None:
         """An account that anybody may look at; None for all others, be there one or not."""
+
+    @abstractmethod
+    async def public(self, numbers: Sequence[int]) -> Set[int]:
+        """Which of these accounts anybody may look at."""
 
     @abstractmethod
     async def services(self, now: int, after: int, most: int) -> Sequence[Page]:

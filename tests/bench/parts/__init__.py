@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tests.bench.figures import Figure
-from tests.bench.parts import filtering, jobs, memory, paths, pictures, queues, streams, texts
+from tests.bench.parts import filtering, gateway, jobs, memory, paths, pictures, queues, streams, texts
 from tests.bench.scale import Bench
 
 Part = Callable[[Bench], Awaitable[list[Figure]]]
@@ -19,4 +19,5 @@ PARTS: dict[str, Part] = {
     "paths": paths.measure,
     "pictures": pictures.measure,
     "texts": texts.measure,
+    "gateway": gateway.measure,
 }

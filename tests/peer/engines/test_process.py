@@ -46,20 +46,53 @@ class Noisy(Maker):
         return Done(1)
 """
 
+BLINKING = """
+import threading
+from peer.engines.base import Done
+from peer.engines.maker import Maker
+from protocol.messages import Offer
+
+ON = [Offer(kind="text", model="blink", engine="blinking", max_tokens=9, max_context=999)]
+
+def maker(spec):
+    return Blinking()
+
+class Blinking(Maker):
+    def __init__(self):
+        self.made = threading.Semaphore(0)
+
+    def load(self):
+        return []
+
+    def watch(self, offer):
+        offer([], "not yet")
+        offer(ON, "")
+        self.made.acquire()
+        offer([], "no more")
+
+    def make(self, job):
+        self.made.release()
+        return Done(0)
+"""
+
 
 def dry(**options) -> EngineSpec:
     return EngineSpec(engine="dry-run", model="nothing", options=options)
 
 
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> None:
+    """An engine of somebody else's, installed as its entry point says."""
+    (tmp_path / f"{name}.py").write_text(code)
+    about = tmp_path / f"{name}-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(f"[potluck.engines]\n{name} = {name}:maker\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
 @pytest.fixture
 def noisy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineSpec:
-    """An engine of somebody else's, installed as its entry point says."""
-    (tmp_path / "noisy.py").write_text(NOISY)
-    about = tmp_path / "noisy-1.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: noisy\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[potluck.engines]\nnoisy = noisy:maker\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    install(tmp_path, monkeypatch, "noisy", NOISY)
     return EngineSpec(engine="noisy", model="noise", options={"anything": "goes"})
 
 
@@ -72,6 +105,21 @@ async def test_an_engine_of_somebody_else_is_found_and_its_chatter_goes_to_the_l
     for line in ("printed while loading", "written to the first pipe", "printed in a job", "told by a grandchild"):
         assert line in said
     assert capfd.readouterr() == ("", "")
+
+
+async def test_what_an_engine_serves_may_come_and_go(tmp_path, monkeypatch):
+    install(tmp_path, monkeypatch, "blinking", BLINKING)
+    news: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+    async with ProcessEngine(EngineSpec(engine="blinking", model="blink")) as engine:
+        engine.when_reoffered(lambda text: news.put_nowait((len(engine.offers), text)))
+        while (said := await news.get()) != (1, ""):
+            assert said in {(0, ""), (0, "not yet")}
+        assert end_of(await events_of(engine, text("blink", tokens=9))).used == 0
+        assert await news.get() == (0, "no more")
+        with pytest.raises(EngineError) as refused:
+            await events_of(engine, text("blink", tokens=9))
+
+    assert refused.value.code == "unavailable"
 
 
 async def test_an_unforeseen_error_is_told_without_its_words(noisy, tmp_path):

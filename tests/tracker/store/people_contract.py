@@ -121,13 +121,16 @@ class PeopleContract:
         assert await store.page(owner + 1, NOW) is None
         await take(store, a_profile("Ada"))
         assert await store.page(owner, NOW) is None
+        assert await store.public([owner, owner + 1]) == set()
         await take(store, a_profile("Ada", version=2, public=True))
+        assert await store.public([owner, owner + 1]) == {owner}
         page = await store.page(owner, NOW)
         assert page is not None
         assert (page.face.name, page.state.number) == ("Ada", owner)
         assert await store.services(NOW, 0, 9) == []
         await take(store, a_profile("Ada", version=3, service=True))
         assert [page.state.number for page in await store.services(NOW, 0, 9)] == [owner]
+        assert await store.public([owner]) == {owner}
         other = a_key(50)
         number = await store.register(other.public, NOW)
         await take(store, a_profile("Bea", service=True), other)

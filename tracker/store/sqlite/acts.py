@@ -210,6 +210,12 @@ def page(connection: sqlite3.Connection, tables: Tables, number: int, now: int) 
     return _page(connection, tables, number, now) if face.public or face.service else None
 
 
+def public(connection: sqlite3.Connection, tables: Tables, numbers: Sequence[int]) -> set[int]:
+    """See `Store.public`."""
+    faces = ((number, tables.people.face(connection, number)) for number in numbers)
+    return {number for number, face in faces if face.public or face.service}
+
+
 def services(connection: sqlite3.Connection, tables: Tables, now: int, after: int, most: int) -> list[Page]:
     """See `Store.services`."""
     rows = connection.execute(

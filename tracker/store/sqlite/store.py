@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -227,6 +227,10 @@ class SqliteStore(Store):
     async def page(self, number: int, now: int) -> Page | None:
         """See `Store`."""
         return await self._step(lambda c: acts.page(c, self._tables, number, now))
+
+    async def public(self, numbers: Sequence[int]) -> Set[int]:
+        """See `Store`."""
+        return await self._step(lambda c: acts.public(c, self._tables, numbers))
 
     async def services(self, now: int, after: int, most: int) -> Sequence[Page]:
         """See `Store`."""

@@ -1,4 +1,4 @@
-"""How the tracker answers over HTTP."""
+"""Answers over HTTP that hold data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 
-def answer(content: object, status: int = 200) -> web.Response:
-    """An answer in JSON that people can read as it is."""
+def as_json(content: object, status: int = 200) -> web.Response:
+    """The content as JSON that people can read too."""
     body = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
     return web.Response(body=body, status=status, content_type="application/json")

@@ -1,0 +1,1 @@
+"""The gateway, tried with what others wrote."""
