@@ -7,10 +7,9 @@ the SHA-256 that stands there; what is not in it is offered where the rules allo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -98,6 +97,10 @@ class _Judged:
     why: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
+def _name(offer: Offer) -> tuple[str, str]:
+    return offer.kind, offer.model
+
+
 def _binds(under: CatalogueSection) -> bool:
     return bool(under.digest or under.listed_only or under.open_only)
 
@@ -117,23 +120,23 @@ class Models:
         """Whether a model may be offered, as far as is known by now; what is still to be looked at may not."""
         if rules is None or not _binds(rules.catalogue):
             return True
-        if self._judged is None or self._judged.under != rules.catalogue:
+        if not self._is_judged(rules.catalogue, (offer,)):
             self._wanted.set()
             return False
-        return not self._judged.why.get((offer.kind, offer.model), "")
+        return self._judged is None or not self._judged.why[_name(offer)]
 
     async def keep(
         self,
         rules: Callable[[], Rules | None],
         offers: Callable[[], Iterable[Offer]],
-        changed: Callable[[], Awaitable[Any]],
+        changed: Callable[[], object],
     ) -> None:
         """Look at the models whenever the rules want it, and call `changed` then. Until cancelled."""
         while True:
-            now = rules()
-            is_done = now is None or self._is_judged(now.catalogue)
-            if now is not None and not is_done and (is_done := await self.judge(now.catalogue, tuple(offers()))):
-                await changed()
+            now, offered = rules(), tuple(offers())
+            is_done = now is None or self._is_judged(now.catalogue, offered)
+            if now is not None and not is_done and (is_done := await self.judge(now.catalogue, offered)):
+                changed()
             try:
                 async with asyncio.timeout(LOOK_SECONDS if is_done else RETRY_SECONDS):
                     await self._wanted.wait()
@@ -141,9 +144,12 @@ class Models:
                 pass
             self._wanted.clear()
 
-    def _is_judged(self, under: CatalogueSection) -> bool:
-        """Whether there is nothing to look at: it was done, or nothing ever had to be."""
-        return not _binds(under) if self._judged is None else self._judged.under == under
+    def _is_judged(self, under: CatalogueSection, offers: Iterable[Offer]) -> bool:
+        """Whether there is nothing to look at: it was done, or nothing ever had to be. What an engine serves can change
+        while the rules do not."""
+        if self._judged is None or self._judged.under != under:
+            return self._judged is None and not _binds(under)
+        return not _binds(under) or all(_name(offer) in self._judged.why for offer in offers)
 
     async def judge(self, under: CatalogueSection, offers: Iterable[Offer]) -> bool:
         """Look at every model that is offered; whether that could be done."""
@@ -152,10 +158,13 @@ class Models:
         except (Unreachable, BadCatalogue) as error:
             self._tell(News("models", f"nothing is offered yet, since the catalogue is not here: {error}"))
             return False
-        judged = _Judged(under)
+        before = self._judged.why if self._judged is not None and self._judged.under == under else {}
+        judged = _Judged(under, dict(before))
         for offer in offers:
+            if _name(offer) in before:
+                continue
             why = await asyncio.to_thread(self._why_not, offer, catalogue, under)
-            if judged.why.setdefault((offer.kind, offer.model), why):
+            if judged.why.setdefault(_name(offer), why):
                 self._tell(News("models", f"{offer.model!r} is not offered: {why}"))
         self._judged = judged
         return True

@@ -22,7 +22,7 @@ from peer.loop import LoopThread
 from peer.results import Answer, AnswerOptions, ImageOptions, PictureOptions, TextOptions
 from protocol.keys import SigningKey
 from protocol.links import Link
-from protocol.messages import Account, Quote
+from protocol.messages import Account, ActEntry, Appeals, Quote
 from protocol.rules import Rules
 from protocol.work import ImageWork, TextWork
 
@@ -126,19 +126,27 @@ class Horde:
         """See `Client.quote`."""
         return self._run(lambda client: client.quote(work, models=models, n=n, max_price=max_price))
 
-    def why(self, job: bytes) -> dict[str, int]:
+    def why(self, job: bytes | None = None) -> dict[str, int]:
         """See `Client.why`."""
         return self._run(lambda client: client.why(job))
 
     # Who asks
 
-    def account(self) -> Account:
+    def account(self, worker: bytes | None = None) -> Account:
         """See `Client.account`."""
-        return self._run(lambda client: client.account())
+        return self._run(lambda client: client.account(worker))
 
     def register(self, invite: str = "") -> Account:
         """See `Client.register`."""
         return self._run(lambda client: client.register(invite))
+
+    def acts(self) -> Sequence[ActEntry]:
+        """See `Client.acts`."""
+        return self._run(lambda client: client.acts())
+
+    def appeals(self) -> Appeals:
+        """See `Client.appeals`."""
+        return self._run(lambda client: client.appeals())
 
     @property
     def account_number(self) -> int:
@@ -149,6 +157,11 @@ class Horde:
     def rules(self) -> Rules:
         """The horde's rules in force."""
         return self._opened()[1].rules
+
+    @property
+    def rules_news(self) -> str:
+        """See `Client.rules_news`."""
+        return self._opened()[1].rules_news
 
     # In the other thread
 

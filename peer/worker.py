@@ -244,13 +244,13 @@ class Worker:
             self._group.create_task(self.connection.run())
             self._group.create_task(self._send_outbox())
             self._group.create_task(self._watch_deadlines())
+            self._group.create_task(self._announce_anew())
             self._group.create_task(self._content.keep(lambda: self.connection.rules))
             self._group.create_task(
                 self._models.keep(
-                    lambda: self.connection.rules, lambda: _distinct(self._jobs.offers), self._announce_again
+                    lambda: self.connection.rules, lambda: _distinct(self._jobs.offers), self._reoffered.set
                 )
             )
-            self._group.create_task(self._announce_anew())
             if self._settings.maps:
                 self._group.create_task(self._whereabouts.keep_mapped())
             if self._relaying is not None:
@@ -390,7 +390,7 @@ class Worker:
         """Go by other limits from now on. What was accepted is made all the same."""
         self._jobs.limits = limits
         if self._is_announced:
-            await self._announce()
+            await self._say_offers()
 
     async def _announce(self) -> None:
         assert self._certificate is not None  # noqa: S101 (made before the connection)
@@ -406,7 +406,7 @@ class Worker:
     async def _say_offers(self) -> None:
         limits, rules = self._jobs.limits, self.connection.rules
         offers = tuple(one for one in _distinct(self._jobs.offers) if self._models.may(one, rules))
-        announce = limits.announce(offers, slots=len(self._engines), ahead=self._settings.ahead)
+        announce = limits.announce(offers, slots=max(1, self._jobs.slots), ahead=self._settings.ahead)
         self._is_announced = await self.connection.say(announce) is not None
 
     def _reoffer(self, engine: int, text: str) -> None:
@@ -424,10 +424,6 @@ class Worker:
             if self._is_announced:
                 await self._say_offers()
             await asyncio.sleep(TICK_SECONDS)
-
-    async def _announce_again(self) -> None:
-        if self._is_announced:
-            await self._announce()
 
     # Effects
 

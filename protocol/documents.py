@@ -175,7 +175,8 @@ class Lease(Document, frozen=True, kw_only=True):
     by it. private_digest, job_key: as in the request. issued, deadline: milliseconds. rules: version that prices it.
     price: what the worker earns at most; paid: the part that the requester's hold covers; free: the part that is
     minted. Unminted remainders of a free part are not paid. owners: how many different owners' workers could have
-    served it, 0 for a friend of this one; below the rules' `mint.owners` nothing is minted. labels: topics that the prompt filter found.
+    served it, 0 for a friend of this one; below the rules' `mint.owners` nothing is minted. labels: topics that the
+    prompt filter found.
     """
 
     KIND = "lease"

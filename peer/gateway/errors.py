@@ -15,7 +15,11 @@ Kind = Literal[
     "too_long",  # prompt and answer do not fit
     "over_limit",  # larger than the horde's rules or the models allow
     "too_many",  # too many jobs at once; fewer, or later, would do
-    "not_allowed",  # a rule, a delegation or a filter forbids it
+    "not_allowed",  # a rule or a delegation forbids it
+    "content_refused",  # the prompt filter found what the horde does not make
+    "timed_out",  # nothing is taken for a while, after prompts that were refused
+    "suspended",  # an act of moderators stands against who asks
+    "not_registered",  # the horde serves its members, and who asks is none
     # What became of it.
     "unavailable",  # no horde answers, or no worker serves this now
     "failed",  # workers tried, and could not
@@ -40,6 +44,10 @@ STATUSES: dict[Kind, int] = {
     "over_limit": 400,
     "too_many": 429,
     "not_allowed": 403,
+    "content_refused": 403,
+    "timed_out": 403,
+    "suspended": 403,
+    "not_registered": 403,
     "unavailable": 503,
     "failed": 500,
     "expired": 504,
@@ -53,6 +61,8 @@ STATUSES: dict[Kind, int] = {
     "too_large": 413,
 }
 
+#: What a job can end for that says more than how it ended.
+_OF_JOBS: frozenset[Kind] = frozenset({"too_long", "unsupported", "content_refused", "suspended"})
 #: Kinds of the codes by which trackers refuse and jobs end; a code of a newer horde goes by the error's class.
 _KINDS: dict[str, Kind] = {
     "bad_value": "bad_value",
@@ -66,8 +76,10 @@ _KINDS: dict[str, Kind] = {
     "too_long": "too_long",
     "over_limit": "over_limit",
     "not_allowed": "not_allowed",
-    "content_refused": "not_allowed",
-    "not_registered": "not_allowed",
+    "content_refused": "content_refused",
+    "timed_out": "timed_out",
+    "suspended": "suspended",
+    "not_registered": "not_registered",
     "unknown_account": "not_allowed",
     "busy": "unavailable",
     "stopping": "unavailable",
@@ -110,15 +122,19 @@ def trouble(error: BaseException) -> Trouble:
             return Trouble("bad_value", str(error))
         case events.Unreachable():
             return Trouble("unavailable", str(error))
-        case events.Refused(code="over_limit") if "open_jobs" in str(error):
+        case events.Refused(code="over_limit") if " are under way and " in str(error):
             return Trouble("too_many", str(error))
         case events.Refused():
             return Trouble(_KINDS.get(error.code, "not_allowed"), str(error))
-        case events.JobExpired():
-            return Trouble("expired", str(error))
-        case events.JobCancelled():
-            return Trouble("cancelled", str(error))
         case events.JobError():
-            kind = _KINDS.get(error.reason, "failed")
-            return Trouble(kind if kind in ("too_long", "unsupported") else "failed", str(error))
+            return Trouble(_kind_of_end(error), str(error))
     return Trouble("internal", "something went wrong in the gateway, whose log says what")
+
+
+def _kind_of_end(error: events.JobError) -> Kind:
+    kind = _KINDS.get(error.reason)
+    if kind in _OF_JOBS:
+        return kind
+    if isinstance(error, events.JobExpired):
+        return "expired"
+    return "cancelled" if isinstance(error, events.JobCancelled) else "failed"

@@ -11,6 +11,9 @@ from protocol.errors import REFUSALS
 TOO_MANY = (
     "50 jobs of this account are under way and 1 more are asked for: at most 50 at once by the rule limits.open_jobs"
 )
+TOO_MANY_BY_AN_ACT = (
+    "2 jobs of account 5 are under way and 1 more are asked for: at most 2 at once by an act of moderators: spam"
+)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +23,11 @@ TOO_MANY = (
         (events.Unreachable("no tracker"), "unavailable"),
         (events.Refused("over_limit", "tokens 9: at most 5"), "over_limit"),
         (events.Refused("over_limit", TOO_MANY), "too_many"),
-        (events.Refused("content_refused", "no"), "not_allowed"),
+        (events.Refused("over_limit", TOO_MANY_BY_AN_ACT), "too_many"),
+        (events.Refused("content_refused", "no"), "content_refused"),
+        (events.Refused("timed_out", "for another 60 s"), "timed_out"),
+        (events.Refused("suspended", "by act 5"), "suspended"),
+        (events.Refused("not_registered", "for members"), "not_registered"),
         (events.Refused("of a newer horde", "no"), "not_allowed"),
         (events.Refused("internal", "reference 5"), "unavailable"),
         (events.JobFailed("too_long", "a prompt of 9 tokens"), "too_long"),
@@ -28,7 +35,9 @@ TOO_MANY = (
         (events.JobFailed("crashed", "it crashed"), "failed"),
         (events.JobFailed("busy", "it crashed"), "failed"),
         (events.Denied("digest_mismatch", "something else came"), "failed"),
+        (events.JobFailed("content_refused", "a worker read it again"), "content_refused"),
         (events.JobExpired("expired", ""), "expired"),
+        (events.JobExpired("suspended", ""), "suspended"),
         (events.JobCancelled("cancelled", ""), "cancelled"),
         (Troubled("gone", "kept no longer"), "gone"),
         (ValueError("a prompt"), "internal"),

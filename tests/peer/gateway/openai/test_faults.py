@@ -17,6 +17,10 @@ STATUSES = {
     "over_limit": 400,
     "too_many": 429,
     "not_allowed": 403,
+    "content_refused": 400,
+    "timed_out": 403,
+    "suspended": 403,
+    "not_registered": 403,
     "unavailable": 503,
     "failed": 500,
     "expired": 503,
@@ -51,6 +55,7 @@ def test_the_codes_that_programs_look_for():
     assert fault(Trouble("too_long", "x")).code == "context_length_exceeded"
     assert fault(Trouble("bad_key", "x")).code == "invalid_api_key"
     assert fault(Trouble("too_many", "x")).code == "rate_limit_exceeded"
+    assert fault(Trouble("content_refused", "x")).code == "content_policy_violation"
 
 
 @pytest.mark.parametrize(
