@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from peer.asking import Asking
+from peer.askings import Askings
 from peer.audit.shown import Shown
 from peer.connection import CannotJoin, Connection
-from peer.events import BadRequest, Event, JobCancelled, Picture, Refused, Unreachable
+from peer.events import BadRequest, Event, JobCancelled, Picture, Unreachable
 from peer.evidence import Evidence
 from peer.follow import LeaseCame, SettlementCame, StatementRefused
 from peer.home import Home
-from peer.job import Desk, Job
+from peer.job import Desk
 from peer.keeping import PASSING, Showing
 from peer.keyring import pseudonym
 from peer.left_over import LeftOver
@@ -132,13 +133,11 @@ class Client:
         self._resumable = home is not None and key is None
         self._showing = Showing(self._evidence.keeping(self.link.root)) if self._evidence and self._resumable else None
         self._workers: dict[bytes, Worker] = {}
-        self._askings: dict[bytes, Asking] = {}
-        self._jobs: dict[bytes, Job] = {}
+        self._askings = Askings()
         self._left_over = LeftOver(self._evidence if self._resumable else None, self.link.root)
         self._questions = Questions()
         self._presenting = Presenting()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._idle = asyncio.Event()
 
     async def __aenter__(self) -> Client:
         home, root = self._home, self.link.root
@@ -389,7 +388,7 @@ class Client:
             raise RuntimeError("this client is not open: ask inside of `async with Client(link) as horde:`")
         # Made at once and not with the first event, so that a bad value is refused where it was given.
         named = self._pseudonym(user) if user else b""
-        asking = Asking(public, private, self.key, self._desk, self._random, self._finished, named)
+        asking = Asking(public, private, self.key, self._desk, self._random, self._askings.finished, named)
         return self._events(asking, enough)
 
     def _pseudonym(self, user: str) -> bytes:
@@ -398,7 +397,7 @@ class Client:
         return pseudonym(self._home, user)
 
     async def _events(self, asking: Asking, enough: asyncio.Event | None) -> AsyncGenerator[Event, None]:
-        self._askings[asking.nonce] = asking
+        self._askings.add(asking)
         stopping: asyncio.Task[None] | None = None
         try:
             if self._running.done():
@@ -412,14 +411,8 @@ class Client:
             if stopping is not None:
                 stopping.cancel()
             # Nothing to do if all of it has ended.
-            if asking.nonce in self._askings:
+            if asking in self._askings:
                 await asyncio.shield(self._spawn(asking.cancel()))
-
-    def _finished(self, asking: Asking) -> None:
-        self._askings.pop(asking.nonce, None)
-        for job in asking.jobs:
-            self._jobs.pop(job.handle, None)
-        self._idle.set()
 
     async def _exchange(self, question: SessionMessage, answer: type[M]) -> M:
         """Ask the tracker something and wait for its answer, also across a lost connection."""
@@ -437,7 +430,7 @@ class Client:
 
     def holding(self) -> Sequence[Held]:
         """All requests and statements that have not ended."""
-        return [*self._left_over.held(), *(held for asking in self._askings.values() for held in asking.held())]
+        return [*self._left_over.held(), *self._askings.held()]
 
     async def welcomed(self, welcome: Welcome) -> None:
         """Nothing to say before the holding."""
@@ -448,7 +441,7 @@ class Client:
             await self._showing.begin(self._connection, open_document(self._connection.delegation, Serving))
         requests = {held.job for held in theirs if held.kind == "request"}
         statements = {held.digest for held in theirs}
-        for asking in list(self._askings.values()):
+        for asking in self._askings:
             if asking.nonce not in requests and asking.cancelled is None:
                 await asking.send()
             for statement in asking.statements():
@@ -464,15 +457,14 @@ class Client:
         """Pass a message on to whom it concerns."""
         match message:
             case messages.Queued():
-                self._queued(message)
+                self._askings.queued(message)
             case messages.Position() | messages.Requeued():
-                self._tell(message.job, message)
+                self._askings.tell(message.job, message)
             case messages.Ended():
                 await self._left_over.answered(message.job, b"", b"")
-                self._tell(message.job, message)
+                self._askings.tell(message.job, message)
             case messages.Meet() | messages.Punch() | messages.Paths():
-                if message.job in self._jobs:
-                    self._jobs[message.job].told(message)
+                self._askings.told(message)
             case messages.Refused():
                 await self._refused(message)
             case Account() | Quote() | Why() | Delegations() | Acts() | Appeals():
@@ -489,7 +481,7 @@ class Client:
         match envelope.kind:
             case Lease.KIND:
                 lease = open_document(envelope, Lease)
-                self._tell(lease.job, LeaseCame(lease, envelope))
+                self._askings.tell(lease.job, LeaseCame(lease, envelope))
             case PeerRecord.KIND:
                 self._learn(envelope)
             case Settlement.KIND:
@@ -498,7 +490,7 @@ class Client:
                     await asyncio.to_thread(self._shown.of_settlement, envelope)
                 delegation = self._connection.delegation.raw if self._connection.delegation is not None else b""
                 await self._left_over.answered(settlement.job, envelope.raw, delegation)
-                self._tell(settlement.job, SettlementCame(settlement, envelope))
+                self._askings.tell(settlement.job, SettlementCame(settlement, envelope))
             case RulesDocument.KIND if self._home is not None:
                 await asyncio.to_thread(self._home.keep_rules, self.link.root, envelope)
             case _:
@@ -508,27 +500,7 @@ class Client:
         """Questions are asked again; all else is said again by the holding."""
         self._questions.lost()
         self._presenting.lost()
-        self._idle.set()
-
-    def _queued(self, queued: messages.Queued) -> None:
-        for asking in list(self._askings.values()):
-            if asking.envelope.digest != queued.request:
-                continue
-            if len(queued.jobs) != asking.n:
-                text = f"the tracker made {len(queued.jobs)} jobs of a request for {asking.n}"
-                asking.fail(Refused("bad_body", text))
-            before = list(asking.jobs)
-            for job in asking.queued(queued):
-                self._jobs[job.handle] = job
-            for job in before:
-                if job not in asking.jobs:
-                    self._jobs.pop(job.handle, None)
-
-    def _tell(
-        self, handle: bytes, said: LeaseCame | SettlementCame | messages.Position | messages.Requeued | messages.Ended
-    ) -> None:
-        if handle in self._jobs:
-            self._jobs[handle].tell(said)
+        self._askings.stir()
 
     def _learn(self, envelope: Envelope) -> None:
         try:
@@ -547,19 +519,15 @@ class Client:
             return
         if self._presenting.refused(refused.about, refused.code, refused.text):
             return
-        if any(job.refused(refused) for job in self._jobs.values()):
+        if self._askings.refused(refused):
             return
-        for asking in list(self._askings.values()):
-            if asking.envelope.digest == refused.about:
-                asking.fail(Refused(refused.code, refused.text))
-                return
-            for job in asking.jobs:
-                if job.statement is not None and job.statement.digest == refused.about:
-                    if refused.code in PASSING:
-                        _ = self._spawn(self._send_later(job.statement))
-                    else:
-                        job.tell(StatementRefused(refused.code, refused.text))
-                    return
+        if (stated := self._askings.stated(refused.about)) is not None:
+            job, statement = stated
+            if refused.code in PASSING:
+                _ = self._spawn(self._send_later(statement))
+            else:
+                job.tell(StatementRefused(refused.code, refused.text))
+            return
         if self._questions.refused(refused.about, refused.code, refused.text):
             return
         for unsettled, statement in self._left_over.statements():
@@ -589,14 +557,12 @@ class Client:
     def _fail_on_error(self, task: asyncio.Task[None]) -> None:
         """A fault of ours, or a full disk, must not leave somebody waiting."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            for asking in list(self._askings.values()):
-                asking.fail(error)
+            self._askings.fail(error)
 
     def _line_ended(self, running: asyncio.Task[None]) -> None:
         """The connection is not made anew: whoever waits hears why."""
         if not running.cancelled():
-            for asking in list(self._askings.values()):
-                asking.fail(self._trouble())
+            self._askings.fail(self._trouble())
 
     async def _until_ready(self) -> None:
         """Wait until the tracker has let us in; raises `Unreachable` or `Refused`."""
@@ -622,13 +588,12 @@ class Client:
 
     async def _leave(self) -> None:
         """Cancel what is under way, and wait for what is being settled, as long as that is of use."""
-        for asking in list(self._askings.values()):
+        for asking in self._askings:
             await asking.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._leave_seconds):
                 while self._askings and self._connection.is_ready:
-                    self._idle.clear()
-                    await self._idle.wait()
+                    await self._askings.changed()
 
     async def _stop(self) -> None:
         """End all tasks."""
@@ -636,8 +601,7 @@ class Client:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for asking in list(self._askings.values()):
-            asking.inbox.close(Unreachable("the client was closed"))
+        self._askings.close(Unreachable("the client was closed"))
 
 
 def _system_random() -> random.Random:
