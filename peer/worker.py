@@ -10,8 +10,8 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,19 +22,13 @@ from peer.certificate import Certificate, fresh_certificate
 from peer.connection import BACKOFF, Backoff, CannotJoin, Connection
 from peer.content import Content
 from peer.engines.base import (
-    ArtifactMade,
-    Done,
     Engine,
     EngineError,
-    Event,
-    PreviewMade,
-    StepsDone,
-    Task,
-    TextMade,
 )
 from peer.engines.spec import EngineSpec
 from peer.keeping import Keeping, Showing
 from peer.limits import UNLIMITED, Limits, shown_asker
+from peer.making import Making
 from peer.models import Models
 from peer.news import News
 from peer.opening import check_opening
@@ -50,11 +44,9 @@ from peer.spool import Attempt, Spool, SpoolError, reopen_all
 from peer.stream_server import StreamServer
 from peer.whereabouts import Whereabouts
 from peer.worker_jobs import SETTLED, Discard, Effect, Hand, Job, Jobs, Prepare, Start, State, Stop, Tell
-from protocol.digests import new_salt
-from protocol.documents import Receipt, Serving, Settlement, open_document, sign
+from protocol.documents import Serving, Settlement, open_document
 from protocol.envelope import Envelope
 from protocol.errors import BadInvite, NotRegistered, StreamGone, refusal
-from protocol.frames import Preview, Progressed
 from protocol.keys import SigningKey, show_key
 from protocol.links import Link
 from protocol.messages import (
@@ -77,9 +69,8 @@ from protocol.messages import (
     Welcome,
     Withdrawn,
 )
-from protocol.work import ImageWork, kind_of
+from protocol.work import kind_of
 
-MAX_PREVIEW_BYTES = 64 * 1024
 TICK_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -545,7 +536,10 @@ class Worker:
     async def _make(self, attempt: Attempt, engine: int, engine_class: str, stop: asyncio.Event) -> None:
         job, output = self._jobs.jobs[attempt], self._outputs[attempt]
         try:
-            receipt = await self._make_receipt(job, output, engine, engine_class, stop)
+            made = Making(job, output, self._key, self.connection, self._progressed)
+            done = await made.run(self._engines[engine], stop)
+            self._free_engine(self._runs[attempt])
+            receipt = await made.sign(done, engine_class, is_stopped=stop.is_set())
         except EngineError as error:
             self._carry_out(self._jobs.failed(attempt, error.code[:40], str(error)))
         except (OSError, SpoolError) as error:
@@ -554,73 +548,9 @@ class Worker:
             self._tell_news(News("made", attempt=attempt))
             self._carry_out(self._jobs.finished(attempt, receipt))
 
-    async def _make_receipt(
-        self, job: Job, output: Output, engine: int, engine_class: str, stop: asyncio.Event
-    ) -> Envelope:
-        """Let the engine make the result; sign for it when it is on disk."""
-        done = await self._run_engine(job, output, self._engines[engine].run(self._task(job), stop))
-        self._free_engine(self._runs[job.attempt])
-        if done.finish == "cancelled" and not stop.is_set():
-            raise EngineError("failed", "the engine stopped without having been told to")
-        if isinstance(job.lease.public.work, ImageWork) and not output.spool.frames and done.finish != "cancelled":
-            raise EngineError("failed", "the engine ended without a picture")
-        work, spool, salt = job.lease.public.work, output.spool, new_salt()
-        if isinstance(work, ImageWork):
-            used, context_used = max(0, min(done.used, work.steps)), 0
-        else:
-            used = max(0, min(done.used, work.max_tokens))
-            context_used = max(0, min(done.context_used, work.context_tokens))
-        await _in_thread(spool.sync)
-        body = Receipt(
-            job=job.lease.job,
-            attempt=job.lease.attempt,
-            output_digest=spool.output_digest(salt),
-            used=used,
-            context_used=context_used,
-            partial=done.finish == "cancelled",
-            engine=engine_class,
-            finished=self.connection.now(),
-        )
-        receipt = sign(body, self._key, self.connection.root)
-        await _in_thread(lambda: spool.keep_receipt(receipt, salt, done.finish))
-        spool.finish(receipt, salt, done.finish)
-        output.changed()
-        return receipt
-
-    def _task(self, job: Job) -> Task:
-        assert job.private is not None  # noqa: S101 (no job starts before it is opened)
-        previews = self.connection.rules.previews if self.connection.rules is not None else None
-        return Task(
-            model=job.lease.model,
-            work=job.lease.public.work,
-            private=job.private,
-            seed=job.private.seed + job.lease.index,
-            prefix=job.prefix,
-            preview_every=previews.every if previews is not None and previews.allowed else 0,
-        )
-
-    async def _run_engine(self, job: Job, output: Output, running: AsyncGenerator[Event, None]) -> Done:
-        async with aclosing(running) as events:
-            async for event in events:
-                if isinstance(event, Done):
-                    return event
-                self._take_event(job, output, event)
-                output.changed()
-        raise EngineError("crashed", "the engine ended without saying so")
-
-    def _take_event(self, job: Job, output: Output, event: StepsDone | PreviewMade | TextMade | ArtifactMade) -> None:
-        match event:
-            case StepsDone(done, total):
-                output.progress = Progressed(done, total)
-                self._jobs.progressed(job.attempt, done)
-                self._tell_news(News("progress", attempt=job.attempt, done=done, total=total))
-            case PreviewMade(jpeg):
-                if len(jpeg) <= MAX_PREVIEW_BYTES:
-                    output.preview = Preview(jpeg)
-            case TextMade(text):
-                output.spool.add_text(text)
-            case ArtifactMade(media_type, content):
-                output.spool.add_artifact(media_type, content)
+    def _progressed(self, attempt: Attempt, done: int, total: int) -> None:
+        self._jobs.progressed(attempt, done)
+        self._tell_news(News("progress", attempt=attempt, done=done, total=total))
 
 
 def _offer_for(job: Job, offers: Sequence[Offer]) -> Offer:
@@ -635,13 +565,3 @@ def _distinct(offers: Sequence[Sequence[Offer]]) -> Iterator[Offer]:
         if offer not in seen:
             seen.add(offer)
             yield offer
-
-
-async def _in_thread(work: Callable[[], None]) -> None:
-    """Run what blocks in a thread; when cancelled, wait for its end all the same, for it uses what is then removed."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait({running})
-        raise
