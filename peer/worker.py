@@ -21,10 +21,7 @@ from peer.audit.shown import Shown
 from peer.certificate import Certificate, fresh_certificate
 from peer.connection import BACKOFF, Backoff, CannotJoin, Connection
 from peer.content import Content
-from peer.engines.base import (
-    Engine,
-    EngineError,
-)
+from peer.engines.base import Engine, EngineError
 from peer.engines.spec import EngineSpec
 from peer.keeping import Keeping, Showing
 from peer.limits import UNLIMITED, Limits, shown_asker

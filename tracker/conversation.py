@@ -206,7 +206,7 @@ class Conversation:
                 case Greeted(hello):
                     await self._guarded(self._welcome(hello), b"")
                 case Reconciled(held):
-                    await self._guarded(self.coordinator.reconcile(self, held), b"")
+                    await self._guarded(self.coordinator.holdings.reconcile(self, held), b"")
                 case Heard(message, digest):
                     await self._begin(self._hear(message), digest)
                 case Presented(envelope, document):
@@ -265,7 +265,7 @@ class Conversation:
         if hello.rules != rules.digest:
             self.hand(rules.document)
         await coordinator.moderation.greet(self)
-        held = await coordinator.holding(self)
+        held = await coordinator.holdings.of(self)
         for at in range(0, len(held) or 1, MAX_HOLDING_ENTRIES):
             part = tuple(held[at : at + MAX_HOLDING_ENTRIES])
             self.tell(Holding(entries=part, last=at + MAX_HOLDING_ENTRIES >= len(held)))

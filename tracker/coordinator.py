@@ -38,7 +38,6 @@ from protocol.messages import (
     Announce,
     AskQuote,
     AskWhy,
-    Held,
     Kept,
     Queued,
     Quote,
@@ -60,9 +59,10 @@ from tracker.checked import Checked
 from tracker.content_filter import ContentFilter, check_content
 from tracker.conversation import Conversation, Outlet, Visit
 from tracker.forwarded import IPAddress
-from tracker.jobs import Jobs, ended
+from tracker.holdings import Holdings
+from tracker.jobs import Jobs
 from tracker.leases import LiveLease
-from tracker.lifecycle import Stage, State
+from tracker.lifecycle import Stage
 from tracker.limits import affordable, check_limits, check_user_limit
 from tracker.lines import party
 from tracker.matching import NOBODY, Named
@@ -74,7 +74,7 @@ from tracker.recovery import read_kept
 from tracker.registry import Registry
 from tracker.saying import Votes
 from tracker.scrape import scrape
-from tracker.store.base import RulesInForce, Standing, Store, StoreError
+from tracker.store.base import RulesInForce, Store, StoreError
 from tracker.ways import Ways
 
 log = logging.getLogger(__name__)
@@ -119,6 +119,7 @@ class Coordinator:
         self.ways = Ways(
             store, self._presence, self._jobs, self.registry, root=root, key=key, clock=clock, chance=chance
         )
+        self.holdings = Holdings(store, self._presence, self._jobs)
         self._askers = Askers(store)
         self.moderation = Moderation(
             store, self._jobs, self._conversations, self._feed, serving=key.public, clock=clock
@@ -265,74 +266,6 @@ class Coordinator:
             needed = bool(self._jobs.leases.of_worker(conversation.key))
             self._presence.showed_record(conversation.key, needed=needed)
 
-    async def holding(self, conversation: Conversation) -> list[Held]:
-        """What the tracker holds for a peer: leases and receipts of a worker, requests of a requester."""
-        held = [
-            Held(
-                kind="receipt" if lease.receipt else "lease",
-                job=lease.job,
-                attempt=lease.attempt,
-                digest=lease.receipt or lease.digest,
-            )
-            for lease in self._jobs.leases.of_worker(conversation.key)
-        ]
-        for nonce, digest in await self.store.open_requests(conversation.key):
-            held.append(Held(kind="request", job=nonce, digest=digest))
-        return held
-
-    async def reconcile(self, conversation: Conversation, held: Sequence[Held]) -> None:
-        """A peer has said what it holds: give it what it lacks."""
-        attempts = [(entry.job, entry.attempt) for entry in held if entry.kind in ("lease", "receipt")]
-        if attempts:
-            conversation.held = frozenset(attempts)
-        for entry in held:
-            if entry.kind == "request":
-                await self._resume_request(conversation, entry.job, entry.digest)
-            elif entry.kind in ("lease", "receipt"):
-                lease = self._jobs.leases.find(conversation.key, entry.job, entry.attempt)
-                if lease is None:
-                    await self._tell_ended_lease(conversation, entry)
-                elif entry.kind == "receipt" and lease.receipt == entry.digest:
-                    conversation.tell(Taken(documents=(entry.digest,)))
-                elif lease.cancelled and not lease.receipt:
-                    conversation.tell(Withdrawn(job=lease.job, attempt=lease.attempt, reason="cancelled"))
-
-    async def _tell_ended_lease(self, conversation: Conversation, entry: Held) -> None:
-        """A worker holds what has ended here: the settlement, if it was paid for; else that it can let go."""
-        standing = await self.store.standing(entry.job, entry.attempt)
-        if standing is not None and standing.job.settled == entry.attempt and standing.settlement:
-            conversation.hand(standing.settlement)
-        elif entry.kind == "lease" or standing is None or standing.job.state not in lifecycle.LIVE:
-            conversation.tell(Withdrawn(job=entry.job, attempt=entry.attempt, reason=_why_over(standing)))
-
-    async def _resume_request(self, conversation: Conversation, nonce: bytes, digest: bytes) -> None:
-        found = await self.store.standing_of_request(conversation.key, nonce)
-        if found is not None and found[0] == digest:
-            self._tell_request(conversation, *found)
-
-    def _tell_request(self, conversation: Conversation, digest: bytes, standings: Sequence[Standing]) -> None:
-        """Where a request stands, job by job; from now on this connection follows it."""
-        if conversation.is_closed:
-            return
-        if any(standing.job.state in lifecycle.LIVE for standing in standings):
-            self._watch(conversation, digest)
-        jobs = tuple(standing.job.handle for standing in standings)
-        conversation.tell(Queued(request=digest, jobs=jobs, held=sum(standing.job.held for standing in standings)))
-        for standing in standings:
-            job, attempt = standing.job, standing.attempt
-            if standing.settlement:
-                conversation.hand(standing.settlement)
-            elif job.state not in lifecycle.LIVE:
-                conversation.tell(ended(job, 0))
-            elif attempt is not None and job.state is not State.WAITING:
-                self._presence.hand_lease(conversation, attempt.worker, standing.lease)
-        self._jobs.follow_request(digest)
-
-    def _watch(self, conversation: Conversation, request: bytes) -> None:
-        if not conversation.is_closed:
-            self._presence.set_requester(request, conversation)
-            conversation.requests.add(request)
-
     # Requests
 
     async def request(self, conversation: Conversation, envelope: Envelope, request: Request) -> None:
@@ -349,7 +282,7 @@ class Coordinator:
             found = await self.store.standing_of_request(conversation.key, request.nonce)
             if found is None or found[0] != envelope.digest:
                 raise
-            self._tell_request(conversation, *found)  # taken in before, whatever would be said of it now
+            self.holdings.tell_request(conversation, *found)  # taken in before, whatever would be said of it now
 
     async def _admit(self, conversation: Conversation, envelope: Envelope, request: Request, visit: Visit) -> None:
         now, rules = self.clock(), self.rules
@@ -385,9 +318,9 @@ class Coordinator:
         conversation.visits.pop(request.private_digest, None)
         if admitted.again:
             self._jobs.not_admitted(draw)
-            await self._resume_request(conversation, request.nonce, envelope.digest)
+            await self.holdings.resume_request(conversation, request.nonce, envelope.digest)
             return
-        self._watch(conversation, envelope.digest)
+        self.holdings.watch(conversation, envelope.digest)
         handles = tuple(job.handle for job in admitted.jobs)
         conversation.tell(Queued(request=envelope.digest, jobs=handles, held=admitted.held))
         self._jobs.admitted(admitted, draw)
@@ -619,10 +552,3 @@ class Coordinator:
         now = self.clock()
         peers = sum(conversation.is_open for conversation in self._conversations)
         return {**scrape(self._jobs, peers, now), **self.ways.scrape()}
-
-
-def _why_over(standing: Standing | None) -> str:
-    """The word by which a worker hears that its lease is over."""
-    if standing is not None and standing.job.state in lifecycle.LIVE:
-        return "replaced"
-    return "settled" if standing is not None and standing.job.state is State.SETTLED else "ended"
