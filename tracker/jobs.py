@@ -12,9 +12,8 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 from protocol.documents import Request
 from protocol.errors import ContentRefused, NotAllowed, Refusal
@@ -22,6 +21,7 @@ from protocol.messages import UNWANTED_WORDS, Ended, Offer, Position, Requeued, 
 from protocol.postings import ANONYMOUS, mint_rate
 from protocol.work import PublicPart
 from tracker import lifecycle
+from tracker.draws import Draw, Drawn, Prospect
 from tracker.figures import Figures
 from tracker.fitting import Constraints, constraints_of
 from tracker.forecast import Forecast
@@ -48,50 +48,6 @@ MOST_OWNERS = 64
 #: What could not be stored is tried again after so long.
 RETRY_MS = 1000
 HOUR_MS = 3_600_000
-
-
-class Drawn(NamedTuple):
-    """A worker for a job that is about to be admitted, and of how many owners it could have been."""
-
-    worker: Worker
-    offer: Offer
-    owners: int
-
-    @property
-    def choice(self) -> Choice:
-        """What the store is told."""
-        return Choice(self.worker.key, self.worker.owner, self.offer.model, self.owners)
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What was drawn for a request that is about to be admitted, job by job. room: how many of its jobs may run at once
-    if others carry them."""
-
-    pairs: list[Drawn | None]
-    origin: str
-    room: int
-    user: bytes = b""
-
-    @property
-    def choices(self) -> list[Choice | None]:
-        """What the store is told."""
-        return [pair and pair.choice for pair in self.pairs]
-
-    @property
-    def workers(self) -> list[Worker]:
-        """Those whose places are promised, one for each place."""
-        return [pair.worker for pair in self.pairs if pair is not None]
-
-
-@dataclass(frozen=True)
-class Prospect:
-    """What a request's first job would meet: jobs that go before it, workers that could serve it, and how many seconds
-    it would wait, 0 if unknown."""
-
-    ahead: int
-    workers: int
-    wait: int
 
 
 class Jobs:
