@@ -428,6 +428,7 @@ def test_every_promise_names_tests_that_exist_over_real_sockets() -> None:
         "Free for all",
         "Transfers",
         "No door for money",
+        "The red line",
     }
 
 

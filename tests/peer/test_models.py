@@ -116,13 +116,33 @@ async def test_when_the_rules_change_the_models_are_looked_at_and_announced_agai
     class Enough(Exception):
         pass
 
-    async def announce() -> None:
+    def announce() -> None:
         offered.append(scene.models.may(PAINTER, rules))
         raise Enough
 
     with pytest.raises(Enough):
         await scene.models.keep(lambda: rules, lambda: (PAINTER,), announce)
     assert offered == [True]
+
+
+async def test_a_model_that_an_engine_serves_later_is_looked_at_before_it_is_offered(scene):
+    offers, seen = [PAINTER], []
+    rules = scene.under(listed_only=True)
+
+    class Enough(Exception):
+        pass
+
+    def announce() -> None:
+        seen.append([scene.models.may(offer, rules) for offer in (PAINTER, UNLISTED)])
+        if len(seen) == 2:
+            raise Enough
+        offers.append(UNLISTED)
+
+    with pytest.raises(Enough):
+        await scene.models.keep(lambda: rules, lambda: offers, announce)
+    assert seen == [[True, False], [True, False]], "neither before it was looked at, nor after"
+    assert [news.text for news in scene.news if "'painter'" in news.text] == []
+    assert len([news for news in scene.news if "'unlisted'" in news.text]) == 1
 
 
 def test_a_digest_is_computed_again_only_for_a_file_that_changed(tmp_path, folder):
