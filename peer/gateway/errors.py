@@ -122,7 +122,7 @@ def trouble(error: BaseException) -> Trouble:
             return Trouble("bad_value", str(error))
         case events.Unreachable():
             return Trouble("unavailable", str(error))
-        case events.Refused(code="over_limit") if " are under way and " in str(error):
+        case events.Refused(code="over_limit") if " are under way" in str(error):
             return Trouble("too_many", str(error))
         case events.Refused():
             return Trouble(_KINDS.get(error.code, "not_allowed"), str(error))

@@ -187,6 +187,10 @@ async def test_nobody_is_served_where_that_is_switched_off_but_may_look_at_what_
         (Refused("over_limit", "steps 60: at most 50 here by the rule limits.max_steps"), 400, "TooManySteps"),
         (Refused("over_limit", "9 jobs are under way: the rule limits.open_jobs"), 429, "TooManyPrompts"),
         (Refused("not_allowed", "a delegation forbids it"), 403, "Forbidden"),
+        (Refused("content_refused", "minors: the prompt filter found it"), 400, "CorruptPrompt"),
+        (Refused("timed_out", "nothing is taken from you for another 60 s"), 403, "TimeoutIP"),
+        (Refused("suspended", "account 5 is suspended: by act 6"), 403, "Forbidden"),
+        (Refused("not_registered", "this horde serves its members"), 403, "AnonForbidden"),
     ],
 )
 async def test_what_a_tracker_refuses_is_refused_at_once(
