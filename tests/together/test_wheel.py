@@ -21,7 +21,7 @@ from tests.support.builders import a_link
 from tests.support.marked import marked, new_mark
 
 # Installing torch takes minutes where it is not at hand.
-pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = str(ROOT / "constraints.txt")
@@ -127,6 +127,7 @@ def here(tmp_path: Path) -> Iterator[Environment]:
     shutil.rmtree(tmp_path / "venv")
 
 
+@pytest.mark.ci_slow
 def test_a_tracker_installs_and_serves_without_torch(wheel: Path, here: Environment) -> None:
     here.install(str(wheel))
     assert not any(here.can_import(name) for name in ENGINES)
@@ -151,6 +152,7 @@ def test_a_tracker_installs_and_serves_without_torch(wheel: Path, here: Environm
     assert marked(here.mark) == []
 
 
+@pytest.mark.slow
 def test_the_demo_passes_far_from_the_clone_after_the_one_command_that_it_names(wheel: Path, here: Environment) -> None:
     here.install(f"{wheel}[worker]")
 
