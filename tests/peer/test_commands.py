@@ -43,8 +43,8 @@ def potluck(*words: str, stdin: str = "") -> Result:
 
 def test_the_commands_are_these() -> None:
     assert COMMANDS == [
-        *("account", "delegate", "demo", "gateway", "image", "join", "relay", "rules"),
-        *("status", "text", "transfer", "verify", "worker"),
+        *("account", "acts", "appeal", "audit", "delegate", "demo", "gateway", "image", "join", "proposals"),
+        *("propose", "relay", "rules", "status", "text", "transfer", "verify", "vote", "worker"),
     ]
 
 
