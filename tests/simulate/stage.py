@@ -195,7 +195,7 @@ class Stage:
             connection.execute("PRAGMA synchronous = OFF")
             tables = sqlite_store._load(connection, self.path, self.serving)
             self.writer = InLine(connection, tables)
-            self.store = SqliteStore(cast("Writer", self.writer), tables)
+            self.store = SqliteStore(cast("Writer", self.writer), tables, self.path)
             async with Coordinator.start(
                 self.store,
                 root=self.root.public,

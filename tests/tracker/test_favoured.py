@@ -18,7 +18,8 @@ CHANCE = random.Random(1)
 
 
 def of(payer: int, number: int, **fields: object) -> Waiting:
-    return waiting(number, payer=payer, origin=str(payer), **fields)
+    job: Waiting = waiting(number, payer=payer, origin=str(payer), **fields)
+    return job
 
 
 def test_a_worker_gets_its_own_accounts_jobs_first_then_its_friends_then_by_rank() -> None:
