@@ -369,6 +369,12 @@ NOTES: dict[str, Note] = {
         "The word lists in force. The tracker fills it in from those that it ships and those in the folder `filter`.",
         "Peers get the lists by their digests and check the same.",
     ),
+    "previews.allowed": Note("true or false", "Whether workers send previews.", "Without them people wait blindly."),
+    "previews.every": Note(
+        "denoising steps",
+        "Steps between two previews. Workers leave out those that would take more than a fiftieth of a picture's time.",
+        "More saves the workers' time.",
+    ),
     "roles.operators": Note(
         "keys",
         "Keys that make kudos (`admin award`) and do all that moderators do, from anywhere.",
@@ -408,12 +414,6 @@ NOTES: dict[str, Note] = {
     ),
     "votes.proposals": Note(
         "proposals", "That one account may have open at once.", "0 switches proposals off; votes under way go on."
-    ),
-    "previews.allowed": Note("true or false", "Whether workers send previews.", "Without them people wait blindly."),
-    "previews.every": Note(
-        "denoising steps",
-        "Steps between two previews. Workers leave out those that would take more than a fiftieth of a picture's time.",
-        "More saves the workers' time.",
     ),
     "catalogue.listed_only": Note(
         "true or false",

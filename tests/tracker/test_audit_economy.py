@@ -186,7 +186,7 @@ def test_an_award_by_another_key_is_found(database):
         ),
     )
 
-    assert "by another key than the serving key" in told(audit(database))
+    assert "the award's signer: found" in told(audit(database))
 
 
 def test_a_transfer_that_was_taken_and_never_entered_is_found(database):
