@@ -47,10 +47,10 @@ TABLES: dict[str, str] = {
         "What becomes of prompts by their words. Sexual content about minors is refused everywhere, by no rule of this"
         " table. docs/content.md says more."
     ),
+    "previews": "Small pictures of work in progress, from worker to requester.",
     "roles": "Who acts for this horde, by key. The serving key is an operator's without being named.",
     "moderation": "What moderators need for their acts. docs/moderation.md says what acts there are.",
     "votes": "Who may propose changes of rules and vote on them. docs/votes.md says how it goes.",
-    "previews": "Small pictures of work in progress, from worker to requester.",
     "catalogue": (
         "Which models may be served. What the horde knows of them stands in `models.toml` beside this file:"
         " docs/models.md says how."
