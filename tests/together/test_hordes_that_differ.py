@@ -18,6 +18,8 @@ from peer.scrape import http_url
 from protocol.links import parse_link
 from tests.support.horde import Horde, Process, add_rules, until
 
+HANG_UP: int = getattr(signal, "SIGHUP", 0)
+
 PAGES = Path(__file__).parents[2] / "docs" / "hordes"
 FOLDER = "/var/lib/potluck"
 REFUSED = re.compile(r" +# refused: (\w+)$")
@@ -54,7 +56,7 @@ class Page:
         program, *words = shlex.split(REFUSED.sub("", command))
         if program == "systemctl":
             assert self.horde.tracker is not None
-            self.horde.tracker.process.send_signal(signal.SIGHUP)
+            self.horde.tracker.process.send_signal(HANG_UP)
             return ""
         if program == "potluck-tracker":
             words = [str(self.horde.tracker_folder) if word == FOLDER else word for word in words]

@@ -13,6 +13,8 @@ from peer import shapes
 from peer.engines.spec import SMOLLM2_MODEL, find_smollm2
 from tests.support.horde import PATIENCE_S, POLL_S, Horde, until
 
+HANG_UP: int = getattr(signal, "SIGHUP", 0)
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -32,7 +34,7 @@ async def read_again(horde: Horde) -> None:
         return sum(line.get("message") == "new rules are in force" for line in tracker.lines())
 
     before = changes()
-    tracker.process.send_signal(signal.SIGHUP)
+    tracker.process.send_signal(HANG_UP)
     await until(lambda: changes() > before, "the tracker did not read its files again")
 
 
