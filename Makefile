@@ -24,7 +24,7 @@ TRIED := tests/clients/requirements.txt tests/clients/constraints.txt \
 
 help: ## list the targets
 	@echo "make TARGET [ARGS=...], where TARGET is one of"
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 16
 
 setup: $(READY) ## make .venv with all that the other targets need
 
@@ -76,12 +76,13 @@ check: $(READY) ## check layout, style, types (for Linux, Windows and macOS) and
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
 	@echo "==> check: style"
 	@$(BIN)/ruff check --quiet .
-	@for platform in linux win32 darwin; do \
-		echo "==> check: types on $$platform"; \
-		$(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform --no-error-summary $(CODE) || exit 1; \
-	done
+	@$(MAKE) --no-print-directory --jobs 3 types-linux types-win32 types-darwin
 	@echo "==> check: imports"
 	@$(BIN)/lint-imports --no-logo
+
+types-%:
+	@echo "==> check: types on $*"
+	@$(BIN)/mypy --platform $* --cache-dir .mypy_cache/$* --no-error-summary $(CODE)
 
 format: $(READY) ## lay out the code and repair what can be repaired
 	@echo "==> format"

@@ -157,6 +157,7 @@ async def test_a_reader_that_hangs_up_gives_its_place_back(tmp_path: Path) -> No
         await until(lambda: not server.connections, "its place is still taken", PATIENCE_S)
 
 
+@pytest.mark.slow
 async def test_a_reader_that_takes_no_refusals_is_cut_off(tmp_path: Path) -> None:
     async with serving(tmp_path, stall_seconds=0.2) as server, asyncio.timeout(PATIENCE_S):
         reader, writer = await plain(server)

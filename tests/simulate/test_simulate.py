@@ -53,9 +53,7 @@ def test_the_ledger_of_a_simulated_horde_stands_an_audit(attack: str) -> None:
 
 
 def _marks(case: Case, seed: int) -> list[pytest.MarkDecorator]:
-    if seed != SEEDS[0]:
-        return [pytest.mark.slow]
-    return [pytest.mark.ci_slow] if case.is_slow else []
+    return [pytest.mark.slow] if case.is_slow or seed != SEEDS[0] else []
 
 
 PLAYED = [

@@ -84,7 +84,7 @@ async def asking_all_the_time(horde: Horde, requesters: int) -> AsyncIterator[li
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@pytest.mark.ci_slow
+@pytest.mark.slow
 async def test_a_backup_under_load_is_a_sound_ledger_of_one_moment(tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as horde:
         await horde.worker("ann", "--dry-run", "text", "--dry-run", "text")
@@ -219,7 +219,7 @@ async def test_what_nobody_shows_is_a_gap_that_audit_prints(tmp_path: Path) -> N
         assert "no gap is known of" in await horde.run("tracker", "audit", str(horde.tracker_folder))
 
 
-@pytest.mark.ci_slow
+@pytest.mark.slow
 async def test_a_delegate_of_whom_the_copy_does_not_know_waits_for_its_owner(tmp_path: Path) -> None:
     """It shows what it was paid for when it acts for that account again; else it would be paid to one of its own."""
     async with Horde.open(tmp_path) as horde:

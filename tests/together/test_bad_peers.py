@@ -132,6 +132,7 @@ async def test_a_picture_that_is_what_was_signed_for_is_paid(horde: Horde, payer
         assert await earned(horde, worker) == settled.paid
 
 
+@pytest.mark.slow
 async def test_who_shows_another_certificate_gets_nothing_and_another_worker_the_job(
     horde: Horde, payer: Client, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ async def test_the_saved_picture_can_be_verified_afterwards(demo: Demo) -> None:
 
 @pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals there")
+@pytest.mark.ci_slow
 async def test_a_demo_that_is_ended_early_leaves_no_process(tmp_path: Path, how: str) -> None:
     mark = new_mark()
     process = await Process.start("demo", tmp_path, "peer", "demo", "--json", "--home", str(tmp_path), env=mark)

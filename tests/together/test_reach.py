@@ -85,6 +85,7 @@ ANSWERS: dict[str, tuple[str, Answer]] = {
 }
 
 
+@pytest.mark.slow
 async def test_whatever_else_answers_is_not_the_peer(link: Link, tmp_path: Path) -> None:
     async def judge(what: str) -> Reached:
         async with Answering.open(tmp_path / what, ANSWERS[what][1]) as answering:
@@ -149,6 +150,7 @@ async def test_only_the_address_of_the_connection_is_tried_and_not_one_that_is_n
         assert (named.came, own.came) == (0, 1)
 
 
+@pytest.mark.slow
 async def test_who_could_not_be_reached_is_tried_again_and_hears_of_it(link: Link, tmp_path: Path) -> None:
     key = SigningKey.generate()
     async with proving(tmp_path, link, key) as answering:

@@ -300,6 +300,7 @@ async def _entered(link: Link, ticket: bytes, key: SigningKey) -> str:
             return ""
 
 
+@pytest.mark.slow
 async def test_who_shows_nothing_and_who_takes_nothing_is_cut_off(link: Link, serving_key: SigningKey) -> None:
     async with (
         Two.open(link) as two,

@@ -258,7 +258,7 @@ async def test_who_comes_around_the_proxy_speaks_for_nobody(kind: str, tmp_path:
 # TLS of its own
 
 
-@pytest.mark.ci_slow
+@pytest.mark.slow
 async def test_a_self_signed_horde_is_joined_by_its_link_alone(tmp_path: Path) -> None:
     async with self_signed(tmp_path) as horde:
         assert horde.link is not None

@@ -180,6 +180,7 @@ def test_after_the_first_previews_are_drawn_only_as_long_as_they_take_a_small_sh
     assert not previews.is_due(4, 1.9 / PREVIEW_SHARE)
 
 
+@pytest.mark.slow
 async def test_another_data_type_and_number_of_threads_are_another_class(folder, tmp_path):
     async with ProcessEngine(tiny_spec(folder, dtype="bfloat16", threads=2)) as engine:
         assert " bfloat16 " in engine.offers[0].engine

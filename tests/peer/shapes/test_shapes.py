@@ -58,6 +58,7 @@ def test_a_tenth_of_the_combinations_is_kept_out_of_training():
     assert kept_out.union(trained) == set(everything)
 
 
+@pytest.mark.slow
 def test_the_held_out_combinations_are_in_none_of_the_training_pictures():
     train = pytest.importorskip("peer.shapes.train")
     pictures = train.Pictures(600, seed=0)
