@@ -37,7 +37,7 @@ class Served:
     def count(self, crew: Crew) -> None:
         """The workers of this crew serve it too."""
         self.workers += len(crew.members)
-        self.slots += len(crew.members) * crew.announce.slots
+        self.slots += crew.slots
 
     def reach(self, offer: Offer) -> None:
         """Jobs as large as this are taken."""
@@ -90,6 +90,7 @@ class Crew:
         self.announce = announce
         self.judged: Judged = {}
         self.members: set[bytes] = set()
+        self.slots = 0  # of all of them together, who need not have as many each
         self.busy = 0  # how many of them are not idle
         self.owners: _Bag[int] = _Bag()  # with an idle worker
         self.idle: dict[int, _Bag[bytes]] = {}
@@ -157,6 +158,7 @@ class Pool:
         worker.judged = crew.judged
         self._crew_of[key] = crew
         crew.members.add(key)
+        crew.slots += announce.slots
         crew.owned[owner] += 1
         crew.enter(worker)
         self._count(owner, worker.load)
@@ -171,6 +173,7 @@ class Pool:
         crew.leave(worker)
         self._count(worker.owner, -worker.load)
         crew.members.discard(key)
+        crew.slots -= worker.announce.slots
         crew.owned[worker.owner] -= 1
         if not crew.owned[worker.owner]:
             del crew.owned[worker.owner]

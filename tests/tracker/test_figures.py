@@ -114,6 +114,15 @@ def test_a_small_horde_is_counted_anew_each_time_and_a_large_one_as_seldom_as_th
         assert figures.swarms(later)[0]["workers"] == figures.kinds(later)["image"]["workers"] == crews + 1
 
 
+def test_slots_are_those_of_each_worker_though_workers_that_offer_the_same_are_counted_together():
+    pool = Pool()
+    for number, slots in ((1, 2), (2, 5), (1, 3)):
+        pool.announce(a_key(number).public, number, Announce(offers=(AN_OFFER,), slots=slots), ())
+    assert pool.kinds()["image"] == Served(workers=2, slots=8)
+    pool.remove(a_key(2).public)
+    assert pool.swarms()["image", IMAGE_MODEL].slots == 3
+
+
 # A horde at work
 
 
