@@ -89,7 +89,7 @@ class Crew:
         self.announce = announce
         self.judged: Judged = {}
         self.members: set[bytes] = set()
-        self.slots = 0  # of all of them together
+        self.slots = 0  # of all of them together, who need not have as many each
         self.busy = 0  # how many of them are not idle
         self.owners: _Bag[int] = _Bag()  # with an idle worker
         self.idle: dict[int, _Bag[bytes]] = {}

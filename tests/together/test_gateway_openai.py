@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -107,6 +108,24 @@ async def test_tokens_come_as_they_are_made_and_none_is_made_for_a_client_that_l
             # Shown once, at the first start.
             assert v1.gateway.process.text().count(v1.gateway.key) == 1
             assert "hello there" not in v1.gateway.process.text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_no_step_is_drawn_for_a_client_of_pictures_that_left(tmp_path: Path) -> None:
+    steps = 50  # as many as somebody without an account may ask for
+    async with Horde.open(tmp_path) as horde:
+        slow = await horde.worker("slow", "--dry-run", "image:model=slow,step_ms=600")
+        async with a_client(horde) as v1:
+            asked = v1.post("images/generations", model="slow", prompt="a red circle", size="64x64", steps=steps)
+            async with asyncio.TaskGroup() as group:
+                client = group.create_task(asked)
+                await until(lambda: made_by(slow) >= 2, "the worker drew nothing")
+                client.cancel()
+            ends = ("made", "failed", "dropped")
+            await until(lambda: any(line.get("event") in ends for line in slow.lines()), "the worker went on")
+            assert 2 <= made_by(slow) < steps
+        assert (await horde.audit())["ok"]
 
 
 @pytest.mark.slow
