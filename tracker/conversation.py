@@ -132,7 +132,7 @@ class Conversation:
         self.held = NOTHING  # attempts, by lease or receipt
         self.record: PeerRecord | None = None
         self.announced: Announce | None = None
-        self.has_moved = False  # its record is another one than was known before
+        self.has_moved = False  # requesters have yet to hear where it is now
         self.visits: dict[bytes, asyncio.Future[Visit]] = {}
         self._outlet = outlet
         self._session = Session(

@@ -511,6 +511,7 @@ class Coordinator:
         now = self.clock()
         happened = await self.store.receive(envelope, receipt, self.rules.rules, now)
         conversation.tell(Taken(documents=(envelope.digest,)))
+        conversation.has_moved |= conversation.record is None
         if happened.outcome.changed:
             self._jobs.follow(happened, now)
         elif happened.settlement:

@@ -474,7 +474,10 @@ class Jobs:
             self._match_or_tell(job)
 
     async def _hand_lease_again(self, job: Job, attempt: Attempt) -> None:
-        """An attempt that was thought lost has delivered: its requester can fetch the result after all."""
+        """An attempt that was thought lost has delivered: its requester can fetch the result after all. A worker that
+        is back and has yet to show where it is tells that with its announce."""
+        if not self._presence.is_shown(attempt.worker):
+            return
         standing = await self._store.standing(job.handle, attempt.attempt)
         requester = self._presence.requester(job.request)
         if standing is not None and requester is not None:

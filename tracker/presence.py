@@ -90,6 +90,10 @@ class Presence:
         """A connection of this worker has shown its first record."""
         self._showing[key] += 1
 
+    def is_shown(self, key: bytes) -> bool:
+        """Whether a worker that is connected now has shown its record; one that is kept may be out of date."""
+        return key in self._showing
+
     def showed_record(self, key: bytes, *, needed: bool) -> None:
         """Such a connection is gone. Unless somebody needs the record, it is forgotten with the last of them."""
         self._showing[key] -= 1

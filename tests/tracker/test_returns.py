@@ -96,6 +96,24 @@ async def test_a_worker_that_finished_while_it_was_away_is_not_taken_for_gone(de
     await requester.hear(Settlement)
 
 
+async def test_who_delivers_before_it_says_where_it_is_now_is_not_looked_for_at_its_old_place(desk):
+    worker, requester, lease = await leased(desk)
+    receipt, held = worker.receipt(lease), worker.held_lease(lease)
+    worker.hang_up()
+    await desk.later(TIMES.worker_grace + 1)
+    assert (await requester.hear(Requeued)).reason == "gone"
+    requester.forget()
+    worker.forget()
+    await worker.connect(held)
+    await worker.send(receipt)
+    await worker.hear(Taken)
+    await requester.hears_nothing_of(PeerRecord, Lease)
+    await worker.serve()
+    assert (await requester.hear(PeerRecord)).version == worker.records == 2
+    assert await requester.hear(Lease) == lease
+    await requester.hears_nothing_of(PeerRecord, Lease)
+
+
 async def test_being_away_twice_for_a_moment_is_not_being_gone(desk):
     worker, requester, lease = await leased(desk)
     held = worker.held_lease(lease)
