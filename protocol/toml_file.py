@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,9 @@ from protocol.rules import Section
 
 #: No number of a file may be larger: a thousand million kudos, or thirty thousand years.
 MAX_NUMBER = 10**12
+
+#: What Python gives up on: a number of so many digits, brackets within brackets.
+_ENDLESS = re.compile(r"[0-9_]{4300}|(?:[\[{][^\[{\]}]*){50}")
 
 KeyPath = tuple[str, ...]
 S = TypeVar("S", bound=Section)
@@ -47,6 +51,8 @@ def tables_of(text: str, path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_broken_syntax(error, text, path)]) from error
+    except (ValueError, RecursionError) as error:  # of what Python reads no further, and no file needs
+        raise ConfigError([_endless(error, text, path)]) from error
 
 
 class TableReader:
@@ -118,10 +124,10 @@ class TableReader:
         try:
             read = msgspec.convert(found, of)
         except msgspec.ValidationError:
-            self.fault(key, f"wanted {wanted(msgspec.inspect.type_info(of))}, found {_shown(found)}")
+            self.fault(key, f"wanted {wanted(msgspec.inspect.type_info(of))}, found {shown(found)}")
             return msgspec.UNSET
         if any(number > MAX_NUMBER for number in _numbers(read)):
-            self.fault(key, f"wanted numbers of at most {MAX_NUMBER}, found {_shown(found)}")
+            self.fault(key, f"wanted numbers of at most {MAX_NUMBER}, found {shown(found)}")
             return msgspec.UNSET
         return read
 
@@ -136,7 +142,7 @@ class TableReader:
         """Whether there is a table; notes it if not."""
         if isinstance(found, dict):
             return True
-        self.fault(key, f"wanted a table, found {_shown(found)}")
+        self.fault(key, f"wanted a table, found {shown(found)}")
         return False
 
 
@@ -177,14 +183,15 @@ def wanted(of: msgspec.inspect.Type) -> str:
             return type(of).__name__
 
 
-def _shown(found: object) -> str:
+def shown(found: object) -> str:
+    """A value as the file has it, cut where it is long."""
     match found:
         case bool():
             return "true" if found else "false"
         case dict():
             return "a table"
-        case int() | float() | str() | list():
-            text = repr(found)
+        case int() | float() | str() | list() | tuple():
+            text = json.dumps(found) if isinstance(found, tuple) else repr(found)
             return text if len(text) <= 80 else f"{text[:77]}..."
         case _:
             return f"a date or time ({found})"
@@ -206,10 +213,17 @@ def _broken_syntax(error: tomllib.TOMLDecodeError, text: str, path: Path) -> str
     return f"{path}:{place[1]}: not TOML: {said[: place.start()]}, column {place[2]}"
 
 
+def _endless(error: Exception, text: str, path: Path) -> str:
+    line = next((number for number, line in enumerate(text.split("\n"), 1) if _ENDLESS.search(line)), 1)
+    if isinstance(error, RecursionError):
+        return f"{path}:{line}: wanted a list of lists at most, found brackets too deep within each other to be read"
+    return f"{path}:{line}: wanted numbers of at most {MAX_NUMBER}, found one of thousands of digits"
+
+
 def _lines_of_keys(text: str) -> Iterator[tuple[KeyPath, int]]:
     """Each table and key of a text that is known to be TOML, with the line on which it begins."""
     table: KeyPath = ()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # as TOML counts them
         start = line.strip()
         if start.startswith("["):
             table = _key_in(start) or table

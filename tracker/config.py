@@ -23,7 +23,7 @@ from protocol.keys import parse_key
 from protocol.links import is_private_host
 from protocol.rules import Positive, Rules, Section
 from protocol.toml_file import ConfigError as ConfigError  # noqa: PLC0414 (of this file, for all who load it)
-from protocol.toml_file import KeyPath, TableReader, tables_of, text_of
+from protocol.toml_file import KeyPath, TableReader, shown, tables_of, text_of
 from protocol.work import ImageWork, TextWork
 from tracker.forwarded import TRUSTS_NOBODY, IPNetwork, Trust
 from tracker.pricing import BadPlugin, plugin
@@ -239,11 +239,12 @@ def _cross_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
     """What is wrong between values that are each in range."""
     for key, points in (("image_sizes", rules.prices.image_sizes), ("text_sizes", rules.prices.text_sizes)):
         if points[0][0] < 1 or not _ascends(points):
-            yield ("prices", key), "wanted points whose first numbers rise from 1 on and whose second ones never fall"
+            wanted = "wanted points whose first numbers rise from 1 on and whose second ones never fall"
+            yield ("prices", key), f"{wanted}, found {shown(points)}"
     if not all(left[0] < right[0] for left, right in pairwise(rules.mint.steps)):
-        yield ("mint", "steps"), "wanted steps whose first numbers rise"
-    if any(number > 1000 for step in rules.mint.steps for number in step):
-        yield ("mint", "steps"), "wanted permille, of at most 1000"
+        yield ("mint", "steps"), f"wanted steps whose first numbers rise, found {shown(rules.mint.steps)}"
+    if large := [number for step in rules.mint.steps for number in step if number > 1000]:
+        yield ("mint", "steps"), f"wanted permille, of at most 1000, found {large[0]}"
     yield from _time_checks(rules)
     yield from price_checks(rules)
     yield from _role_checks(rules)
@@ -266,14 +267,14 @@ def _time_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _role_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
-    for name, shown in (("operators", rules.roles.operators), ("moderators", rules.roles.moderators)):
-        for text in shown:
+    for name, keys in (("operators", rules.roles.operators), ("moderators", rules.roles.moderators)):
+        for text in keys:
             try:
                 parse_key(text)
             except BadKey as error:
-                yield ("roles", name), f"wanted keys as `potluck account` shows them: {error}"
-        if len(set(shown)) != len(shown):
-            yield ("roles", name), "names a key twice: name it once"
+                yield ("roles", name), f"wanted keys as `potluck account` shows them, found {text!r}: {error}"
+        if twice := [text for number, text in enumerate(keys) if text in keys[:number]]:
+            yield ("roles", name), f"names key {twice[0]} twice: name it once"
 
 
 def price_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
