@@ -22,17 +22,22 @@ class LimitsWatch:
         self._pause = pause_file(home)
         said = {"anonymous": anonymous, "min_free_rate": min_free_rate}
         self._said = {name: value for name, value in said.items() if value is not None}
-        self._seen: tuple[_Stamp, bool] | None = None
+        self._seen: tuple[_Stamp] | None = None  # of the file; None before the first look
+        self._written = Limits()
+        self._paused: bool | None = None
 
     def look(self) -> Limits | None:
         """The limits, if anything has changed since the last look; raises `ConfigError` for a file that cannot be
-        followed, once for each change."""
-        now = _stamp(self._file), self._pause.exists()
-        if now == self._seen:
+        followed, once for each change. Whether the worker is paused is seen whatever is wrong with the file."""
+        seen, was_paused = (_stamp(self._file),), self._paused
+        if is_anew := seen != self._seen:
+            self._seen = seen
+            self._written = load(self._file)
+        self._paused = self._pause.exists()
+        if not is_anew and self._paused == was_paused:
             return None
-        self._seen = now
-        limits = load(self._file)
-        return replace(limits, people=msgspec.structs.replace(limits.people, **self._said), paused=now[1])
+        people = msgspec.structs.replace(self._written.people, **self._said)
+        return replace(self._written, people=people, paused=self._paused)
 
 
 def limits_file(home: Home) -> Path:

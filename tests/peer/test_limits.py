@@ -244,6 +244,21 @@ def test_a_file_with_a_mistake_is_complained_of_once_and_read_again_when_it_is_m
     assert not mended.people.anonymous
 
 
+def test_a_worker_is_paused_whatever_is_wrong_with_its_file(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    watch = LimitsWatch(home)
+    limits_file(home).write_text("[people]\nanonymous = false\n")
+    watch.look()
+    limits_file(home).write_text("[people]\nanonymous = maybe\n")
+    pause(home, on=True)
+    with pytest.raises(ConfigError):
+        watch.look()
+    paused = watch.look()
+    assert paused is not None
+    assert (paused.paused, paused.people.anonymous) == (True, False), "by the former file"
+    assert watch.look() is None
+
+
 # The command line
 
 
