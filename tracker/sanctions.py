@@ -18,6 +18,8 @@ State = Literal["proposed", "stands", "over"]
 
 #: Acts that keep somebody from something for as long as they stand.
 LASTING = frozenset({"limit", "suspend", "ban", "pause", "block"})
+#: Acts that say something of another one.
+WORDS = frozenset({"lift", "agree", "uphold"})
 #: Acts that can be lifted once they are in force. What was returned is given back by another return.
 LIFTED = LASTING | {"warn", "trust"}
 
@@ -58,11 +60,20 @@ def check_operator(key: bytes, rules: Rules, serving: bytes, what: str) -> None:
         )
 
 
-def needs_second(said: Act, rules: Rules) -> bool:
-    """Whether an act has no effect before a second key has signed that it agrees."""
+def needs_second(said: Act, rules: Rules, lifted: Act | None = None) -> bool:
+    """Whether an act has no effect before a second key has signed that it agrees. lifted: the act in force that it
+    would end; what takes two to begin takes two to end."""
     if rules.moderation.signers < 2:
         return False
+    if said.act == "lift":
+        return lifted is not None and lifted.act == "ban"
     return said.act == "ban" or (said.act == "return" and said.amount > rules.moderation.return_alone)
+
+
+def can_be_spoken_of(act: str, state: State, word: str) -> bool:
+    """Whether `word` (lift, agree or uphold) can be said of an act: of another word only if that is a lift which waits
+    for its second signature, to give it or to take the lift back."""
+    return act not in WORDS or (act == "lift" and state == "proposed" and word in ("lift", "agree"))
 
 
 class Sanctions:

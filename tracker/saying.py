@@ -10,7 +10,6 @@ from protocol.envelope import Envelope, parse
 from protocol.errors import WrongSigner
 from protocol.governing import Answer, Outcome, Proposal, Vote
 from protocol.messages import Taken
-from tracker.moderating import Moderation
 from tracker.store.base import Store, StoreError
 
 if TYPE_CHECKING:
@@ -25,9 +24,8 @@ COUNT_MS = 1000
 class Votes:
     """The votes of one tracker process."""
 
-    def __init__(self, store: Store, moderation: Moderation) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._moderation = moderation
         self._counted = 0
 
     async def tick(self, now: int) -> None:
@@ -50,11 +48,9 @@ class Votes:
             raise WrongSigner(f"a {envelope.kind} by another key than this session's")
         if isinstance(said, Answer):
             await self._store.answer(envelope, said, now)
+        elif isinstance(said, Proposal):
+            number = await self._store.propose(envelope, said, now)
+            log.info("proposal %d: %s", number, said.key)
         else:
-            self._moderation.sanctions.check(conversation.account, now)
-            if isinstance(said, Proposal):
-                number = await self._store.propose(envelope, said, now)
-                log.info("proposal %d: %s", number, said.key)
-            else:
-                await self._store.vote(envelope, said, now)
+            await self._store.vote(envelope, said, now)
         conversation.tell(Taken(documents=(envelope.digest,)))

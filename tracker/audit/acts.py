@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from tracker.audit.entry import Entry
 from tracker.audit.papers import Paper, Papers, Version, version_at
 from tracker.audit.people import People
 from tracker.audit.report import Findings
-from tracker.sanctions import LIFTED, State, check_role, needs_second, state_of
+from tracker.sanctions import LIFTED, State, can_be_spoken_of, check_role, needs_second, state_of
 
 
 @dataclass
@@ -92,12 +93,15 @@ class Acts:
             self._add(entry, "the act that it speaks of", body.about, "one before it in the ledger")
             return
         account = about.account if about else body.account
-        waits = needs_second(body, version.rules)
-        effect = about.said if about and body.act == "agree" and about.said else body
+        effect, lifted = self._what_happens(body, about)
+        standing = lifted.said if lifted and lifted.state(time) == "stands" else None
+        waits = body.act != "agree" and needs_second(body, version.rules, standing)
+        self._check_own(entry, [key, *([about.signer] if about and body.act == "agree" else ())], effect, lifted)
         if about is not None:
             self._speaks_of(entry, said, about, version.rules, serving)
-        self._check_own(entry, key, effect, about)
-        right = ("act", ()) if waits else self._brought_about(entry, effect, about)
+        if lifted is not None and not waits:
+            self._lifted(entry, lifted, said.envelope.digest if body.act == "lift" else body.about)
+        right = ("act", ()) if waits else self._brought_about(entry, effect, lifted)
         self._findings.expect("the event of an act", event, right[0], entry.index)
         self._findings.expect("the postings of an act", entry.moved, right[1], entry.index)
         self._rows[said.envelope.digest] = _Row(
@@ -141,29 +145,46 @@ class Acts:
         except Refusal as refusal:
             self._add(entry, "the act's signer", refusal, "a key with a role in the rules of then")
 
+    def _what_happens(self, body: Act, about: _Row | None) -> tuple[Act, _Row | None]:
+        """The act that comes into force, or would, and the one that it lifts."""
+        if about is None or body.act == "uphold" or about.said is None:
+            return body, None
+        if body.act == "lift":
+            return body, about
+        return about.said, self._rows.get(about.said.about) if about.act == "lift" else None
+
     def _speaks_of(self, entry: Entry, said: Paper[Act], about: _Row, rules: Rules, serving: bytes) -> None:
-        """What becomes of the act that another one lifts or agrees to."""
-        body, time, digest = said.body, entry.evidence.time, said.envelope.digest
+        """What becomes of the act that another one agrees to; and whether it can be spoken of so."""
+        body, time = said.body, entry.evidence.time
         state = about.state(time)
-        if body.act == "agree":
-            self._findings.expect("what is agreed to", state, "proposed", entry.index)
-            self._check_may(entry, about.signer, rules, serving)
-            if about.signer == said.envelope.key:
-                self._add(entry, "the second signature", "by the first key", "by another")
-            about.since, about.agreed = time, digest
-        elif body.act == "lift":
-            if state == "over" or (state == "stands" and about.act not in LIFTED):
-                self._add(entry, "what is lifted", f"a {about.act} that {state}", "one that can be")
-            about.ended, about.ended_by = time, digest
+        if not can_be_spoken_of(about.act, state, body.act):
+            self._add(entry, "what is spoken of", f"a {about.act} that {state}", "an act")
+        if body.act != "agree":
+            return
+        self._findings.expect("what is agreed to", state, "proposed", entry.index)
+        self._check_may(entry, about.signer, rules, serving)
+        if about.signer == said.envelope.key:
+            self._add(entry, "the second signature", "by the first key", "by another")
+        both = self._people.surely_known_as(said.envelope.key, time) & self._people.surely_known_as(about.signer, time)
+        if both:
+            self._add(entry, "the second signature", f"by another key of account {min(both)}", "somebody else's")
+        about.since, about.agreed = time, said.envelope.digest
 
-    def _check_own(self, entry: Entry, key: bytes, effect: Act, about: _Row | None) -> None:
-        gains = {"trust": effect.account, "return": effect.to, "lift": about.account if about else 0}
+    def _lifted(self, entry: Entry, lifted: _Row, by: bytes) -> None:
+        """An act is over by a word of the digest `by`."""
+        state = lifted.state(entry.evidence.time)
+        if state == "over" or (state == "stands" and lifted.act not in LIFTED):
+            self._add(entry, "what is lifted", f"a {lifted.act} that {state}", "one that can be")
+        lifted.ended, lifted.ended_by = entry.evidence.time, by
+
+    def _check_own(self, entry: Entry, signers: Sequence[bytes], effect: Act, lifted: _Row | None) -> None:
+        gains = {"trust": effect.account, "return": effect.to, "lift": lifted.account if lifted else 0}
         gain = gains.get(effect.act, 0)
-        own = self._people.account(key, entry.evidence.time)
-        if gain and own == gain:
-            self._add(entry, "an act for its signer's own account", f"account {own}", "another moderator's")
+        for key in signers if gain else ():
+            if gain in self._people.surely_known_as(key, entry.evidence.time):
+                self._add(entry, "an act for its signer's own account", f"account {gain}", "another moderator's")
 
-    def _brought_about(self, entry: Entry, effect: Act, about: _Row | None) -> tuple[str, Postings]:
+    def _brought_about(self, entry: Entry, effect: Act, lifted: _Row | None) -> tuple[str, Postings]:
         """Event and postings of what comes into force."""
         match effect.act:
             case "return":
@@ -176,8 +197,8 @@ class Acts:
                 moved = postings.vest(effect.account, sums.withheld)
                 sums.withheld, sums.trusted = 0, entry.evidence.time
                 return "trust", moved
-            case "lift" if about is not None and about.act == "trust":
-                self._books.of(about.account).trusted = 0
+            case "lift" if lifted is not None and lifted.act == "trust":
+                self._books.of(lifted.account).trusted = 0
                 return "trust", ()
             case _:
                 return "act", ()

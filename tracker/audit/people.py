@@ -66,6 +66,11 @@ class People:
         self._terms: dict[bytes, Delegation | None] = {}
         self._left: set[bytes] = set()
 
+    @property
+    def used(self) -> Counter[bytes]:
+        """What is held and spent through each delegation."""
+        return self._used
+
     # Who acted when
 
     def held(self, key: bytes) -> list[Held]:
@@ -101,6 +106,15 @@ class People:
         """The account for which a key acted then, in whichever role; 0 for none."""
         accounts = {held.account for held in self.held(key) if held.covers(time)}
         return said if said in accounts else min(accounts, default=0)
+
+    def surely_known_as(self, key: bytes, time: int) -> set[int]:
+        """Every account that somebody with this key was known by then, beyond doubt: for which it acted, or whose own
+        key it was before."""
+        return {
+            held.account
+            for held in self.held(key)
+            if (held.surely_covers(time) if held.delegation else held.since < time)
+        }
 
     def _may_work(self, delegation: bytes) -> bool:
         terms = self._terms_of(delegation)

@@ -13,14 +13,30 @@ from protocol.errors import (
     NotAllowed,
     NotRegistered,
     OverLimit,
+    Suspended,
     UnknownAccount,
     UnknownAct,
+    WrongSigner,
 )
 from protocol.governing import Act
 from protocol.keys import SigningKey, show_key
 from protocol.postings import BURN
 from protocol.rules import EarningSection, ModerationSection, RolesSection, Rules
-from tests.support.builders import DAY, NOW, a_key, a_nonce, an_act, an_appeal, an_award, but, signed
+from tests.support.builders import (
+    DAY,
+    NOW,
+    a_delegation_to,
+    a_key,
+    a_leaving,
+    a_nonce,
+    a_rotation,
+    a_transfer,
+    an_act,
+    an_appeal,
+    an_award,
+    but,
+    signed,
+)
 from tests.support.clerk import Clerk, worker_key
 from tests.support.rules import plain
 from tests.tracker.store.contract import Backend
@@ -164,6 +180,124 @@ class ModerationContract:
             await moderators.do("agree", OTHER, about=ban.digest)
         await moderators.do("lift", OTHER, about=ban.digest)
         assert [one.state for one in await moderators.log()] == ["stands", "over"]
+
+    async def test_a_ban_that_two_have_signed_is_lifted_by_two(self, store, account, moderators):
+        ban = await moderators.do("ban", account=account)
+        await moderators.do("agree", OTHER, about=ban.digest)
+        said = an_appeal(ban.digest)
+        await store.appeal(signed(said, worker_key(0)), said, NOW)
+        first = await moderators.do("lift", about=ban.digest)
+        assert await moderators.standing() == ["ban"], "one alone does not undo what two did"
+        assert (await store.appeals(NOW, 9))[0], "nor does it answer an appeal"
+        assert (await moderators.log())[0].state == "proposed"
+        with pytest.raises(NotAllowed, match="a second one"):
+            await moderators.do("agree", ONE, about=first.digest)
+        await moderators.do("lift", OTHER, about=first.digest)
+        with pytest.raises(UnknownAct):
+            await moderators.do("agree", OTHER, about=first.digest)
+        again = await moderators.do("lift", about=ban.digest)
+        await moderators.do("agree", OTHER, about=again.digest)
+        assert await moderators.standing() == []
+        assert await store.appeals(NOW, 9) == ([], 0)
+        found = {one.number: one for one in await moderators.log()}
+        assert (found[1].state, found[1].ended_by) == ("over", again.digest)
+        assert [found[number].state for number in (3, 5)] == ["over", "stands"]
+
+    async def test_one_moderator_takes_a_ban_back_that_only_waits_and_lifts_one_where_one_is_enough(
+        self, store, rules, account, moderators
+    ):
+        ban = await moderators.do("ban", account=account)
+        await moderators.do("lift", OTHER, about=ban.digest)
+        with pytest.raises(UnknownAct):
+            await moderators.do("agree", OTHER, about=ban.digest)
+        await store.publish_rules(but(rules, moderation=but(rules.moderation, signers=1)), NOW + 1)
+        moderators.now += 2
+        alone = await moderators.do("ban", account=account)
+        assert await moderators.standing() == ["ban"]
+        await moderators.do("lift", about=alone.digest)
+        assert await moderators.standing() == []
+
+    async def test_two_lifts_of_one_ban_that_both_wait_end_it_once(self, account, moderators):
+        ban = await moderators.do("ban", account=account)
+        await moderators.do("agree", OTHER, about=ban.digest)
+        lifts = [await moderators.do("lift", key, about=ban.digest) for key in (ONE, OTHER)]
+        await moderators.do("agree", OTHER, about=lifts[0].digest)
+        with pytest.raises(UnknownAct, match="is over"):
+            await moderators.do("agree", ONE, about=lifts[1].digest)
+
+    async def test_two_keys_of_one_account_are_not_two_moderators(self, store, account, moderators):
+        own = await store.register(ONE.public, NOW)
+        said = a_delegation_to(OTHER)
+        await store.delegate(signed(said, ONE), said, NOW)
+        moderators.now += 2
+        ban = await moderators.do("ban", account=account)
+        with pytest.raises(NotAllowed, match=f"another key of account {own}"):
+            await moderators.do("agree", OTHER, about=ban.digest)
+        await moderators.do("agree", OPERATOR, about=ban.digest)
+
+    async def test_a_key_that_was_rotated_away_is_still_its_accounts(self, store, account, moderators):
+        own = await store.register(ONE.public, NOW)
+        said = a_rotation(ONE, OTHER)
+        await store.rotate(signed(said, ONE), said, sender=OTHER.public, now=NOW)
+        moderators.now += 2
+        for key in (ONE, OTHER):
+            with pytest.raises(NotAllowed, match="another moderator"):
+                await moderators.do("trust", key, account=own)
+        ban = await moderators.do("ban", account=account)
+        with pytest.raises(NotAllowed, match="another key of account"):
+            await moderators.do("agree", OTHER, about=ban.digest)
+
+    async def test_whoever_proposed_in_its_own_favour_gains_nothing_by_registering_later(
+        self, store, account, moderators
+    ):
+        to = await store.register(a_key(505).public, NOW)
+        proposed = await moderators.do("return", account=account, amount=1001, to=to)
+        said = a_rotation(a_key(505), ONE)
+        await store.rotate(signed(said, a_key(505)), said, sender=ONE.public, now=NOW)
+        moderators.now += 2
+        with pytest.raises(NotAllowed, match="another moderator"):
+            await moderators.do("agree", OTHER, about=proposed.digest)
+
+    async def test_whoever_is_suspended_gives_nothing_away_whatever_key_it_has_by_then(
+        self, store, account, moderators
+    ):
+        to = await store.register(a_key(505).public, NOW)
+        gift = a_transfer(to, 1)
+        await moderators.do("suspend", account=account, until=NOW + 8 * DAY)
+        said = a_rotation(worker_key(0), a_key(507))
+        await store.rotate(signed(said, worker_key(0)), said, sender=a_key(507).public, now=NOW)
+        with pytest.raises(Suspended, match="is suspended"):
+            await store.transfer(signed(gift, a_key(507)), gift, NOW)
+        late = a_transfer(to, 1, nonce=a_nonce(12), valid_until=NOW + 8 * DAY + 2)
+        await store.transfer(signed(late, a_key(507)), late, NOW + 8 * DAY + 1)
+
+    async def test_acts_on_who_has_left_can_be_answered_and_lifted(self, store, account, moderators):
+        limit = await moderators.do("limit", account=account, open_jobs=1)
+        said = an_appeal(limit.digest)
+        await store.appeal(signed(said, worker_key(0)), said, NOW)
+        left = a_leaving()
+        await store.leave(signed(left, worker_key(0)), left, NOW)
+        await moderators.do("uphold", about=limit.digest)
+        assert await store.appeals(NOW, 9) == ([], 0)
+        await moderators.do("lift", about=limit.digest)
+        with pytest.raises(UnknownAccount):
+            await moderators.do("warn", account=account)
+
+    async def test_appeals_are_against_acts_and_not_against_words_on_them(self, store, account, moderators):
+        warning = await moderators.do("warn", account=account)
+        for word in (
+            await moderators.do("uphold", about=warning.digest),
+            await moderators.do("lift", about=warning.digest),
+        ):
+            said = an_appeal(word.digest)
+            with pytest.raises(UnknownAct, match="appeal against the act"):
+                await store.appeal(signed(said, worker_key(0)), said, NOW)
+
+    async def test_only_operators_make_kudos(self, store, account):
+        for key in (ONE, a_key(504), worker_key(0)):
+            said = an_award(account=account)
+            with pytest.raises(WrongSigner, match="no operator's"):
+                await store.award(signed(said, key), said, NOW)
 
     async def test_kudos_are_returned_and_no_account_falls_below_zero(self, store, account, moderators):
         to = await store.register(a_key(505).public, NOW)

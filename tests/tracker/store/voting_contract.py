@@ -6,12 +6,35 @@ import pytest
 
 from protocol.documents import open_document
 from protocol.envelope import Envelope, parse
-from protocol.errors import BadValue, Equivocation, NotAllowed, OutOfTurn, OverLimit, UnknownAct, WrongSigner
+from protocol.errors import (
+    BadValue,
+    Equivocation,
+    NotAllowed,
+    NotRegistered,
+    OutOfTurn,
+    OverLimit,
+    Suspended,
+    UnknownAct,
+    WrongSigner,
+)
 from protocol.governing import Outcome
 from protocol.keys import SigningKey
 from protocol.merkle import leaf_hash, root_of, verify_inclusion
 from protocol.rules import Rules, VotesSection
-from tests.support.builders import DAY, SERVING, a_key, a_nonce, a_proposal, a_vote, an_answer, but, signed
+from tests.support.builders import (
+    DAY,
+    SERVING,
+    a_key,
+    a_leaving,
+    a_nonce,
+    a_proposal,
+    a_rotation,
+    a_vote,
+    an_act,
+    an_answer,
+    but,
+    signed,
+)
 from tests.support.clerk import Clerk, worker_key
 from tests.support.rules import plain
 from tests.tracker.store.contract import Backend
@@ -112,6 +135,49 @@ class VotingContract:
             await self.vote(clerk, proposal, 0, yes=True, version=3)
         outcome = await self.end(clerk)
         assert (outcome.yes, outcome.no, outcome.accepted) == (0, 1, False)
+
+    async def test_whoever_is_suspended_neither_proposes_nor_votes_meanwhile(self, clerk):
+        proposal = await self.propose(clerk)
+        account = await clerk.account(worker_key(1))
+        said = an_act("suspend", account=account, until=clerk.now + DAY, valid_until=clerk.now + 1)
+        await clerk.store.act(signed(said, SERVING), said, clerk.now)
+        with pytest.raises(Suspended):
+            await self.vote(clerk, proposal, 1)
+        with pytest.raises(Suspended):
+            await self.propose(clerk, 1, nonce=2)
+        clerk.now += DAY + 1
+        await self.vote(clerk, proposal, 1)
+
+    async def test_a_vote_stays_cast_when_its_account_rotates_leaves_or_is_banned_and_a_new_key_may_change_it(
+        self, clerk
+    ):
+        proposal = await self.propose(clerk)
+        for number in range(3):
+            await self.vote(clerk, proposal, number)
+        rotation = a_rotation(worker_key(0), a_key(707), valid_until=clerk.now + 1)
+        await clerk.store.rotate(signed(rotation, worker_key(0)), rotation, sender=a_key(707).public, now=clerk.now)
+        with pytest.raises(NotRegistered):
+            await self.vote(clerk, proposal, 0, version=2)
+        again = a_vote(proposal.digest, yes=False, version=2)
+        await clerk.store.vote(signed(again, a_key(707)), again, clerk.now)
+        left = a_leaving(valid_until=clerk.now + 1)
+        await clerk.store.leave(signed(left, worker_key(1)), left, clerk.now)
+        await clerk.store.register(worker_key(1).public, clerk.now)
+        with pytest.raises(NotAllowed, match="has no voice"):
+            await self.vote(clerk, proposal, 1, yes=False, version=2)
+        ban = an_act(
+            "suspend", account=await clerk.account(worker_key(2)), until=clerk.now + 2 * WEEK, valid_until=clerk.now + 1
+        )
+        await clerk.store.act(signed(ban, SERVING), ban, clerk.now)
+        outcome = await self.end(clerk)
+        assert (outcome.yes, outcome.no) == (2, 1)
+
+    async def test_as_many_for_as_against_change_nothing(self, clerk):
+        proposal = await self.propose(clerk)
+        for number in range(2):
+            await self.vote(clerk, proposal, number, yes=bool(number))
+        outcome = await self.end(clerk)
+        assert (outcome.yes, outcome.no, outcome.accepted) == (1, 1, False)
 
     async def test_too_few_votes_change_nothing(self, clerk):
         proposal = await self.propose(clerk)

@@ -30,4 +30,5 @@ CREATE TABLE appeals (
     answered  BLOB NOT NULL DEFAULT x''      -- digest of the act that lifted or upheld what it is about
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX appeals_about ON appeals (about) WHERE answered = x'';
 CREATE INDEX appeals_open ON appeals (time) WHERE answered = x'';

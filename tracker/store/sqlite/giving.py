@@ -9,11 +9,12 @@ from protocol.documents import Award, Transfer
 from protocol.envelope import Envelope
 from protocol.postings import SYSTEM
 from tracker.ledger import day_of
+from tracker.sanctions import check_operator
 from tracker.store.base import SHOWN_AWARDS, Awarded, Gifts, RulesInForce
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.acts import owner_of
 from tracker.store.sqlite.ledger import new_evidence
-from tracker.store.sqlite.moderating import check_account, log_award
+from tracker.store.sqlite.moderating import check_account, check_free, log_award
 from tracker.store.sqlite.tables import Tables
 from tracker.transfers import Giver, check_transfer
 
@@ -23,6 +24,7 @@ def transfer(connection: sqlite3.Connection, tables: Tables, envelope: Envelope,
     if papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
         return
     giver = owner_of(connection, tables, envelope.key, envelope.kind, now)
+    check_free(connection, giver, now)  # whoever may lose kudos cannot give them away
     check_account(connection, tables, said.to)
     rules = tables.versions.get(connection)
     check_transfer(rules.rules.transfers, _giver(connection, tables, giver, rules, now), said.to, said.amount, now)
@@ -36,9 +38,11 @@ def award(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, sa
     """See `Store.award`."""
     if papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
         return
+    force = tables.versions.get(connection)
+    check_operator(envelope.key, force.rules, tables.key.public, "an award")
     check_account(connection, tables, said.account)
     papers.take(connection, envelope, said.nonce)
-    evidence = new_evidence(now, tables.versions.newest(connection), proofs=(envelope.digest,))
+    evidence = new_evidence(now, force.version, proofs=(envelope.digest,))
     moved = postings.award(said.account, said.amount)
     entry, _ = tables.ledger.append(connection, "award", moved, evidence)
     connection.execute(

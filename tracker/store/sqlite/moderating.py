@@ -7,6 +7,7 @@ the store; what refuses does so before anything is written.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol import documents, postings
@@ -17,7 +18,18 @@ from protocol.governing import Act, Appeal
 from protocol.postings import Postings
 from protocol.rules import Rules
 from tracker.ledger import show_kudos
-from tracker.sanctions import LASTING, LIFTED, Sanction, State, check_role, needs_second, state_of
+from tracker.sanctions import (
+    LASTING,
+    LIFTED,
+    WORDS,
+    Sanction,
+    Sanctions,
+    State,
+    can_be_spoken_of,
+    check_role,
+    needs_second,
+    state_of,
+)
 from tracker.store.base import Acted, Appealed, Logged
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.acts import owner_of
@@ -59,56 +71,87 @@ def act(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said
         return Acted(known.number, known.account)
     force = tables.versions.get(connection)
     check_role(envelope.key, force.rules, tables.key.public)
-    about = _spoken_of(connection, envelope, said, force.rules, tables.key.public, now)
+    about = _spoken_of(connection, tables, envelope, said, force.rules, now)
     account = about.account if about else said.account
-    if account:
+    if about is None and account:  # else somebody may have left since
         check_account(connection, tables, account)
-    effect = about.said if about and said.act == "agree" else said
-    waits = needs_second(said, force.rules)
-    _check_own(connection, tables, envelope, effect, about, now)
+    effect, lifted = _what_happens(connection, said, about, now)
+    standing = lifted.said if lifted and lifted.state(now) == "stands" else None
+    waits = said.act != "agree" and needs_second(said, force.rules, standing)
+    signers = [envelope.key, *([about.signer] if about and said.act == "agree" else ())]
+    _check_own(connection, tables, signers, effect, lifted, now)
     _check_effect(connection, tables, effect, now)
     papers.take(connection, envelope, said.nonce)
-    event, moved = ("act", ()) if waits else _come_into_force(connection, tables, effect, about, now)
+    event, moved = ("act", ()) if waits else _come_into_force(connection, tables, effect, lifted, now)
     evidence = new_evidence(now, force.version, proofs=(envelope.digest,))
     entry, _ = tables.ledger.append(connection, event, moved, evidence)
     if event == "trust":
         tables.accounts.withhold(connection, account, -sum(amount for of, amount in moved if of == account))
     number = _log(connection, envelope, said, account, entry, now, since=0 if waits else now)
-    if about is not None:
-        _follow(connection, envelope, said, about, now)
+    if about is not None and not waits:
+        _follow(connection, envelope, said, about, lifted, now)
     return Acted(number, account)
 
 
 def _spoken_of(
-    connection: sqlite3.Connection, envelope: Envelope, said: Act, rules: Rules, serving: bytes, now: int
+    connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Act, rules: Rules, now: int
 ) -> _Row | None:
     """The act that another one lifts, agrees to or upholds, if it can."""
     if not said.about:
         return None
     row = _find(connection, said.about)
-    if row.act in ("lift", "agree", "uphold"):
-        raise UnknownAct(f"act {row.number} is a word of {row.act}: name the act that it is about")
     state = row.state(now)
+    if not can_be_spoken_of(row.act, state, said.act):
+        raise UnknownAct(f"act {row.number} is a word of {row.act}: name the act that it is about")
     if said.act == "agree":
         if state != "proposed":
             raise UnknownAct(f"act {row.number} waits for no second signature")
-        if row.signer == envelope.key:
-            raise NotAllowed(f"act {row.number} was signed by this key: a second one has to agree")
-        check_role(row.signer, rules, serving)
-    if said.act == "lift" and (state == "over" or (state == "stands" and row.act not in LIFTED)):
-        what = "is over" if state == "over" else f"is a {row.act}, which another {row.act} undoes"
-        raise UnknownAct(f"act {row.number} {what}")
+        _check_two(connection, tables, row, envelope.key, now)
+        check_role(row.signer, rules, tables.key.public)
+    if said.act == "lift":
+        _check_lifted(row, state)
     return row
 
 
+def _check_two(connection: sqlite3.Connection, tables: Tables, row: _Row, key: bytes, now: int) -> None:
+    """Two signatures are of two keys, and of two people as far as accounts show it."""
+    if row.signer == key:
+        raise NotAllowed(f"act {row.number} was signed by this key: a second one has to agree")
+    both = tables.people.accounts_of(connection, key, now) & tables.people.accounts_of(connection, row.signer, now)
+    if both:
+        raise NotAllowed(
+            f"act {row.number} was signed by another key of account {min(both)}: somebody else has to agree"
+        )
+
+
+def _check_lifted(row: _Row, state: State) -> None:
+    if state == "over":
+        raise UnknownAct(f"act {row.number} is over")
+    if state == "stands" and row.act not in LIFTED:
+        raise UnknownAct(f"act {row.number} is a {row.act}, which another {row.act} undoes")
+
+
+def _what_happens(connection: sqlite3.Connection, said: Act, about: _Row | None, now: int) -> tuple[Act, _Row | None]:
+    """The act that would come into force, and the one that it would lift."""
+    if about is None or said.act == "uphold":
+        return said, None
+    if said.act == "lift":
+        return said, about
+    if about.act != "lift":
+        return about.said, None
+    lifted = _find(connection, about.said.about)
+    _check_lifted(lifted, lifted.state(now))
+    return about.said, lifted
+
+
 def _check_own(
-    connection: sqlite3.Connection, tables: Tables, envelope: Envelope, effect: Act, about: _Row | None, now: int
+    connection: sqlite3.Connection, tables: Tables, signers: Sequence[bytes], effect: Act, lifted: _Row | None, now: int
 ) -> None:
     """Nobody decides in its own favour."""
-    own = tables.people.acting(connection, envelope.key, now).account
-    gains = {"trust": effect.account, "return": effect.to, "lift": about.account if about else 0}
-    if own and gains.get(effect.act) == own:
-        raise NotAllowed(f"a {effect.act} for the account of the key that signs it: another moderator decides that")
+    gains = {"trust": effect.account, "return": effect.to, "lift": lifted.account if lifted else 0}.get(effect.act, 0)
+    for key in signers if gains else ():
+        if gains in tables.people.accounts_of(connection, key, now):
+            raise NotAllowed(f"a {effect.act} for the account of a key that signs it: another moderator decides that")
 
 
 def _check_effect(connection: sqlite3.Connection, tables: Tables, effect: Act, now: int) -> None:
@@ -132,7 +175,7 @@ def check_account(connection: sqlite3.Connection, tables: Tables, number: int) -
 
 
 def _come_into_force(
-    connection: sqlite3.Connection, tables: Tables, effect: Act, about: _Row | None, now: int
+    connection: sqlite3.Connection, tables: Tables, effect: Act, lifted: _Row | None, now: int
 ) -> tuple[str, Postings]:
     """What an act does to accounts: its event in the ledger, and what that moves."""
     if effect.act == "return":
@@ -140,8 +183,8 @@ def _come_into_force(
     if effect.act == "trust":
         tables.accounts.trust(connection, effect.account, now)
         return "trust", postings.vest(effect.account, tables.accounts.withheld(connection, effect.account))
-    if effect.act == "lift" and about is not None and about.act == "trust":
-        tables.accounts.trust(connection, about.account, 0)
+    if lifted is not None and lifted.act == "trust":
+        tables.accounts.trust(connection, lifted.account, 0)
         return "trust", ()
     return "act", ()
 
@@ -170,20 +213,19 @@ def log_award(connection: sqlite3.Connection, envelope: Envelope, said: Award, e
     _log(connection, envelope, said, said.account, entry, now, since=now)
 
 
-def _follow(connection: sqlite3.Connection, envelope: Envelope, said: Act, about: _Row, now: int) -> None:
+def _follow(
+    connection: sqlite3.Connection, envelope: Envelope, said: Act, about: _Row, lifted: _Row | None, now: int
+) -> None:
     """What becomes of the act that another one speaks of, and of the appeals against it."""
+    word, answered = envelope.digest, about
     if said.act == "agree":
-        connection.execute(
-            "UPDATE acts SET since = ?, agreed = ? WHERE number = ?", (now, envelope.digest, about.number)
-        )
-        return
-    if said.act == "lift":
-        connection.execute(
-            "UPDATE acts SET ended = ?, ended_by = ? WHERE number = ?", (now, envelope.digest, about.number)
-        )
-    connection.execute(
-        "UPDATE appeals SET answered = ? WHERE about = ? AND answered = x''", (envelope.digest, about.digest)
-    )
+        connection.execute("UPDATE acts SET since = ?, agreed = ? WHERE number = ?", (now, word, about.number))
+        if lifted is None:
+            return
+        word, answered = about.digest, lifted
+    if lifted is not None:
+        connection.execute("UPDATE acts SET ended = ?, ended_by = ? WHERE number = ?", (now, word, lifted.number))
+    connection.execute("UPDATE appeals SET answered = ? WHERE about = ? AND answered = x''", (word, answered.digest))
 
 
 def _find(connection: sqlite3.Connection, digest: bytes) -> _Row:
@@ -211,6 +253,8 @@ def appeal(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, s
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
     if row.account != number:
         raise UnknownAct(f"act {row.number} does not concern account {number}: `potluck acts` shows those that do")
+    if row.act in WORDS:
+        raise UnknownAct(f"act {row.number} is a word of {row.act}: appeal against the act that it is about")
     most = tables.versions.get(connection).rules.moderation.appeals
     [found] = connection.execute(
         "SELECT count(*) FROM appeals WHERE about = ? AND answered = x''", (said.about,)
@@ -228,16 +272,25 @@ def appeal(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, s
     return Acted(row.number, number)
 
 
+_STANDING = (
+    "SELECT a.digest, d.raw FROM acts a JOIN documents d ON d.identity = a.nonce AND d.signer = a.signer"
+    " AND d.kind = 'act' WHERE a.act IN ('limit', 'suspend', 'ban', 'pause', 'block') AND a.ended = 0"
+    " AND a.since > 0 AND (a.until = 0 OR a.until >= ?)"
+)
+
+
 def sanctions(connection: sqlite3.Connection, now: int) -> list[Sanction]:
     """See `Store.sanctions`."""
-    rows = connection.execute(
-        "SELECT a.digest, d.raw FROM acts a JOIN documents d ON d.identity = a.nonce AND d.signer = a.signer"
-        " AND d.kind = 'act' WHERE a.act IN ('limit', 'suspend', 'ban', 'pause', 'block') AND a.ended = 0"
-        " AND a.since > 0 AND (a.until = 0 OR a.until >= ?) ORDER BY a.number",
-        (now,),
-    )
+    rows = connection.execute(f"{_STANDING} ORDER BY a.number", (now,))
     found = [Sanction(digest, _open(raw)) for digest, raw in rows]
     return [one for one in found if one.act.act in LASTING]
+
+
+def check_free(connection: sqlite3.Connection, account: int, now: int) -> None:
+    """Refuse what an account does while it is suspended or banned: in the same step in which it would do it, whatever
+    its session knew before."""
+    rows = connection.execute(f"{_STANDING} AND a.account = ? ORDER BY a.number", (now, account))
+    Sanctions(Sanction(digest, _open(raw)) for digest, raw in rows).check(account, now)
 
 
 def log(connection: sqlite3.Connection, now: int, before: int, most: int) -> list[Logged]:

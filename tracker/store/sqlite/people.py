@@ -61,6 +61,11 @@ class People:
         ).fetchone()
         return row[0] if row else 0
 
+    def accounts_of(self, connection: sqlite3.Connection, key: bytes, now: int) -> set[int]:
+        """Every account that somebody with this key is known by: for which it acts, or whose own key it ever was."""
+        rows = connection.execute("SELECT account FROM keys WHERE key = ?", (key,)).fetchall()
+        return {account for (account,) in rows} | {self.acting(connection, key, now).account} - {0}
+
     def was_of_others(self, connection: sqlite3.Connection, key: bytes, account: int) -> bool:
         """Whether the key is, or ever was, the key or a delegate of another account than this."""
         row = connection.execute(

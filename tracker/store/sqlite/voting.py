@@ -20,6 +20,7 @@ from tracker.proposals import Proposed, Roll, check_proposal, value_of, with_val
 from tracker.sanctions import check_operator
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.acts import owner_of
+from tracker.store.sqlite.moderating import check_free
 from tracker.store.sqlite.tables import Tables
 
 _PROPOSED = (
@@ -51,6 +52,7 @@ def _leaves_since(connection: sqlite3.Connection, day: int) -> Iterator[Leaf]:
 def check_proposer(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Proposal, now: int) -> int:
     """The account that proposes; refuses what needs no roll to be refused."""
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
+    check_free(connection, number, now)
     force = tables.versions.get(connection)
     rules = force.rules.votes
     [open_now] = connection.execute(
@@ -125,6 +127,7 @@ def vote(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, sai
     ).fetchone()
     if known is not None and known[2] == envelope.digest:
         return
+    check_free(connection, number, now)
     if outcome or now > until:
         raise OutOfTurn(f"the vote on proposal {proposal} has ended")
     if known is None:
@@ -193,11 +196,13 @@ def proof_of_vote(connection: sqlite3.Connection, envelope: Envelope) -> tuple[i
     not counted."""
     said = documents.open_document(envelope, Vote)
     row = connection.execute(
-        "SELECT number FROM proposals WHERE digest = ? AND outcome <> x''", (said.proposal,)
+        "SELECT p.number FROM proposals p JOIN voices v ON v.proposal = p.number WHERE p.digest = ?"
+        " AND p.outcome <> x'' AND v.signer = ? AND v.digest = ?",
+        (said.proposal, envelope.key, envelope.digest),
     ).fetchone()
-    ballots = _ballots(connection, row[0]) if row else []
-    if envelope.raw not in ballots:
+    if row is None:  # strangers cost no more than this
         return None
+    ballots = _ballots(connection, row[0])
     place = ballots.index(envelope.raw)
     return place, len(ballots), inclusion_proof([leaf_hash(raw) for raw in ballots], place)
 
