@@ -78,6 +78,11 @@ def read(raw: bytes, named: str) -> Catalogue:
         raise BadCatalogue(f"a catalogue that this program does not understand: {error}") from error
 
 
+def keeps_to_it(rules: CatalogueSection) -> bool:
+    """Whether only models of the catalogue may be offered."""
+    return rules.listed_only or rules.open_only
+
+
 def why_not(name: str, kind: str, catalogue: Catalogue, rules: CatalogueSection) -> str:
     """Why a model may not be offered in this horde; empty if it may."""
     model = catalogue.models.get(name)

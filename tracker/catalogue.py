@@ -9,11 +9,13 @@ from msgspec import structs
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
 from protocol import catalogue
-from protocol.catalogue import MAX_FILES, MAX_MODELS, NOTHING, Catalogue, Model, digest, to_json
+from protocol.catalogue import MAX_BYTES, MAX_FILES, MAX_MODELS, NOTHING, Catalogue, Model, digest, to_json
+from protocol.errors import NotOffered
 from protocol.messages import Announce
-from protocol.rules import ModelSection, Rules
+from protocol.rules import CatalogueSection, ModelSection, Rules
 from protocol.toml_file import ConfigError, tables_of, text_of
-from tracker.config import Reader, price_checks
+from protocol.work import Kind, PublicPart, kind_of
+from tracker.config import Reader, price_checks, size_checks
 
 FILE_NAME = "models.toml"
 #: To judge a catalogue by itself.
@@ -22,6 +24,9 @@ NO_RULES = Rules()
 WANTED = ("kind", "licence", "millions")
 #: Catalogues of earlier rules, which workers may still ask for.
 KEPT = 4
+#: Models that are named to who asked for what nobody may serve; and of those that he named, why each may not.
+LISTED = 20
+TOLD = 3
 
 
 def catalogue_of(folder: Path, rules: Rules) -> Catalogue:
@@ -50,7 +55,10 @@ def parse(text: str, path: Path, rules: Rules) -> Catalogue:
                 models[name] = _model(reader, name, facts, rules)
     read = Catalogue(models)
     if not reader.faults:
-        for key, fault in price_checks(with_catalogue(rules, read)):
+        size, together = len(to_json(read)), with_catalogue(rules, read)
+        if size > MAX_BYTES:
+            reader.fault(("models",), f"wanted at most {MAX_BYTES} bytes as published, found {size}: name fewer files")
+        for key, fault in (*size_checks(together), *price_checks(together)):
             if key[:1] == ("models",):
                 reader.fault(key, fault)
     if reader.faults:
@@ -96,11 +104,13 @@ class Listing:
 
     def __init__(self, of: Catalogue = NOTHING) -> None:
         self._published: dict[str, bytes] = {}
+        self._allowed: tuple[CatalogueSection, dict[Kind, list[str]]] | None = None
         self.use(of)
 
     def use(self, of: Catalogue) -> None:
         """Go by this one from now on."""
         self.catalogue = of
+        self._allowed = None
         if of != NOTHING:
             raw = to_json(of)
             self._published.pop(digest(raw), None)
@@ -124,3 +134,30 @@ class Listing:
         return structs.replace(announce, offers=offers), [
             f"{name!r}: {text}" for (_, name), text in why.items() if text
         ]
+
+    def check_asked(self, public: PublicPart, rules: Rules) -> None:
+        """Refuse what no worker may ever serve here: a request whose models are all kept out, or for a kind of which
+        the horde has none."""
+        under, kind = rules.catalogue, kind_of(public.work)
+        why = [(name, catalogue.why_not(name, kind, self.catalogue, under)) for name in public.models]
+        if why and not all(text for _, text in why):
+            return
+        allowed = self._allowed_of(kind, under)
+        if not why and (allowed or not catalogue.keeps_to_it(under)):
+            return
+        told = [f"{name!r}: {text}" for name, text in why[:TOLD]] or [
+            f"for {kind} its catalogue has no model that may be served"
+        ]
+        shown = ", ".join(allowed[:LISTED]) + (f" and {len(allowed) - LISTED} more" if allowed[LISTED:] else "")
+        known = f"; of its catalogue's models for {kind} there are: {shown}" if allowed else ""
+        raise NotOffered(f"nobody may serve this in this horde: {'; '.join(told)}{known}")
+
+    def _allowed_of(self, kind: Kind, under: CatalogueSection) -> list[str]:
+        """The models of the catalogue that may be served; looked up once for a version of the rules."""
+        if self._allowed is None or self._allowed[0] is not under:
+            found: dict[Kind, list[str]] = {"image": [], "text": []}
+            for name, model in sorted(self.catalogue.models.items()):
+                if not catalogue.why_not(name, model.kind, self.catalogue, under):
+                    found[model.kind].append(name)
+            self._allowed = under, found
+        return self._allowed[1][kind]

@@ -21,7 +21,7 @@ from protocol import prices
 from protocol.errors import BadKey
 from protocol.keys import parse_key
 from protocol.links import is_private_host
-from protocol.rules import Positive, Rules, Section
+from protocol.rules import Positive, Rules, Section, to_json
 from protocol.toml_file import ConfigError as ConfigError  # noqa: PLC0414 (of this file, for all who load it)
 from protocol.toml_file import KeyPath, TableReader, shown, tables_of, text_of
 from protocol.work import ImageWork, TextWork
@@ -33,6 +33,9 @@ DEFAULT_LISTEN = "127.0.0.1:7345"
 
 #: What one job may cost, so that sums over all jobs of a horde's life stay within 64 bits.
 MAX_PRICE = 10**12
+
+#: What the rules may take as published, so that with the digests of word lists they fit into a document.
+MAX_RULES_BYTES = 200 * 1024
 
 
 class ServerSection(Section, frozen=True, kw_only=True):
@@ -246,6 +249,7 @@ def _cross_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
     if large := [number for step in rules.mint.steps for number in step if number > 1000]:
         yield ("mint", "steps"), f"wanted permille, of at most 1000, found {large[0]}"
     yield from _time_checks(rules)
+    yield from size_checks(rules)
     yield from price_checks(rules)
     yield from _role_checks(rules)
     if rules.prices.plugin:
@@ -275,6 +279,16 @@ def _role_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
                 yield ("roles", name), f"wanted keys as `potluck account` shows them, found {text!r}: {error}"
         if twice := [text for number, text in enumerate(keys) if text in keys[:number]]:
             yield ("roles", name), f"names key {twice[0]} twice: name it once"
+
+
+def size_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
+    """Refuse rules that are too large to be handed to peers."""
+    size = len(to_json(rules).encode())
+    if size > MAX_RULES_BYTES:
+        yield (
+            ("models",),
+            f"wanted rules of at most {MAX_RULES_BYTES} bytes as published, found {size}: name fewer models",
+        )
 
 
 def price_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:

@@ -331,6 +331,7 @@ class Coordinator:
         open_jobs = self._jobs.open_jobs[origin]
         self.moderation.check_ask(conversation, payer, open_jobs, public.n)
         check_limits(public, self.rules.rules, anonymous=payer == ANONYMOUS, open_jobs=open_jobs)
+        self.listing.check_asked(public, self.rules.rules)
 
     def _origin(self, conversation: Conversation, now: int) -> str:
         """Whom limits and fairness count: the account, or a hash of the address block."""

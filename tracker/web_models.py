@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from protocol.errors import BadValue
 from protocol.rules import Rules
 from tracker.catalogue import Listing
 from tracker.replies import as_json
@@ -45,7 +46,8 @@ async def _models(request: web.Request) -> web.Response:
 async def _published(request: web.Request) -> web.Response:
     raw = request.app[MODELS].listing.published(request.match_info["digest"])
     if raw is None:
-        raise web.HTTPNotFound(text="no catalogue with this digest is in force: /rules names the one that is")
+        text = "no catalogue with this digest is in force: /rules names the one that is"
+        return as_json({"code": BadValue.code, "text": text}, status=404)
     # What a digest names never changes.
     headers = {"Cache-Control": "public, max-age=31536000, immutable"}
     return web.Response(body=raw, content_type="application/json", headers=headers)

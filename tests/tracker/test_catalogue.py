@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from protocol.catalogue import NOTHING, digest, to_json
+from protocol.errors import NotOffered
 from protocol.messages import Announce
 from protocol.rules import CatalogueSection, ModelSection, Rules
+from tests.support.builders import a_public_part, a_text_work, an_image_work
 from tests.support.peers import A_TEXT_OFFER, AN_OFFER
 from tracker.catalogue import KEPT, Listing, catalogue_of, parse, with_catalogue
 from tracker.config import ConfigError
@@ -104,6 +106,20 @@ def test_a_mistake_is_told_with_file_line_key_what_was_found_and_what_is_allowed
     assert faults_of(text)[0].startswith(fault), faults_of(text)
 
 
+@pytest.mark.parametrize(
+    ("bound", "told"),
+    [
+        ("tracker.catalogue.MAX_BYTES", "wanted at most 300 bytes as published, found"),
+        ("tracker.config.MAX_RULES_BYTES", "wanted rules of at most 300 bytes as published, found"),
+    ],
+)
+def test_a_catalogue_that_peers_would_not_take_is_refused(bound, told, monkeypatch):
+    monkeypatch.setattr(bound, 300)
+
+    [fault] = faults_of(GOOD)
+    assert fault.startswith(f"models.toml:1: models: {told}")
+
+
 def test_a_model_stands_in_one_of_the_two_files():
     [fault] = faults_of(GOOD, Rules(models={TEXT: ModelSection(price=5)}))
 
@@ -143,3 +159,51 @@ def test_the_catalogues_of_earlier_rules_can_still_be_asked_for_but_not_for_ever
         listing.use(parse(GOOD.replace("price = 2000", f"price = {price}"), FILE, Rules()))
     assert listing.published(first) is None
     assert listing.published(digest(to_json(listing.catalogue))) == to_json(listing.catalogue)
+
+
+def refused(listing, *models, work=None, **rules):
+    """Why such a request is refused; nothing if it is taken in."""
+    public = a_public_part(work or an_image_work(), models=models)
+    try:
+        listing.check_asked(public, Rules(catalogue=CatalogueSection(**rules)))
+    except NotOffered as error:
+        return error.text
+    return ""
+
+
+def test_a_request_that_nobody_may_serve_is_refused_with_the_models_that_there_are():
+    listing = Listing(parse(GOOD, FILE, Rules()))
+
+    assert refused(listing, "mine") == "", (
+        "where the rules keep nobody to the catalogue somebody may come who serves it"
+    )
+    assert refused(listing, "mine", listed_only=True) == (
+        "nobody may serve this in this horde: 'mine': it is not in the horde's catalogue (rule catalogue.listed_only):"
+        f" see /models; of its catalogue's models for image there are: {IMAGE}"
+    )
+    assert refused(listing, "mine", IMAGE, listed_only=True) == "", "one that may be served is enough"
+    assert refused(listing, TEXT) == (
+        f"nobody may serve this in this horde: {TEXT!r}: the horde's catalogue has it as a model for text, and it is"
+        f" offered for image; of its catalogue's models for image there are: {IMAGE}"
+    )
+
+
+def test_a_request_for_any_model_is_refused_only_where_there_can_be_none():
+    listing, text = Listing(parse(GOOD, FILE, Rules())), a_text_work()
+
+    assert refused(listing, listed_only=True) == ""
+    assert refused(listing, work=text, listed_only=True) == ""
+    assert refused(listing, work=text, open_only=True) == (
+        "nobody may serve this in this horde: for text its catalogue has no model that may be served"
+    )
+    assert refused(Listing(), work=text) == ""
+    assert "for image" in refused(Listing(), listed_only=True)
+
+
+def test_of_many_models_only_some_are_named():
+    many = "".join(f'[models.m{n:03}]\nkind = "image"\nlicence = "MIT"\nmillions = 1\n' for n in range(50))
+    listing = Listing(parse(many, FILE, Rules()))
+
+    said = refused(listing, *(f"x{n}" for n in range(32)), listed_only=True)
+    assert said.endswith("m018, m019 and 30 more")
+    assert ("'x2'" in said, "'x3'" in said) == (True, False)

@@ -2,12 +2,13 @@
 
 import pytest
 
+from protocol.catalogue import Catalogue, Model
 from protocol.documents import Lease
 from protocol.filter.verdict import Verdict
 from protocol.messages import Account as AccountMessage
-from protocol.messages import AskAccount, AskWhy, Requeued, Why
-from protocol.rules import MatchingSection, Rules
-from tests.support.builders import a_public_part, an_image_private, an_image_work
+from protocol.messages import AskAccount, AskQuote, AskWhy, Private, Refused, Requeued, Why
+from protocol.rules import CatalogueSection, MatchingSection, Rules
+from tests.support.builders import a_public_part, an_image_private, an_image_work, but
 from tests.support.peers import Desk, Peer
 from tracker.content_filter import ContentFilter
 
@@ -105,3 +106,18 @@ async def test_an_owner_who_declines_for_words_that_it_has_seen_is_not_taken_for
             await worker.hears_nothing_of(Lease)
         else:
             await worker.hear(Lease)
+
+
+async def test_who_asks_for_a_model_that_nobody_may_serve_here_is_told_at_once(path):
+    async with Desk.open(path, rules=Rules(catalogue=CatalogueSection(listed_only=True))) as desk:
+        listed = Model(kind="image", licence="MIT", millions=1)
+        desk.coordinator.listing.use(Catalogue({SMALL.models[0]: listed}))
+        asker = await desk.requester()
+        asked = asker.prepare(but(SMALL, models=("mine",)))
+        await asker.say(Private(private=asked.private))
+        await asker.send(asked.envelope)
+        refused = await asker.hear(Refused)
+        assert (refused.code, refused.text.endswith(f"there are: {SMALL.models[0]}")) == ("not_offered", True)
+        await asker.say(AskQuote(public=but(SMALL, models=("mine",))))
+        assert (await asker.hear(Refused)).code == "not_offered", "a quote says what a request would hear"
+        assert (await asker.ask(public=SMALL)).jobs

@@ -605,6 +605,14 @@ async def test_a_page_that_is_not_there_says_where_to_look(start, path):
     assert json.loads(text)["text"].startswith("nothing is here: / names what there is")
 
 
+async def test_a_catalogue_that_is_not_in_force_is_answered_with_where_the_one_that_is_stands(start):
+    async with start() as tracker:
+        answer, text = await tracker.get(f"/models/{'0' * 64}")
+
+    assert answer.status == 404
+    assert json.loads(text)["text"] == "no catalogue with this digest is in force: /rules names the one that is"
+
+
 async def test_a_failing_page_hides_the_fault_behind_a_reference(start, monkeypatch, caplog):
     async with start() as tracker:
         monkeypatch.setattr(Coordinator, "scrape", lambda self: 1 / 0)
