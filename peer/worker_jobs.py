@@ -320,22 +320,22 @@ class Jobs:
         ):
             raise PrefixUnsupported(f"{job.lease.model!r} cannot continue a given text here: open without a prefix")
         if category := self.refuses(private, opened.prefix):
-            self.jobs[opened.attempt] = job
-            return self._decline(job, category)
+            text = f"{category}: the prompt filter of this horde finds what may not be made, in what is asked for"
+            return self._decline(job, ContentRefused.code, f"{text} together with the text already shown")
         if not job.lease.asker.own and self.limits.has_unwanted_words(private, opened.prefix):
-            self.jobs[opened.attempt] = job
             text = "this worker's owner does not serve what is asked for: another one is looked for"
-            return [_tell(job.lease, "declined", UNWANTED_WORDS, text), *self._drop(job, UNWANTED_WORDS, text)]
+            return self._decline(job, UNWANTED_WORDS, text)
         job.private, job.prefix = private, opened.prefix
         self._move(job, Step.OPEN)
         self.jobs[opened.attempt] = job
         return [Prepare(job.attempt), *self._restate(job), *self._fill()]
 
-    def _decline(self, job: Job, category: str) -> list[Effect]:
-        """Now that it is seen what is asked for."""
-        text = f"{category}: the prompt filter of this horde finds what may not be made, in what is asked for together"
-        text += " with the text already shown"
-        return [_tell(job.lease, "declined", ContentRefused.code, text), *self._drop(job, ContentRefused.code, text)]
+    def _decline(self, job: Job, code: str, text: str) -> list[Effect]:
+        """Now that it is seen what is asked for. Who declines without having accepted counts as one who picks: what was
+        taken from an opening, before its lease came, is accepted first."""
+        effects = [] if job.attempt in self.jobs else self._restate(job)
+        self.jobs[job.attempt] = job
+        return [*effects, _tell(job.lease, "declined", code, text), *self._drop(job, code, text)]
 
     def _take_from_opening(self, opened: Opened, now: int) -> Job:
         if (gone := self.gone.get(opened.attempt)) is not None:

@@ -405,13 +405,12 @@ class Jobs:
         self.follow(happened, now)
 
     def _is_turned_down(self, handle: bytes, event: Event) -> bool:
-        """Whether a worker does not take a lease, for no reason that it could see only in the words, once it had
-        accepted."""
+        """Whether a worker does not take a lease, but for what it could see only in the words, once it had accepted."""
         if not isinstance(event, lifecycle.Declined):
             return isinstance(event, lifecycle.NotAccepted)
         lease = self.leases.of_job(handle)
-        has_seen = event.reason == UNWANTED_WORDS and lease is not None and lease.stage is not Stage.PUSHED
-        return event.reason != ContentRefused.code and not has_seen
+        has_seen = lease is not None and lease.stage is not Stage.PUSHED
+        return not (has_seen and event.reason in (UNWANTED_WORDS, ContentRefused.code))
 
     def _turned_down(self, owner: int, now: int) -> None:
         """An owner's worker did not take a lease. Few do so now and then; who does it to choose what it is paid for
@@ -555,6 +554,8 @@ class Jobs:
             self.queue.add(self._waiting(job), present=False)
             due = max(lifecycle.expires(job, self.rules.rules), self._clock() + grace)
             self._timers.at(due, partial(self._expire, job.handle, job.attempt, job.request), job.handle)
+            if self.bars(job.payer):  # the process ended between the act and what follows from it
+                self.happen(job.handle, 0, lifecycle.Barred())
         elif attempt is not None:
             if job.state is State.LEASED:
                 self._runs(job, attempt)

@@ -275,6 +275,17 @@ def test_words_that_its_owner_does_not_serve_are_declined_when_they_are_seen_and
     assert any(isinstance(effect, Start) for effect in jobs.opened(an_opened(own), NOW))
 
 
+@pytest.mark.parametrize("code", ["unwanted_words", "content_refused"])
+def test_what_is_declined_for_its_words_was_accepted_before_also_if_its_lease_comes_later(code: str) -> None:
+    jobs, lease = some_jobs(), image_lease()
+    if code == "unwanted_words":
+        jobs.limits = Limits(content=ContentTable(words=("circle",)))
+    else:
+        jobs.refuses = lambda private, prefix: "minors"
+    assert told(jobs.opened(an_opened(lease), NOW)) == [("accepted", ""), ("declined", code)]
+    assert told(jobs.leased(signed(lease), NOW)) == [("failed", "gone")]
+
+
 def test_limits_that_come_later_end_nothing_that_was_accepted() -> None:
     jobs, lease = some_jobs(), image_lease()
     jobs.leased(signed(lease), NOW)

@@ -87,7 +87,13 @@ async def test_own_jobs_are_leased_to_a_paused_worker_and_nothing_is_owed(path):
 
 @pytest.mark.parametrize(
     ("state", "reason", "rests"),
-    [("accepted", "unwanted_words", False), ("accepted", "busy", True), ("pushed", "unwanted_words", True)],
+    [
+        ("accepted", "unwanted_words", False),
+        ("accepted", "content_refused", False),
+        ("accepted", "busy", True),
+        ("pushed", "unwanted_words", True),
+        ("pushed", "content_refused", True),
+    ],
 )
 async def test_an_owner_who_declines_for_words_that_it_has_seen_is_not_taken_for_one_who_picks(
     path, state, reason, rests
