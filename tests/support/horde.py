@@ -26,6 +26,8 @@ from tests.support.rules import PLAIN_RULES
 #: A guard against hanging, not a claim about speed.
 PATIENCE_S = 60.0
 POLL_S = 0.05
+#: What has a tracker read its files again, where the system has that signal.
+HANG_UP: int = getattr(signal, "SIGHUP", 0)
 
 
 async def until(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
@@ -200,6 +202,18 @@ class Horde:
         self.door = parse_link(serving["link"])
         self.link = self.link or self.door
         return tracker
+
+    async def read_again(self) -> None:
+        """Have the tracker read its files again, of which one has changed; returns when that is in force."""
+        tracker = self.tracker
+        assert tracker is not None
+
+        def changes() -> int:
+            return sum(line.get("message") == "new rules are in force" for line in tracker.lines())
+
+        before = changes()
+        tracker.process.send_signal(HANG_UP)
+        await until(lambda: changes() > before, "the tracker did not read its files again")
 
     async def worker(self, name: str, *arguments: str, ready: int = 1) -> Process:
         """Start a worker with a home of its own and wait until the tracker knows it."""

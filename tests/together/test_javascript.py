@@ -240,6 +240,17 @@ async def test_ctrl_c_cancels_and_what_was_made_is_paid(installed: Path, horde: 
     assert result["receipt_digest"] == result["acknowledged_digest"]
 
 
+async def test_rules_that_change_while_a_job_waits_are_told(installed: Path, horde: Horde, tmp_path: Path) -> None:
+    async with asking(installed, tmp_path, horde.link, "--model", "not-here-yet", "--max-tokens", "3") as requester:
+        await requester.saying("- queued")
+        horde.add_rules("limits.max_n = 4")
+        await horde.read_again()
+        await requester.saying("- rules 2 are in force")
+        worker = await horde.worker("late", "--dry-run", "text:model=not-here-yet,step_ms=1", ready=0)
+        check(await requester.end(), 3)
+        await worker.stop()
+
+
 async def test_a_job_that_waits_is_cancelled(installed: Path, horde: Horde, tmp_path: Path) -> None:
     async with asking(installed, tmp_path, horde.link, "--model", "nobody-has-it") as requester:
         await requester.saying("- queued")

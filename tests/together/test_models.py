@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 
 from peer import shapes
 from peer.engines.spec import SMOLLM2_MODEL, find_smollm2
-from tests.support.horde import PATIENCE_S, POLL_S, Horde, until
-
-HANG_UP: int = getattr(signal, "SIGHUP", 0)
+from tests.support.horde import PATIENCE_S, POLL_S, Horde
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -23,19 +20,6 @@ async def an_entry(horde: Horde, place: Path, name: str, kind: str, licence: str
         *("tracker", "models", "entry", str(place), "--name", name, "--kind", kind),
         *("--licence", licence, "--millions", "135"),
     )
-
-
-async def read_again(horde: Horde) -> None:
-    """Have the tracker read its files again, which differ."""
-    tracker = horde.tracker
-    assert tracker is not None
-
-    def changes() -> int:
-        return sum(line.get("message") == "new rules are in force" for line in tracker.lines())
-
-    before = changes()
-    tracker.process.send_signal(HANG_UP)
-    await until(lambda: changes() > before, "the tracker did not read its files again")
 
 
 async def served(horde: Horde, *models: str) -> None:
@@ -67,7 +51,7 @@ async def test_workers_check_their_files_against_the_catalogue_and_only_open_mod
         index.write_bytes(index.read_bytes() + b"\n")
         catalogue.write_text("\n".join(entries), "utf-8")
         horde.add_rules("catalogue.listed_only = true")
-        await read_again(horde)
+        await horde.read_again()
         models = ("--image", shapes.NAME, "--image", f"painter={damaged}", "--text", SMOLLM2_MODEL)
         worker = await horde.worker("ann", *models, "--dry-run", "image")
         told = await worker.line(lambda line: line.get("event") == "models" and "'painter'" in line["text"])
@@ -80,13 +64,13 @@ async def test_workers_check_their_files_against_the_catalogue_and_only_open_mod
         closed = "\n".join(entries).replace('"Apache-2.0"', '"LicenseRef-closed"')
         catalogue.write_text(closed, "utf-8")
         horde.add_rules("catalogue.open_only = true")
-        await read_again(horde)
+        await horde.read_again()
         await served(horde, shapes.NAME)
         refused = await worker.line(lambda line: line.get("event") == "models" and SMOLLM2_MODEL in line["text"])
         assert "its licence LicenseRef-closed is none of catalogue.open_licences" in refused["text"]
 
         catalogue.unlink()
         horde.add_rules("catalogue.open_only = false\ncatalogue.listed_only = false")
-        await read_again(horde)
+        await horde.read_again()
         await served(horde, shapes.NAME, "painter", SMOLLM2_MODEL, "dry-run-image")
         assert (await horde.audit())["ok"]

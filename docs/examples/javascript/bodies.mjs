@@ -49,7 +49,8 @@ export function readBody(fields, body, where) {
 
 const held = map({ kind: code, job: handle, attempt: counted, digest, progress: counted });
 const former = map({ key, entries: count });
-const asker = map({ anonymous: flag, service: [text(60), ""], give_back: [int(0, 3), 0] });
+const asker = map({ anonymous: flag, service: [text(60), ""], give_back: [int(0, 3), 0], own: flag,
+  pseudonym: [bytes(), none] });
 const publicPart = map({
   work: map({ kind: either("text", "image"), max_tokens: [int(1, 32_768), 256],
     context_tokens: [int(16, 1_048_576), 2048] }),
@@ -77,7 +78,7 @@ const document = {
   shown: { cap: 4 * KIB, fields: { digest } },
   lease: { fields: { job: handle, attempt: int(1), worker: key, model: text(120, 1), public: publicPart, index: count,
     private_digest: digest, job_key: key, asker, issued: int(), deadline: int(), rules: int(1), price: count,
-    paid: count, free: count, owners: counted } },
+    paid: count, free: count, owners: counted, labels: [list(text(40, 1), 16), []] } },
   peer_record: { cap: 4 * KIB, fields: { version: int(1), certificate: digest, addresses: list(text(260, 3), 16) } },
   receipt: { cap: 4 * KIB, fields: { job: handle, attempt: int(1), output_digest: digest, used: count,
     context_used: counted, partial: flag, engine: text(300, 1), finished: int() } },

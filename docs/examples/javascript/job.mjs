@@ -126,7 +126,9 @@ export class Job {
     if (body.job && this.job && !body.job.equals(this.job)) throw new Refusal("unknown_job", `${kind} of another job`);
     switch (kind) {
       case "rules":
-        need(digest.equals(this.session.welcome.rules), "digest_mismatch", "not the rules that the welcome names");
+        // Those of the welcome, or what the tracker puts in force while we are here.
+        need(digest.equals(this.session.welcome.rules) || body.version > this.session.welcome.rules_version,
+          "digest_mismatch", "neither the rules that the welcome names nor later ones");
         return void this.tell(`rules ${body.version} are in force`);
       case "holding":
         this.listed.push(...body.entries);

@@ -19,11 +19,14 @@ export function isPrivate(host) {
 /** Whether the tracker itself is on such a network, so that peers may be there too. */
 export const isNear = (host) => host === "localhost" || host.endsWith(".localhost") || isPrivate(host);
 
-/** What a link says: {url, root, name, near, certificate}; the last is null where authorities vouch for it. */
+/**
+ * What a link says: {url, root, name, near, certificate, members}. The certificate is null where authorities vouch for
+ * it; members is whether only accounts are served there.
+ */
 export function parseLink(link) {
   const fault = (why) => `not a Potluck link: ${why}; wanted potluck:?tr=wss://host:port&id=...`;
   need(link.startsWith("potluck:?"), "refused", fault("it does not begin with potluck:?"));
-  const found = { tr: [], id: [], name: [], cert: [] };
+  const found = { tr: [], id: [], name: [], cert: [], members: [] };
   for (const field of link.slice("potluck:?".length).split("&").slice(0, 16)) {
     const [name, ...value] = field.split("=");
     try {
@@ -41,7 +44,9 @@ export function parseLink(link) {
   const [cert] = found.cert;
   const certificate = cert === undefined ? null : bytesFromText(cert);
   need(!cert || tr.startsWith("wss:"), "refused", fault("cert names a certificate, and ws:// shows none"));
+  const [members] = found.members;
+  need(found.members.length <= 1 && (members ?? "1") === "1", "refused", fault("members is 1, or not there at all"));
   const name = (found.name[0] ?? "").replace(/\p{Cc}/gu, "");
   return { url: tr.replace(/\/$/, ""), root: keyFromText(found.id[0]), name: [...name].slice(0, 60).join(""),
-    near: isNear(hostname), certificate };
+    near: isNear(hostname), certificate, members: members === "1" };
 }

@@ -61,6 +61,7 @@ async function main() {
       console.error(`${within ? "\n" : ""}- ${text}`);
       within = false;
     };
+    if (link.members) tell("by its link this horde serves members only, and this program asks without an account");
     const job = new Job(link, options.ask, print, tell);
     process.on("SIGINT", () => (job.cancelled ? process.exit(130) : job.cancel()));
     const result = await job.run();

@@ -63,10 +63,11 @@ test("every auditor gives the same answer to a signature", () => {
 
 test("links are read and refused alike", () => {
   const { valid, refused } = vectors("links");
-  for (const { link, url, root, name, certificate, needs_insecure: insecure } of valid) {
+  for (const { link, url, root, name, certificate, members, needs_insecure: insecure } of valid) {
     const found = parseLink(link);
     assert.deepEqual([found.url, found.root.toString("hex"), found.name], [url, root, name]);
     assert.equal(found.certificate?.toString("hex") ?? "", certificate);
+    assert.equal(found.members, members);
     assert.equal(!found.near && found.url.startsWith("ws:"), insecure);
   }
   for (const link of refused) assert.ok(codeOf(() => parseLink(link)), link);
