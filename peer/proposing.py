@@ -58,7 +58,7 @@ async def proposals(link: Link, before: int | None = None) -> list[Proposed]:
     content = await fetch(link, what)
     try:
         return [_read(row, link) for row in content["proposals"]]
-    except (KeyError, TypeError, ValueError, binascii.Error, Refusal) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, binascii.Error, Refusal) as error:
         raise Unreachable(f"{http_url(link)}/{what} shows no proposals that can be read: {error}") from error
 
 

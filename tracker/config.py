@@ -132,7 +132,7 @@ def parse(text: str, path: Path) -> Config:
     if rules.catalogue.digest:
         reader.fault(("catalogue", "digest"), "is filled in by the tracker: put models into the file `models.toml`")
     if not reader.faults:
-        for key, fault in _cross_checks(rules):
+        for key, fault in cross_checks(rules):
             reader.fault(key, fault)
     settings = _settings(server, path.parent, reader)
     if reader.faults:
@@ -238,7 +238,7 @@ def _host_text(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _cross_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
+def cross_checks(rules: Rules) -> Iterator[tuple[KeyPath, str]]:
     """What is wrong between values that are each in range."""
     for key, points in (("image_sizes", rules.prices.image_sizes), ("text_sizes", rules.prices.text_sizes)):
         if points[0][0] < 1 or not _ascends(points):

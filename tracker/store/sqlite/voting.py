@@ -13,10 +13,11 @@ from protocol.envelope import Envelope, parse
 from protocol.errors import BadValue, NotAllowed, OutOfTurn, OverLimit, UnknownAct
 from protocol.governing import Answer, Outcome, Proposal, Vote
 from protocol.merkle import inclusion_proof, leaf_hash, root_of
+from protocol.proposing import value_of, with_value
 from protocol.rules import VotesSection
 from protocol.standing import earned, is_accepted, voices
 from tracker.ledger import day_of, show_kudos
-from tracker.proposals import Proposed, Roll, check_proposal, value_of, with_value
+from tracker.proposals import Proposed, Roll, check_proposal
 from tracker.sanctions import check_operator
 from tracker.store.sqlite import papers
 from tracker.store.sqlite.acts import owner_of
