@@ -11,6 +11,7 @@ capitals, which folding leaves free. So most texts stay in the alphabet for whic
 
 from __future__ import annotations
 
+import html
 import re
 import string
 import unicodedata
@@ -38,14 +39,21 @@ _STANDS_FOR = {
     "4": "a",
     "5": "s",
     "7": "t",
+    "8": "b",
+    "9": "g",
+    "&": "e",
     "@": "a",
     "$": "s",
     "!": "i",
     "|": "i",
     "+": "t",
 }
+#: A character by its number or its name, as pages of the web write it.
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,8});")
 #: Signs that are whole words in one code point: taken apart, they would make a text many times as long.
 _LONG = re.compile(r"[\u3300-\u33ff\ufdf0-\ufdff]")
+#: Letters that look like a space.
+_BLANKS = "\u115f\u1160\u3164"
 _WIDE_RUNS = re.compile(r"([^\x00-\x7f])\1\1")
 _SINGLES = re.compile(r"(?: \w){3,}(?= )")
 _ALONE = " a a a "
@@ -93,6 +101,8 @@ class Readings:
             found.append(_guess(self._folded, _SYMBOLS))
         if "." in signs or "0" in signs:
             found.append(_guess(self._folded, _CLOSED))
+        if (bare := _without_digits(self._folded)) is not None:
+            found.append(bare)
         if _runs(self.plain.text):
             found += [again for reading in (self.plain, *found) for again in _without_repetitions(reading)]
         return found
@@ -134,6 +144,8 @@ def _letter(character: str) -> str | None:
         return " "
     if character.isascii():
         return character
+    if character in _BLANKS:
+        return "."
     category = unicodedata.category(character)
     if category == "Cf" or _is_mark(ord(character)) or category in ("Cc", "Me"):
         return None
@@ -154,8 +166,20 @@ def _is_mark(code: int) -> bool:
         or 0x1DC0 <= code <= 0x1DFF
         or 0x20D0 <= code <= 0x20FF
         or 0xFE00 <= code <= 0xFE2F
-        or code in (0x115F, 0x1160, 0x3164)
+        or _is_invisible(code)
     )
+
+
+def _is_invisible(code: int) -> bool:
+    """Marks that nobody sees, beyond those of category Cf."""
+    return code in (0x17B4, 0x17B5) or 0x180B <= code <= 0x180F or 0xE0100 <= code <= 0xE01EF
+
+
+@cache
+def _strange_marks() -> re.Pattern[str]:
+    """Marks of any script behind a character of ASCII, of which they are no part."""
+    marks = [chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code)).startswith("M")]
+    return re.compile(f"(?<=[\\x00-\\x7f])[{''.join(marks)}]+")
 
 
 @cache
@@ -192,6 +216,9 @@ class _Pass:
 _SPACED = _Pass({}, " ")
 _SYMBOLS = _Pass(_STANDS_FOR, " ")
 _CLOSED = _Pass(_STANDS_FOR, "")
+_BARE = _Pass(dict.fromkeys(string.digits, ""), "")
+#: A digit as `0`, a letter as `a`, what separates neither.
+_DIGITS = _Pass(dict.fromkeys(string.digits, "0") | dict.fromkeys(string.ascii_letters, "a"), "")
 
 _SHAPES = bytes(
     ord(
@@ -224,18 +251,28 @@ _MIXED = BytesAhoCorasick([b"0a", b"a0"])
 def fold(text: str) -> str:
     """The text's letters by their looks, in lower case; what is no letter is as it was, or a stop."""
     text = text.replace(_CUT, _RUN)
+    if "&" in text and ";" in text:
+        text = _ENTITY.sub(_named, text)
     if text.isascii():
         return text.lower()
     text = _LONG.sub(" ", text)
     text = unicodedata.normalize("NFKD", text).casefold()
-    changes = [(character, becomes) for character in set(text) if (becomes := _FOLDED[ord(character)]) != character]
+    characters = set(text)
+    changes = [(character, becomes) for character in characters if (becomes := _FOLDED[ord(character)]) != character]
     if len(changes) > _FEW:
-        return text.translate(_FOLDED)
-    # `translate` asks for each character of the text, `replace` looks for one at the speed of memory. What it puts in
-    # is never changed again.
-    for character, becomes in changes:
-        text = text.replace(character, becomes or "")
+        text = text.translate(_FOLDED)
+    else:
+        # `translate` asks for each character of the text, `replace` looks for one at the speed of memory. What it puts
+        # in is never changed again.
+        for character, becomes in changes:
+            text = text.replace(character, becomes or "")
+    if any(unicodedata.category(one).startswith("M") and _FOLDED[ord(one)] == one for one in characters):
+        text = _strange_marks().sub("", text)
     return text
+
+
+def _named(match: re.Match[str]) -> str:
+    return html.unescape(match[0]).replace(_CUT, _RUN)
 
 
 def words(text: str) -> str:
@@ -264,6 +301,15 @@ def _guess(folded: str, by: _Pass) -> Reading:
     if "!" in folded:
         folded = folded.replace("! ", " ").replace("!\n", "\n")
     return Reading(_one_space_apart(by.over(folded)), folded, by)
+
+
+def _without_digits(folded: str) -> Reading | None:
+    """A reading without digits, of the stretches in which they stick to letters; None where they do so in none."""
+    stuck = [_is_mixed(signs.encode()) for signs in _DIGITS.over(folded).split(_CUT)]
+    if not any(stuck):
+        return None
+    parts = zip(folded.split(_CUT), stuck, strict=True)
+    return Reading(_one_space_apart(_BARE.over(_CUT.join([part if is_stuck else "" for part, is_stuck in parts]))))
 
 
 def _one_space_apart(text: str) -> list[str]:

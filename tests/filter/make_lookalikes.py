@@ -12,16 +12,22 @@ FILE = Path(__file__).parents[2] / "protocol" / "filter" / "lookalikes.txt"
 NAMES = re.compile(
     r"(?:LATIN SMALL LETTER|LATIN LETTER SMALL CAPITAL|NEGATIVE CIRCLED LATIN CAPITAL LETTER|"
     r"NEGATIVE SQUARED LATIN CAPITAL LETTER|REGIONAL INDICATOR SYMBOL LETTER) "
-    r"(?P<letters>[A-Z])(?: WITH .*)?"
+    r"(?P<letters>[A-Z])(?: WITH .*| BAR)?"
 )
-#: Small letters of Cyrillic (also those that look Latin as capitals only), Greek, Armenian and others, and what they
-#: are read as. Capitals stand for what has no Latin look-alike.
+#: Small letters of Cyrillic (also those that look Latin as capitals only), Greek, Armenian, Coptic, capitals of Cherokee
+#: (case folding makes capitals of them), Lisu and Canadian syllabics, money and others, and what they are read as.
+#: Capitals stand for what has no Latin look-alike, symbols for what only a guess takes for a letter.
 ALPHABETS = {
     "абвгдежзиклмнопрстуфхцчшщъыьэюя": "aBbrDeJZukLmhonpctyFxCHwwQYVEUR",
     "іјѕԁԛԝһӏґєў": "ijsdqwhlrey",
-    "αβγδεικλνορτυχωςσ": "abydeikLvoptuxwss",
-    "օսհոցզ": "ouhngq",
-    "ıɑɡəɛɔʌʏæœþðſʟ": "iageeoayAOTdsl",
+    "αβγδεηικλμνορτυχωςσ": "abydenikLuvoptuxwss",
+    "օսհոցզժլռի": "ouhngqdlnh",
+    "ıɑɡəɛɔʌʏæœþðſʟŋǝɘ": "iageeoayAOTdslnee",
+    "ⲁⲃⲉⲏⲓⲕⲙⲛⲟⲣⲥⲧⲩⲭⲱ": "abehikmnopctyxw",
+    "ᎠᎡᎢᎥᎩᎪᎫᎬᎳᎷᎻᎽᏀᏂᏃᏆᏏᏒᏔᏙᏚᏞᏟᏢᏦᏧᏳᏴ": "drtiyajewmhyghzibrwvslcpkdgb",
+    "ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴ": "bpdtgkjczfmnlsrvhwxyaeiou",
+    "ᗩᗷᑕᗪᗴᖴᕼᒍᒪᗰᑎᑭᖇᑌᐯᗯᘔ": "abcdefhjlmnpruvwz",
+    "€£": "&|",
 }
 #: Of these the letters are two.
 DOUBLE = {"A": "ae", "O": "oe", "T": "th"}

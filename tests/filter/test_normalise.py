@@ -25,6 +25,16 @@ def readings(text: str) -> list[str]:
         "ᴛᴇᴀᴘᴏᴛ",
         "🅣🅔🅐🅟🅞🅣",
         "🇹🇪🇦🇵🇴🇹",
+        "ᎢᎬᎪᏢoᎢ",
+        "ꓔꓰꓮꓑꓳꓔ",
+        "ⲧⲉⲁⲣⲟⲧ",
+        "ŧɇȺpøŧ",
+        "t\u064be\u05b0a\u0e49p\u0941o\u3099t",
+        "t\U000e0100e\u17b4apot",
+        "t\u3164e\u3164a\u3164p\u3164o\u3164t",
+        "&#116;&#x65;apot",
+        "tea&shy;po&#8203;t",
+        "te&zwj;apot",
         "t.e.a.p.o.t",
         "t-e_a*p/o.t",
         "t e a p o t",
@@ -32,6 +42,10 @@ def readings(text: str) -> list[str]:
         "t3ap0t",
         "734p07",
         "te@p0t",
+        "t€apot",
+        "teapot2",
+        "2teapot",
+        "(tea.pot:1.2)",
         "teeeaaaapoooot",
         "te\0apot",
         "te.\u200bap\x01ot",
@@ -60,6 +74,24 @@ def test_a_run_is_read_as_one_letter_and_as_two_and_pairs_stay() -> None:
 def test_a_text_of_separators_alone_has_no_words() -> None:
     for text in ("", " ", "\0", " \0 \0", "...", "  " * STRETCH):
         assert readings(text)[0] == " "
+
+
+def test_a_letter_that_looks_like_a_space_separates_words() -> None:
+    assert any(" tea pot " in reading for reading in readings("tea\u3164pot"))
+
+
+def test_marks_are_part_of_letters_of_their_own_script() -> None:
+    assert fold("ガ") != fold("カ")
+    assert "\u0e49" in fold("น้ำ")
+
+
+def test_digits_are_left_out_only_where_they_stick_to_letters() -> None:
+    plain = "12 rivers; 3.5 m "
+    texts = [reading.text for reading in Readings(stretches(plain * 100 + "tea2pot " + plain * 100)).others]
+
+    assert not any(" rivers m " in reading.text for reading in Readings(stretches(plain)).others)
+    [bare] = [text for text in texts if " teapot " in text and " rivers m " in text]
+    assert len(bare) < 2 * STRETCH
 
 
 def test_another_word_is_not_read_as_that_one() -> None:
