@@ -1,11 +1,11 @@
 """Documents: the signed statements that are evidence, stored before they are first sent, re-sent byte for byte.
 
-Who signs what: the root key `serving`, `epoch`; the serving key `shown`, `lease`, `settlement`, `checkpoint`, `rules`,
-`award`, `relay_ticket`; the requester's key `request`; its job key `cancel`, `opening`, `acknowledgement`, `denial`;
-the worker's key `peer_record`, `receipt`; job key or worker's key `relay_entry`; the key of any peer that is tested
-`reach_proof`; an account's key `profile`, `delegation`, `revocation`, `recovery`, `leaving`, `transfer`, and
-`rotation`, which its recovery key may sign too. `job` is always the random 16-byte handle. Times are milliseconds since
-1970 (UTC), kudos are thousandths.
+Who signs what: the root key `serving`, `epoch`; the serving key `shown`, `lease`, `settlement`, `checkpoint`,
+`balances`, `rules`, `award`, `relay_ticket`; the requester's key `request`; its job key `cancel`, `opening`,
+`acknowledgement`, `denial`; the worker's key `peer_record`, `receipt`; job key or worker's key `relay_entry`; the key
+of any peer that is tested `reach_proof`; an account's key `profile`, `delegation`, `revocation`, `recovery`,
+`leaving`, `transfer`, and `rotation`, which its recovery key may sign too. `job` is always the random 16-byte handle.
+Times are milliseconds since 1970 (UTC), kudos are thousandths.
 """
 
 from __future__ import annotations
@@ -309,6 +309,29 @@ class Checkpoint(Document, frozen=True, kw_only=True):
     root: Digest
     time: Milliseconds
     epoch: Count = 0
+
+
+class Balances(Document, frozen=True, kw_only=True):
+    """The serving key's word on where an archive ends: from here on the ledger can be audited without what is in it.
+
+    number: of the archive, from 1. size: entries up to its end; start: up to the end of the one before. root, epoch,
+    time: of the checkpoint of that size. balances: SHA-256 of msgpack `[[account, balance], ...]`, all that are not
+    zero, in the order of the accounts. books: SHA-256 of what else an audit goes on from, with a salt in it. file:
+    SHA-256 of the archive. previous: digest of the word on the archive before, or empty.
+    """
+
+    KIND = "balances"
+
+    number: Annotated[int, Meta(ge=1)]
+    start: Count
+    size: Annotated[int, Meta(ge=1)]
+    root: Digest
+    epoch: Count = 0
+    time: Milliseconds
+    balances: Digest
+    books: Digest
+    file: Digest
+    previous: bytes = b""
 
 
 class RulesDocument(Document, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from protocol.documents import (
     Acknowledgement,
     Award,
+    Balances,
     Cancel,
     Checkpoint,
     Delegation,
@@ -48,6 +49,7 @@ DOCUMENTS: dict[str, type[Document]] = {
         Denial,
         Settlement,
         Checkpoint,
+        Balances,
         RulesDocument,
         Profile,
         Delegation,

@@ -184,6 +184,7 @@ LEAST_DOCUMENTS: tuple[Document, ...] = (
     b.a_denial(),
     b.a_settlement(),
     b.a_checkpoint(),
+    b.a_balances(),
     b.a_rules_document(),
     b.a_profile(),
     b.a_delegation_to(),
@@ -243,6 +244,7 @@ FULL_DOCUMENTS: tuple[Document, ...] = (
     b.a_denial(b.signed(b.a_receipt(TEXT_LEASE)), TEXT_LEASE),
     b.but(b.a_settlement(TEXT_LEASE), withheld=2_685, partial=True),
     b.a_checkpoint(size=2, root=b.a_digest("root"), epoch=1),
+    b.but(b.a_balances(2, 7, 12, b.a_digest("the one before")), epoch=1),
     b.a_rules_document(version=2, previous=b.a_digest("rules")),
     b.a_profile("空 of the 123456789 characters", version=2, public=True, service=True),
     b.a_delegation_to(

@@ -16,6 +16,7 @@ from protocol.documents import (
     Acknowledgement,
     Asker,
     Award,
+    Balances,
     Cancel,
     Checkpoint,
     Delegation,
@@ -296,6 +297,21 @@ def a_denial(receipt: Envelope | None = None, lease: Lease | None = None, reason
 def a_checkpoint(size: int = 0, root: bytes = EMPTY_ROOT, time: int = NOW, epoch: int = 0) -> Checkpoint:
     """A checkpoint of the ledger's tree."""
     return Checkpoint(size=size, root=root, time=time, epoch=epoch)
+
+
+def a_balances(number: int = 1, start: int = 0, size: int = 1, previous: bytes = b"") -> Balances:
+    """The word on where an archive ends."""
+    return Balances(
+        number=number,
+        start=start,
+        size=size,
+        root=leaf_hash(b"a leaf"),
+        time=NOW,
+        balances=a_digest("balances"),
+        books=a_digest("books"),
+        file=a_digest("file"),
+        previous=previous,
+    )
 
 
 def a_settlement(lease: Lease | None = None, burned: int = 3_000, entry: int = 1) -> Settlement:

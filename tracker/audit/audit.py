@@ -11,11 +11,13 @@ from typing import TypeVar
 from protocol.errors import Refusal
 from protocol.keys import show_key
 from protocol.postings import WITHHELD
+from tracker.audit.archives import read_archives
 from tracker.audit.books import compare_accounts, compare_mint, compare_under_way
 from tracker.audit.database import open_read_only
 from tracker.audit.entries import Walk
 from tracker.audit.head import Head, check_head, compare_head
 from tracker.audit.jobs import check_attempts, check_jobs, check_requests
+from tracker.audit.opening import Cut, Opening
 from tracker.audit.papers import (
     Horde,
     check_documents,
@@ -44,26 +46,38 @@ def audit(path: Path, *, root: bytes | None = None, head: Head | None = None) ->
 
     root: the horde's id, if it is known from elsewhere. head: a settlement that somebody kept.
     """
+    return _read(path, root, head, None)[0]
+
+
+def audit_to(path: Path, root: bytes, cut: Cut) -> tuple[Report, Opening | None]:
+    """The same, and the books as they stood where it is cut; None if the audit did not come so far."""
+    return _read(path, root, None, cut)
+
+
+def _read(path: Path, root: bytes | None, head: Head | None, cut: Cut | None) -> tuple[Report, Opening | None]:
     while True:
         with closing(open_read_only(path)) as connection:
             before = stamp_of(path)
-            report = _Audit(connection, path, root, head).run()
+            found = _Audit(connection, path, root, head, cut).run()
         if was_sound(path, before):
-            return report
+            return found
         # A tracker was started meanwhile: read again, now beside it.
 
 
 class _Audit:
     """One reading of everything."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, root: bytes | None, head: Head | None) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, root: bytes | None, head: Head | None, cut: Cut | None
+    ) -> None:
         self._connection = connection
         self._path = path
         self._root = root
         self._head = head
+        self._cut = cut
         self._findings = Findings()
 
-    def run(self) -> Report:
+    def run(self) -> tuple[Report, Opening | None]:
         """All passes."""
         connection, findings, head = self._connection, self._findings, self._head
         horde = self._read_horde()
@@ -73,7 +87,8 @@ class _Audit:
         documents = self._attempt("documents", lambda: check_documents(connection, horde, findings))
         self._attempt("equivocations", lambda: check_equivocations(connection, horde, findings))
         epochs = self._attempt("epochs", lambda: read_epochs(connection, horde)) or []
-        walk = Walk(connection, horde, versions, epochs, head, findings)
+        archives = self._attempt("archives", lambda: read_archives(connection, horde, findings)) or []
+        walk = Walk(connection, horde, versions, epochs, head, findings, archives, self._cut)
         self._attempt("entries", walk.run)
         seen = walk.seen
         head_cut = ""
@@ -90,7 +105,7 @@ class _Audit:
         self._attempt("the day's mint", lambda: compare_mint(connection, seen.books, findings))
         self._attempt("votes", lambda: check_votes(connection, horde, versions, findings))
         gaps = self._attempt("what was cut", lambda: tuple(walk.recoveries.gaps()))
-        return Report(
+        report = Report(
             ok=not findings.count,
             root=show_key(horde.root),
             entries=seen.tree.size,
@@ -110,7 +125,11 @@ class _Audit:
             gaps=gaps or (),
             withheld=seen.books.of(WITHHELD).balance,
             by_plugin=seen.by_plugin,
+            begins=walk.begins,
+            archives=tuple(archive.name for archive in archives if not archive.is_back),
+            put_back=tuple(archive.name for archive in archives if archive.is_back),
         )
+        return report, walk.books_at_cut
 
     def _read_horde(self) -> Horde:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from protocol import codec, merkle, postings, prices
@@ -12,11 +12,13 @@ from protocol.errors import Refusal
 from protocol.merkle import Frontier
 from protocol.postings import ANONYMOUS
 from tracker.audit.acts import Acts
+from tracker.audit.archives import Archive, begins_with
 from tracker.audit.books import Books
 from tracker.audit.entry import Entry
 from tracker.audit.epochs import Epochs
 from tracker.audit.giving import Giving
 from tracker.audit.head import Head
+from tracker.audit.opening import Cut, Opening, begin, compare, opening_of
 from tracker.audit.papers import Horde, Paper, Papers, Version, check_signed
 from tracker.audit.payments import Moment, Payments
 from tracker.audit.people import People
@@ -26,6 +28,9 @@ from tracker.audit.report import Findings
 from tracker.ledger import leaf_of
 from tracker.lifecycle import LIVE, Job, State
 from tracker.store.sqlite import rows
+
+#: Events of which later entries ask nothing but the books.
+_BY_THE_BOOKS = frozenset({"hold", "settle", "release", "vest"})
 
 
 @dataclass
@@ -54,8 +59,14 @@ class Walk:
         epochs: list[Paper[Epoch]],
         head: Head | None,
         findings: Findings,
+        archives: Sequence[Archive] = (),
+        cut: Cut | None = None,
     ) -> None:
         self.seen = Walked()
+        self.books_at_cut: Opening | None = None
+        self._cut = cut
+        self._begins = begins_with(archives)
+        self._ends = {archive.size: archive for archive in archives}
         self._connection = connection
         self._horde = horde
         self._versions = versions
@@ -72,6 +83,11 @@ class Walk:
         self._checkpoint = b""
         self._roots_differ = False
 
+    @property
+    def begins(self) -> int:
+        """The entry from which on evidence is checked."""
+        return self._begins.size if self._begins else 0
+
     def run(self) -> None:
         """Walk from the first entry to the last."""
         checkpoints = iter(self._connection.execute("SELECT size, document FROM checkpoints ORDER BY size"))
@@ -83,6 +99,9 @@ class Walk:
             self._findings.expect("the entry's number", number, index, number)
             self._entry(index, leaf, hashed, evidence)
             later = self._pass_checkpoints(checkpoints, later)
+            self._pass_archive()
+        for archive in self._ends.values():
+            self._findings.add(f"{archive.name} ends at", archive.size, f"at most {self.seen.tree.size} entries")
         self._epochs.end()
         self.recoveries.end()
         self._probation.end()
@@ -125,6 +144,30 @@ class Walk:
         self._findings.expect(f"{what}: signer", envelope.key, self._epochs.serving)
         return next(rest, None)
 
+    def _pass_archive(self) -> None:
+        """Compare the books with those that were signed for here; from the last archive that was not read, go on."""
+        if self._cut is not None and self.seen.tree.size == self._cut.size:
+            self.books_at_cut = self.opening(self._cut.since)
+        archive = self._ends.pop(self.seen.tree.size, None)
+        if archive is None:
+            return
+        self._findings.expect(f"{archive.name}: root of the tree", archive.said.root, self.seen.tree.root())
+        self._findings.expect(f"{archive.name}: epoch", archive.said.epoch, self._epochs.number)
+        if archive.opening is None:
+            return
+        found = self.opening(archive.opening.since, archive.opening.salt)
+        if archive.size > self.begins:
+            compare(found, archive.opening, archive.name, self._findings)
+        elif found.balances != archive.opening.balances:
+            wrong = sorted({*found.balances} ^ {*archive.opening.balances})
+            self._findings.add(f"{archive.name}: balances", wrong[:4], "those that the leaves add up to")
+        if archive is self._begins:
+            begin(self.seen.books, self.people.used, archive.opening)
+
+    def opening(self, since: int, salt: bytes = b"") -> Opening:
+        """The books as they stand now. since: the first day of which shares of the mint are still asked for."""
+        return opening_of(self.seen.books, self.people.used, since, salt)
+
     def _entry(self, index: int, raw: bytes, stored: bytes, evidence_raw: bytes) -> None:
         self.recoveries.reach(index, self.seen.settled)
         before = self.seen.tree.root() if self._epochs.begins_at(index) else b""
@@ -135,18 +178,31 @@ class Walk:
             self.seen.head_leaf = hashed
         try:
             leaf = codec.decode(raw, Leaf)
-            evidence = codec.decode(evidence_raw, Evidence)
+            evidence = codec.decode(evidence_raw, Evidence) if evidence_raw or index >= self.begins else None
         except Refusal as refusal:
             self._findings.add("leaf or evidence", refusal, "what can be read", index)
             return
-        self._check_leaf(index, raw, leaf, leaf_of(leaf.event, leaf.postings, evidence, evidence_raw))
         self.seen.settled += leaf.event == "settle"
-        self._probation.reach(index, leaf.event)
-        try:
-            self._event(leaf.event, before, Entry(index, hashed, leaf.postings, evidence))
-        except (Refusal, ValueError) as error:  # a row or price that makes no sense
-            self._findings.add(f"what a {leaf.event} speaks of", error, "what can be read", index)
+        if evidence is not None:
+            self._check_leaf(index, raw, leaf, leaf_of(leaf.event, leaf.postings, evidence, evidence_raw))
+            self._judge(leaf.event, before, Entry(index, hashed, leaf.postings, evidence))
         self.seen.books.post(leaf.postings)
+
+    def _judge(self, event: str, before: bytes, entry: Entry) -> None:
+        """Of an entry of before the beginning nothing is judged that takes the books of then; what later ones speak of
+        is noted all the same."""
+        passed = entry.index < self.begins
+        if passed and event in _BY_THE_BOOKS:
+            return
+        if not passed:
+            self._probation.reach(entry.index, event)
+        self._findings.muted = passed and event != "epoch"
+        try:
+            self._event(event, before, entry)
+        except (Refusal, ValueError) as error:  # a row or price that makes no sense
+            self._findings.add(f"what a {event} speaks of", error, "what can be read", entry.index)
+        finally:
+            self._findings.muted = False
 
     def _check_leaf(self, index: int, raw: bytes, leaf: Leaf, right: Leaf) -> None:
         """The leaf is what the evidence makes of it."""

@@ -13,6 +13,7 @@ from protocol import codec, documents
 from protocol.documents import (
     Acknowledgement,
     Award,
+    Balances,
     Cancel,
     Checkpoint,
     Delegation,
@@ -43,7 +44,9 @@ from tracker.store.base import StoreError
 from tracker.store.sqlite.papers import epoch_identity, job_identity, version_identity, vote_identity
 
 #: What the serving key alone may say.
-OF_THE_HORDE = frozenset({Lease.KIND, Settlement.KIND, Checkpoint.KIND, RulesDocument.KIND, Outcome.KIND})
+OF_THE_HORDE = frozenset(
+    {Lease.KIND, Settlement.KIND, Checkpoint.KIND, Balances.KIND, RulesDocument.KIND, Outcome.KIND}
+)
 
 D = TypeVar("D", bound=Document)
 

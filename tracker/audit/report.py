@@ -28,13 +28,16 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Findings:
-    """Findings as they come in."""
+    """Findings as they come in. muted: what is added now says nothing."""
 
     kept: list[Finding] = field(default_factory=list)
     count: int = 0
+    muted: bool = False
 
     def add(self, what: str, found: object, wanted: object, entry: int | None = None) -> None:
         """Note a finding."""
+        if self.muted:
+            return
         self.count += 1
         if len(self.kept) < MAX_FINDINGS:
             self.kept.append(Finding(entry=entry, what=what, found=shown(found), wanted=shown(wanted)))
@@ -81,8 +84,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     kudos ever made and destroyed, in thousandths. size, tree: of the whole ledger's Merkle tree. head: whether a kept
     settlement was compared; head_cut: what became of it if a restore had cut its entry. epoch: how often the ledger was
     restored; gaps: what is missing since. withheld: of owners who are not trusted yet. by_plugin: paid leases whose
-    price only the operator's plug-in can compute, so that it was only checked against `max_price`. more: findings
-    beyond those that are listed.
+    price only the operator's plug-in can compute, so that it was only checked against `max_price`. begins: the entry
+    from which on evidence was checked; before it the books are taken as they were signed. archives: that hold what is
+    before and were not read; put_back: those that were. more: findings beyond those that are listed.
     """
 
     ok: bool
@@ -104,6 +108,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     gaps: tuple[Gap, ...] = ()
     withheld: int = 0
     by_plugin: int = 0
+    begins: int = 0
+    archives: tuple[str, ...] = ()
+    put_back: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
         """The report for people."""
@@ -121,6 +128,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 " nobody but the operator can compute it"
             )
         yield f"the tree's root is {self.tree}"
+        if self.put_back:
+            yield f"read with {len(self.put_back)} archives: {', '.join(self.put_back)}"
+        if self.begins:
+            yield (
+                f"NOTE evidence was checked from entry {self.begins} on, and the books of before taken as they were"
+                f" signed; what they were made of is in {', '.join(self.archives)} (audit --archives)"
+            )
         for gap in self.gaps:
             yield from gap.lines()
         if self.head:

@@ -1,0 +1,1 @@
+"""Archives: files into which the evidence of jobs moves that ended long ago, and from which an audit takes it back."""
