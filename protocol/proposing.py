@@ -1,4 +1,4 @@
-"""What a proposal would change in the rules: one key, to a value in JSON. Whoever checks an answer computes this too."""
+"""What a proposal would change in the rules: one key, to a value in JSON. Who checks an answer computes it too."""
 
 from __future__ import annotations
 

@@ -5,13 +5,16 @@ from contextlib import closing
 
 import pytest
 
+from protocol.errors import NotAllowed
 from protocol.rules import Rules
 from tests.support.books import check_books
+from tests.support.builders import DAY
 from tests.support.clerk import Clerk, worker_key
 from tests.support.rules import plain
 from tests.tracker.store.test_sqlite import SqliteBackend
 from tests.tracker.store.voting_contract import VOTES, VotingContract
 from tracker.audit import audit
+from tracker.store.sqlite import voting
 
 
 class TestSqliteVoting(VotingContract):
@@ -55,3 +58,25 @@ async def test_votes_that_were_changed_are_found(tmp_path, change, found):
     report = audit(path)
     assert report.ok == (not found)
     assert any(found in one.what for one in report.findings) or not found
+
+
+async def test_a_proposal_that_is_refused_or_sent_again_reads_no_second_roll(tmp_path, monkeypatch):
+    """Whoever once earned enough cannot have the tracker count the whole ledger again and again."""
+    counted = []
+    read_roll = voting.read_roll
+    monkeypatch.setattr(voting, "read_roll", lambda *args: counted.append(1) or read_roll(*args))
+    backend = SqliteBackend(tmp_path / "horde.db")
+    backend.create(plain(Rules(votes=VOTES)))
+    async with backend.open() as store:
+        clerk = await Clerk.at(store)
+        await clerk.earn(worker_key(0), 2)
+        contract = VotingContract()
+        for _ in range(3):
+            await contract.propose(clerk)
+        assert len(counted) == 1
+        clerk.now += 40 * DAY
+        await store.end_votes(clerk.now)
+        for nonce in range(2, 5):
+            with pytest.raises(NotAllowed):
+                await contract.propose(clerk, nonce=nonce)
+        assert len(counted) == 2

@@ -224,6 +224,14 @@ class VotingContract:
         with pytest.raises(BadValue, match=why):
             await self.propose(clerk, key=key, value=value)
 
+    async def test_whoever_has_no_voice_is_told_so_again_until_it_has_served_some_more(self, clerk):
+        clerk.now += 40 * DAY
+        for nonce in range(2):
+            with pytest.raises(NotAllowed, match="serve some more"):
+                await self.propose(clerk, nonce=nonce)
+        await clerk.earn(worker_key(0), 2)
+        await self.propose(clerk, nonce=3)
+
     async def test_the_operator_applies_what_was_accepted_or_says_why_not(self, clerk, rules):
         proposal = await self.propose(clerk)
 

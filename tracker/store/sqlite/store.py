@@ -87,6 +87,10 @@ from tracker.values import replace
 T = TypeVar("T")
 
 
+#: Accounts of which is remembered that they have no voice.
+MAX_VOICELESS = 1000
+
+
 class SqliteStore(Store):
     """The store in one SQLite file."""
 
@@ -94,6 +98,8 @@ class SqliteStore(Store):
         self._writer = writer
         self._path = path
         self._tables = tables
+        self._roll = asyncio.Lock()
+        self._voiceless: dict[int, int] = {}  # accounts that the roll had not, with what they had earned by then
 
     @classmethod
     def create(cls, path: Path, delegation: Envelope, rules: Rules, key: SigningKey, now: int) -> None:
@@ -304,9 +310,18 @@ class SqliteStore(Store):
 
     async def propose(self, envelope: Envelope, said: Proposal, now: int) -> int:
         """See `Store`."""
-        await self._step(lambda c: voting.check_proposer(c, self._tables, envelope, said, now))
+        by = await self._step(lambda c: voting.proposer(c, self._tables, envelope, said, now))
+        if by.known:
+            return by.known
         rules = (await self.rules_in_force()).rules.votes
-        roll = await asyncio.to_thread(voting.read_roll, self._path, rules, now)
+        if self._voiceless.get(by.account) == by.own:
+            raise voting.no_voice(by.account, rules)
+        async with self._roll:  # each reads many leaves: one after the other, however many ask for one
+            roll = await asyncio.to_thread(voting.read_roll, self._path, rules, now)
+        if by.account not in roll.voices:
+            if len(self._voiceless) >= MAX_VOICELESS:
+                self._voiceless.clear()
+            self._voiceless[by.account] = by.own
         return await self._step(lambda c: voting.propose(c, self._tables, envelope, said, roll, now), now)
 
     async def vote(self, envelope: Envelope, said: Vote, now: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from protocol import codec, documents
@@ -50,8 +51,34 @@ def _leaves_since(connection: sqlite3.Connection, day: int) -> Iterator[Leaf]:
         yield leaf
 
 
-def check_proposer(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Proposal, now: int) -> int:
+@dataclass(frozen=True)
+class Proposer:
+    """Who proposes. own: what it has earned in all, without what is withheld. known: the number of this very proposal
+    if it was taken before, else 0."""
+
+    account: int
+    own: int
+    known: int = 0
+
+
+def proposer(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Proposal, now: int) -> Proposer:
     """The account that proposes; refuses what needs no roll to be refused."""
+    known = _known(connection, envelope, said, now)
+    number = 0 if known else check_proposer(connection, tables, envelope, said, now)
+    if known:
+        return Proposer(0, 0, known)
+    state = tables.accounts.state_of(connection, number, now, tables.versions.get(connection).rules)
+    return Proposer(number, state.earned - state.withheld)
+
+
+def _known(connection: sqlite3.Connection, envelope: Envelope, said: Proposal, now: int) -> int:
+    if not papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
+        return 0
+    return int(connection.execute("SELECT number FROM proposals WHERE digest = ?", (envelope.digest,)).fetchone()[0])
+
+
+def check_proposer(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Proposal, now: int) -> int:
+    """The account that proposes, if the roll has it."""
     number = owner_of(connection, tables, envelope.key, envelope.kind, now)
     check_free(connection, number, now)
     force = tables.versions.get(connection)
@@ -65,12 +92,13 @@ def check_proposer(connection: sqlite3.Connection, tables: Tables, envelope: Env
             " votes.proposals"
         )
     if tables.accounts.state_of(connection, number, now, force.rules).earned < rules.standing:
-        raise _no_voice(number, rules)
+        raise no_voice(number, rules)
     check_proposal(said, force.rules)
     return number
 
 
-def _no_voice(number: int, rules: VotesSection) -> NotAllowed:
+def no_voice(number: int, rules: VotesSection) -> NotAllowed:
+    """What an account is told that has no voice."""
     return NotAllowed(
         f"account {number} was not paid {show_kudos(rules.standing)} kudos for serving within {rules.days} days"
         " (rules votes.standing, votes.days), so it has no voice now: serve some more, then propose"
@@ -81,15 +109,13 @@ def propose(
     connection: sqlite3.Connection, tables: Tables, envelope: Envelope, said: Proposal, roll: Roll, now: int
 ) -> int:
     """See `Store.propose`."""
-    if papers.is_known(connection, envelope, said.nonce, said.valid_until, now):
-        return int(
-            connection.execute("SELECT number FROM proposals WHERE digest = ?", (envelope.digest,)).fetchone()[0]
-        )
+    if known := _known(connection, envelope, said, now):
+        return known
     number = check_proposer(connection, tables, envelope, said, now)
     force = tables.versions.get(connection)
     rules = force.rules.votes
     if number not in roll.voices:
-        raise _no_voice(number, rules)
+        raise no_voice(number, rules)
     papers.take(connection, envelope, said.nonce)
     cursor = connection.execute(
         "INSERT INTO proposals (digest, signer, nonce, account, rules, was, opened, until, size)"
