@@ -29,16 +29,20 @@ class Wrong(Exception):
 class _Acted:
     signer: bytes
     said: Act
+    event: str
 
 
 @dataclass
 class Acts:
-    """Goes along with the walk. rules: versions by their number. epoch: the newest whose entry was seen."""
+    """Goes along with the walk. rules: versions by their number; issued: since when each was in force. epoch: the
+    newest whose entry was seen."""
 
     horde: Horde
     rules: Mapping[int, Rules]
+    issued: Mapping[int, int] = field(default_factory=dict)
     epoch: int = 0
     _acts: dict[bytes, _Acted] = field(default_factory=dict)
+    _done: set[bytes] = field(default_factory=set)
 
     def enter(self, index: int, leaf: Leaf, row: Row, before: Frontier) -> None:
         """An entry whose evidence is public; raises `Wrong` or `Refusal`. before: the tree in front of it."""
@@ -73,27 +77,36 @@ class Acts:
         self.epoch = said.number
 
     def _award(self, leaf: Leaf, evidence: Evidence, envelope: Envelope, said: Award) -> None:
-        self._check_may(envelope.key, evidence.rules, moderators=False)
+        self._check_may(envelope.key, evidence, moderators=False)
         if leaf.postings != postings.award(said.account, said.amount):
             raise Wrong(f"the document gives {said.amount} to account {said.account}")
 
     def _act(self, leaf: Leaf, evidence: Evidence, envelope: Envelope, said: Act) -> None:
-        self._check_may(envelope.key, evidence.rules, moderators=True)
+        self._check_may(envelope.key, evidence, moderators=True)
         if envelope.digest in self._acts:
             raise Wrong("the same act for the second time")
-        self._acts[envelope.digest] = _Acted(envelope.key, said)
+        self._acts[envelope.digest] = _Acted(envelope.key, said, leaf.event)
         about = self._acts.get(said.about)
         if said.about and about is None:
             raise Wrong("it speaks of an act that is not before it in the ledger")
         effect = about.said if about is not None and said.act == "agree" else said
-        if said.act == "agree" and about is not None and about.signer == envelope.key:
-            raise Wrong("one key has signed twice where two have to")
+        if said.act == "agree" and about is not None:
+            self._agree(said.about, about, envelope.key, evidence)
+        if said.act in ("agree", "lift"):
+            self._done.add(said.about)
         if leaf.event == "return":
             self._return(leaf, evidence, effect, agreed=said.act == "agree")
         elif leaf.event == "trust":
             whose = about.said.account if about is not None and said.act == "lift" else effect.account
             if any(account == whose for account, _ in leaf.postings) != bool(leaf.postings):
                 raise Wrong(f"the act trusts account {whose}")
+
+    def _agree(self, named: bytes, about: _Acted, key: bytes, evidence: Evidence) -> None:
+        if about.signer == key:
+            raise Wrong("one key has signed twice where two have to")
+        if named in self._done or about.event != "act":
+            raise Wrong("it agrees to what no longer waited for it")
+        self._check_may(about.signer, evidence, moderators=True)
 
     def _return(self, leaf: Leaf, evidence: Evidence, effect: Act, *, agreed: bool) -> None:
         moderation = self.rules[evidence.rules].moderation
@@ -102,11 +115,15 @@ class Acts:
         if moderation.signers > 1 and effect.amount > moderation.return_alone and not agreed:
             raise Wrong("so much takes two keys, and one has signed")
 
-    def _check_may(self, key: bytes, version: int, *, moderators: bool) -> None:
+    def _check_may(self, key: bytes, evidence: Evidence, *, moderators: bool) -> None:
         """Whether a key had the role by the rules of then."""
+        version = evidence.rules
         rules = self.rules.get(version)
         if rules is None:
             raise Wrong(f"rules version {version} is not published")
+        in_force = max((one for one, issued in self.issued.items() if issued <= evidence.time), default=version)
+        if version != in_force:
+            raise Wrong(f"it goes by version {version} of the rules, and version {in_force} was in force")
         named = (*rules.roles.operators, *(rules.roles.moderators if moderators else ()))
         if key != self.horde.serving and key not in self.horde.former and show_key(key) not in named:
             raise WrongSigner(f"signed by {show_key(key)[:8]}…, to whom the rules of then give no such role")
