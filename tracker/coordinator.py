@@ -58,6 +58,7 @@ from tracker.catalogue import Listing
 from tracker.checked import Checked
 from tracker.content_filter import ContentFilter, check_content
 from tracker.conversation import Conversation, Outlet, Visit
+from tracker.fitting import Reason
 from tracker.forwarded import IPAddress
 from tracker.holdings import Holdings
 from tracker.jobs import Jobs
@@ -65,7 +66,7 @@ from tracker.leases import LiveLease
 from tracker.lifecycle import Stage
 from tracker.limits import affordable, check_limits, check_user_limit
 from tracker.lines import party
-from tracker.matching import NOBODY, Named
+from tracker.matching import NOBODY, Named, Terms, Worker
 from tracker.moderating import Moderation
 from tracker.presence import Presence
 from tracker.pricing import price
@@ -542,12 +543,25 @@ class Coordinator:
             kept_back = self._jobs.queue.lines.keeps_back(waiting)
             counts = self._jobs.pool.reasons_for(waiting, terms, kept_back=kept_back)
         else:
-            worker = self._jobs.pool.workers.get(conversation.key)
-            if worker is None:
-                raise OutOfTurn("only a worker that has announced can ask why nothing comes")
-            counts = self._jobs.queue.reasons_for(worker, terms)
+            counts = self._jobs.queue.reasons_for(*self._idle(conversation, terms))
         reasons = tuple((reason.value, number) for reason, number in counts.most_common())
         conversation.tell(Why(job=question.job, reasons=reasons))
+
+    def _idle(self, conversation: Conversation, terms: Terms) -> tuple[Worker, Terms, Reason]:
+        """The worker of the peer that asks why it gets nothing, and the reason against what it could serve."""
+        worker, serves = self._jobs.pool.workers.get(conversation.key), self._presence.worker(conversation.key)
+        if worker is not None:
+            rests = worker.owner in self._jobs.pool.resting
+            return worker, terms, Reason.RESTING if rests else Reason.BUSY
+        if (
+            not isinstance(serves, Conversation)
+            or serves.announced is None
+            or not self.moderation.keeps_from_work(serves)
+        ):
+            raise OutOfTurn("only a worker that has announced can ask why nothing comes")
+        announce, _ = self.listing.bound(serves.announced, self.rules.rules)
+        kept_out = Worker(serves.key, serves.account, announce, named=self._named(serves.key, announce))
+        return kept_out, terms, Reason.KEPT_OUT
 
     def scrape(self) -> dict[str, object]:
         """How it goes, in numbers that concern nobody in particular."""

@@ -35,6 +35,8 @@ class Reason(StrEnum):
     FREE_RATE = "free_rate"
     REQUESTER_AWAY = "requester_away"
     RUNNING_LIMIT = "running_limit"
+    RESTING = "resting"
+    KEPT_OUT = "kept_out"
     BUSY = "busy"
 
 

@@ -258,10 +258,10 @@ class Jobs:
         """Give a worker the jobs that it should get now."""
         now = self._clock()
         terms = self.terms(now)
-        if worker.owner in self.pool.resting:
-            return
+        rests = worker.owner in self.pool.resting
         while worker.has_room and self.pool.workers.get(worker.key) is worker:
-            found = self.queue.next_for(worker, terms, self.rules.rules.matching.every)
+            every = self.rules.rules.matching.every
+            found = self.queue.next_own(worker, terms) if rests else self.queue.next_for(worker, terms, every)
             if found is None:
                 return
             self._spawn(self._lease(found[0], worker, found[1]))

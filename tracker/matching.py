@@ -401,8 +401,7 @@ class Queue:
     def next_for(self, worker: Worker, terms: Terms, every: int) -> tuple[Waiting, Offer] | None:
         """The job that this worker should get now: one of its own account, else of a friend, else the first by rank, or
         (each `every`-th time in a swarm) the oldest of the origin that waited longest."""
-        found = self._of(worker, frozenset({worker.owner}), terms, own=True)
-        found = found or self._of(worker, worker.named.friends, terms, own=False)
+        found = self.next_own(worker, terms) or self._of(worker, worker.named.friends, terms, own=False)
         if found is not None:
             return found
         for constraints, bucket in self._candidates(worker):
@@ -414,6 +413,10 @@ class Queue:
             if best is not None and (found is None or self._before(best[0], found[0], bucket, fair=fair)):
                 found = best
         return found
+
+    def next_own(self, worker: Worker, terms: Terms) -> tuple[Waiting, Offer] | None:
+        """The job of its own account that this worker should get now."""
+        return self._of(worker, frozenset({worker.owner}), terms, own=True)
 
     def _of(self, worker: Worker, accounts: frozenset[int], terms: Terms, *, own: bool) -> tuple[Waiting, Offer] | None:
         """The first job by rank that one of these accounts asked for and that this worker can serve."""
@@ -497,15 +500,18 @@ class Queue:
             for _, handle in dict.fromkeys((*bucket.by_rank.islice(0, count), *bucket.carried.islice(0, count))):
                 yield self._jobs[handle]
 
-    def reasons_for(self, worker: Worker, terms: Terms) -> Counter[Reason]:
-        """Why this worker gets none of the waiting jobs: how many for each reason. Pair matters are judged by the
-        bucket's first job."""
+    def reasons_for(self, worker: Worker, terms: Terms, otherwise: Reason = Reason.BUSY) -> Counter[Reason]:
+        """Why this worker gets none of the waiting jobs: how many for each reason. Of a bucket the first
+        jobs are looked at, and the others are taken to be like the last of these. otherwise: the reason for what it
+        could serve."""
         reasons: Counter[Reason] = Counter()
         for constraints, bucket in self._buckets.items():
             kept_back = self.lines.kept_back[constraints]
-            if bucket.by_rank:
-                found = why_not(self._jobs[bucket.by_rank[0][1]], worker, terms)
-                reasons[found if isinstance(found, Reason) else Reason.BUSY] += len(bucket) - kept_back
+            judged = [why_not(self._jobs[handle], worker, terms) for _, handle in bucket.by_rank.islice(0, SCAN)]
+            for found in judged:
+                reasons[found if isinstance(found, Reason) else otherwise] += 1
+            if judged:
+                reasons[found if isinstance(found, Reason) else otherwise] += len(bucket) - kept_back - len(judged)
             if kept_back:
                 fits = worker.fitting(constraints)
                 reasons[fits if isinstance(fits, Reason) else Reason.RUNNING_LIMIT] += kept_back

@@ -359,15 +359,34 @@ class Pool:
         """Why none of the workers takes this job: how many for each reason. kept_back: it waits for nothing but its
         origin's bound."""
         reasons: Counter[Reason] = Counter()
-        for worker in self.workers.values():
+        waits_for = Reason.RUNNING_LIMIT if kept_back else Reason.BUSY
+        apart = [self.workers[key] for key in self._apart(job)]
+        alike, full = Counter[Crew](), Counter[Crew]()
+        for crew in self._crews.values():
+            alike[crew], full[crew] = len(crew.members), crew.busy - len(crew.spare)
+        for worker in apart:
+            crew = self._crew_of[worker.key]
+            alike[crew] -= 1
+            full[crew] -= not worker.has_room
             found = why_not(job, worker, terms)
+            if not isinstance(found, Reason) and worker.owner in self.resting and worker.owner != job.payer:
+                found = Reason.RESTING
+            is_one = isinstance(found, Reason) or kept_back or not worker.has_room
+            reasons[found if isinstance(found, Reason) else waits_for] += is_one
+        for crew, workers in alike.items():
+            offers = crew.fitting(job.constraints)
+            found = offers if isinstance(offers, Reason) else why_not_terms(job, crew.announce, offers, terms)
             if isinstance(found, Reason):
-                reasons[found] += 1
-            elif kept_back:
-                reasons[Reason.RUNNING_LIMIT] += 1
-            elif not worker.has_room:
-                reasons[Reason.BUSY] += 1
-        return reasons
+                reasons[found] += workers
+            else:
+                reasons[waits_for] += workers if kept_back else full[crew]
+        return +reasons
+
+    def _apart(self, job: Waiting) -> set[bytes]:
+        """The workers to which this job means something else than to those that announced the same."""
+        owners = {job.payer, *self.resting}
+        theirs = {key for owner in owners for key in self._of_owner.get(owner, ())}
+        return theirs.union(self._declining.get(job.payer, ()), job.excluded.intersection(self.workers))
 
     def crews(self, constraints: Constraints) -> dict[Crew, Offer]:
         """The crews that can serve such jobs, each with an offer by which it can."""

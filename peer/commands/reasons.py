@@ -23,6 +23,8 @@ WORKER: Mapping[str, str] = {
     "free_rate": "are paid by the horde with less than this worker wants",
     "requester_away": "wait for their requester to come back",
     "running_limit": "wait until another job of who asks has ended",
+    "resting": "could be served, once the hour is over in which you turned down too many (rule matching.declines)",
+    "kept_out": "could be served, but moderators keep this worker from it (`potluck acts`)",
     "busy": "can be served, and come as soon as there is room",
 }
 JOB: Mapping[str, str] = {
@@ -43,10 +45,12 @@ JOB: Mapping[str, str] = {
     "free_rate": "do no work for free at the moment; with enough kudos they would serve you",
     "requester_away": "wait for you",
     "running_limit": "would serve you as soon as another job of yours has ended",
+    "resting": "turned down too much, and get nothing before the hour is over",
+    "kept_out": "are kept from work by moderators",
     "busy": "can serve it, and are busy",
 }
 #: What time alone may change, for who waits.
-PASSING = frozenset({"paused", "free_rate", "requester_away", "running_limit", "busy"})
+PASSING = frozenset({"paused", "free_rate", "requester_away", "running_limit", "resting", "kept_out", "busy"})
 
 
 def can_be_served(reasons: Mapping[str, int]) -> bool:

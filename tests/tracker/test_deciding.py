@@ -8,8 +8,9 @@ from protocol.filter.verdict import Verdict
 from protocol.messages import Account as AccountMessage
 from protocol.messages import AskAccount, AskQuote, AskWhy, Private, Refused, Requeued, Why
 from protocol.rules import CatalogueSection, MatchingSection, Rules
-from tests.support.builders import a_public_part, an_image_private, an_image_work, but
-from tests.support.peers import Desk, Peer
+from tests.support.builders import DAY, a_public_part, an_image_private, an_image_work, but
+from tests.support.peers import A_TEXT_OFFER, Desk, Peer
+from tests.tracker.test_moderating import RULES, Office
 from tracker.content_filter import ContentFilter
 
 SMALL = a_public_part(an_image_work(64, 64, steps=30))
@@ -112,6 +113,35 @@ async def test_an_owner_who_declines_for_words_that_it_has_seen_is_not_taken_for
             await worker.hears_nothing_of(Lease)
         else:
             await worker.hear(Lease)
+
+
+async def test_a_worker_that_turned_down_too_much_is_told_so_and_serves_its_own_account_all_the_same(path):
+    async with Desk.open(path, rules=Rules(matching=MatchingSection(declines=1))) as desk:
+        worker, asker = await desk.worker(0), await desk.requester()
+        for _ in range(2):
+            await asker.ask(public=SMALL)
+            await worker.report(await worker.hear(Lease), "declined", "busy")
+        jobs = (await asker.ask(public=SMALL)).jobs
+        assert await why(worker) == {"had_it": 2, "resting": 1}
+        await asker.say(AskWhy(job=jobs[0]))
+        assert dict((await asker.hear(Why)).reasons) == {"resting": 1}
+        await worker.announce(A_TEXT_OFFER)
+        await worker.ask(public=SMALL)
+        await worker.announce()
+        assert (await worker.hear(Lease)).asker.own, "from the queue, by which nobody else gets it"
+
+
+async def test_a_worker_that_moderators_keep_from_work_is_told_that_and_not_that_it_is_none(path):
+    async with Desk.open(path, RULES) as desk:
+        worker, asker = await desk.worker(0), await desk.requester()
+        await Office(desk).do("pause", account=worker.account, until=desk.clock.now + DAY)
+        await asker.ask(public=SMALL)
+        assert await why(worker) == {"kept_out": 1}
+        beside = await desk.peer(0)
+        await beside.say(AskWhy())
+        assert dict((await beside.hear(Why)).reasons) == {"kept_out": 1}, "as `potluck status` asks"
+        await asker.say(AskWhy())
+        assert await asker.refused() == "out_of_turn", "a control: no worker"
 
 
 async def test_who_asks_for_a_model_that_nobody_may_serve_here_is_told_at_once(path):

@@ -183,7 +183,8 @@ def test_no_reason_against_a_pair(job, worker):
 def test_every_reason_has_a_case():
     marks = test_every_reason_against_a_pair.pytestmark
     named = {case[2] for mark in marks for case in mark.args[1]}
-    assert named == set(Reason) - {Reason.REQUESTER_AWAY, Reason.RUNNING_LIMIT, Reason.BUSY}
+    of_no_pair = {Reason.REQUESTER_AWAY, Reason.RUNNING_LIMIT, Reason.RESTING, Reason.KEPT_OUT, Reason.BUSY}
+    assert named == set(Reason) - of_no_pair
 
 
 def test_a_worker_that_serves_several_models_serves_with_one_that_the_job_can_bear():
@@ -221,6 +222,13 @@ def test_reasons_are_counted_for_a_worker_that_gets_nothing():
     assert reasons == {Reason.TOO_LARGE: 3, Reason.OTHER_KIND: 1, Reason.BUSY: 1, Reason.REQUESTER_AWAY: 1}
 
 
+def test_jobs_that_are_alike_but_for_their_past_are_counted_by_that():
+    worker = a_worker()
+    had = [waiting(number, excluded=frozenset({worker.key})) for number in range(3)]
+    queue = a_queue(*had, *(waiting(number) for number in range(3, 2 * SCAN)))
+    assert queue.reasons_for(worker, TERMS) == {Reason.HAD_IT: 3, Reason.BUSY: 2 * SCAN - 3}
+
+
 def test_reasons_are_counted_for_a_job_that_waits():
     here = Pool()
     for number, announce in enumerate([an_announce(), an_announce(anonymous=False), an_announce(a_text_offer())]):
@@ -229,6 +237,40 @@ def test_reasons_are_counted_for_a_job_that_waits():
     reasons = here.reasons_for(waiting(anonymous=True), TERMS)
     assert reasons == {Reason.BUSY: 1, Reason.NO_ANONYMOUS: 1, Reason.OTHER_KIND: 1}
     assert here.able(waiting(anonymous=True), TERMS) == 1
+
+
+def test_reasons_counted_by_crews_are_those_of_each_worker_by_itself():
+    chance = random.Random(7)
+    seen = set()
+    for _ in range(300):
+        here = Pool()
+        here.resting = {103} if chance.random() < 0.5 else set()
+        for number in range(chance.randrange(8)):
+            announce = an_announce(anonymous=chance.random() < 0.5, paused=chance.random() < 0.3)
+            named = Named(declined=frozenset({102})) if chance.random() < 0.3 else NOBODY
+            here.announce(a_key(number).public, chance.choice([102, 103, 104]), announce, (), named)
+            for lease in range(chance.randrange(3)):
+                here.took(a_key(number).public, (a_handle(lease), 1))
+        excluded = frozenset(a_key(number).public for number in range(8) if chance.random() < 0.2)
+        job = waiting(payer=102, anonymous=chance.random() < 0.5, excluded=excluded)
+        kept_back = chance.random() < 0.3
+        counts = here.reasons_for(job, TERMS, kept_back=kept_back)
+        assert counts == Counter(reasons_one_by_one(here, job, kept_back=kept_back))
+        seen |= set(counts)
+    assert seen >= {Reason.PAUSED, Reason.ACCOUNT, Reason.HAD_IT, Reason.RESTING, Reason.BUSY, Reason.RUNNING_LIMIT}
+
+
+def reasons_one_by_one(here, job, *, kept_back):
+    for worker in here.workers.values():
+        found = why_not(job, worker, TERMS)
+        if isinstance(found, Reason):
+            yield found
+        elif worker.owner in here.resting and worker.owner != job.payer:
+            yield Reason.RESTING
+        elif kept_back:
+            yield Reason.RUNNING_LIMIT
+        elif not worker.has_room:
+            yield Reason.BUSY
 
 
 # Size classes
