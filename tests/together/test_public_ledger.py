@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sqlite3
@@ -17,7 +18,7 @@ from peer.events import Settled
 from protocol.documents import Leaf
 from protocol.keyfiles import load_key
 from tests.support.following import Following, followed
-from tests.support.horde import Horde
+from tests.support.horde import PATIENCE_S, POLL_S, Horde, Process, until
 from tests.support.raw_peer import fund
 from tests.support.rewriting import dearer, rewrite, same
 
@@ -57,10 +58,17 @@ def change_entry(horde: Horde, event: str, *, how: Any) -> None:
 
 async def covered(horde: Horde) -> None:
     """Wait for a checkpoint that covers everything."""
-    while True:
-        ledger = (await horde.scrape())["ledger"]
-        if ledger["entries"] == ledger["checkpoint"]["size"]:
-            return
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            ledger = (await horde.scrape())["ledger"]
+            if ledger["entries"] == ledger["checkpoint"]["size"]:
+                return
+            await asyncio.sleep(POLL_S)
+
+
+def paid_for(worker: Process) -> int:
+    """How many settlements the worker has, each of which it keeps before it tells of it."""
+    return sum(line.get("event") == "settled" for line in worker.lines())
 
 
 async def stop(horde: Horde) -> None:
@@ -72,7 +80,7 @@ async def test_a_ledger_that_anyone_can_check_is_caught_when_it_is_rewritten_and
     tmp_path: Path,
 ) -> None:
     async with Horde.open(tmp_path, RULES) as horde:
-        await horde.worker("ann", "--dry-run", "image")
+        ann = await horde.worker("ann", "--dry-run", "image")
         for name in ("payer", "stranger"):
             horde.join(name)
         assert horde.link is not None
@@ -81,6 +89,7 @@ async def test_a_ledger_that_anyone_can_check_is_caught_when_it_is_rewritten_and
         await horde.run("tracker", "backup", str(horde.tracker_folder), str(tmp_path / "copy.db"))
         job = (await picture(horde, "payer")).one(Settled)
         assert job.paid
+        await until(lambda: paid_for(ann) == 2, "the worker heard of both settlements")
         await covered(horde)
 
         # Everybody finds the same, from the tracker and from files; those who know something find it by proof.

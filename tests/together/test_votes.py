@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 RULES = """
 votes.standing = 1000
 votes.quorum = 2
-votes.open = 4
+votes.open = 10
 """
 
 
