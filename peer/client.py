@@ -487,7 +487,7 @@ class Client:
             case Settlement.KIND:
                 settlement = open_document(envelope, Settlement)
                 if self._shown is not None:
-                    await asyncio.to_thread(self._shown.of_settlement, envelope)
+                    await asyncio.to_thread(self._shown.of_settlement, envelope, self._clock())
                 delegation = self._connection.delegation.raw if self._connection.delegation is not None else b""
                 await self._left_over.answered(settlement.job, envelope.raw, delegation)
                 self._askings.tell(settlement.job, SettlementCame(settlement, envelope))

@@ -95,8 +95,11 @@ class Keeping:
 
 
 def _read(path: Path) -> Iterator[Kept]:
-    """Everything in a file, up to where it was broken off."""
-    content = path.read_bytes()
+    """Everything in a file, up to where it was broken off; nothing if another program has just removed it."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
     start = 0
     while start < len(content):
         start += _LENGTH_BYTES

@@ -139,6 +139,7 @@ class Worker:
             backoff=backoff,
         )
         self._key = key
+        self._clock = clock
         self._tracker = tracker_of(link)
         self._engines = engines
         self._folder = folder
@@ -351,7 +352,7 @@ class Worker:
             paid = open_document(envelope, Settlement)
             attempt = Attempt(paid.job, paid.attempt)
             self._keep(attempt, envelope)
-            self._shown.of_settlement(envelope)
+            self._shown.of_settlement(envelope, self._clock())
             if effects := self._jobs.settled(attempt):  # it comes again after a loss, and counts once
                 self._tell_news(News("settled", attempt=attempt, earned=paid.paid + paid.minted))
                 self._carry_out(effects)

@@ -11,13 +11,13 @@ import msgspec
 from msgspec import Meta
 
 from protocol.codec import Body
-from protocol.documents import Count, Leaf
+from protocol.documents import Count, Document, Leaf
 from protocol.work import Digest
 
 #: Entries in one part. Parts begin at its multiples, so that a whole part never changes but by a restore.
 PART_ENTRIES = 1000
 #: An answer that is larger is not read.
-MAX_PART_BYTES = 2 * 1024 * 1024
+MAX_PART_BYTES = PART_ENTRIES * (Document.MAX_BYTES + 1024)
 MAX_HEAD_BYTES = 64 * 1024
 MAX_PROOF_BYTES = 16 * 1024
 MAX_OPENED_BYTES = 256 * 1024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,30 +15,36 @@ from peer.audit.acts import Acts
 from peer.audit.histories import Broken, Comparison, Signed, is_cut
 from peer.audit.horde import Horde
 from peer.audit.mine import Known
+from peer.audit.parts import Parts
 from peer.audit.report import Findings, Report
 from peer.audit.source import BadSource, Source
 from peer.audit.walk import Walk
+from peer.events import Refused, Unreachable
 from peer.home import write_file
-from protocol import codec
-from protocol.documents import Checkpoint, RulesDocument, Settlement
+from protocol.documents import Checkpoint, RulesDocument, Settlement, open_document, parse_document
 from protocol.errors import Refusal
-from protocol.keys import parse_key, show_key
-from protocol.public import PART_ENTRIES, Head, Part, Row, part_name
+from protocol.keys import show_key
+from protocol.public import PART_ENTRIES, Head
 from protocol.rules import Rules, from_json
 
 Told = Callable[[int, int], None]
 
+DAY_MS = 86_400_000
+
 
 @dataclass(frozen=True)
 class Options:
-    """root: the horde's id, if it is known. version: of the newest delegation seen before. full: whether all entries
-    are read. folder: where parts that were read and evidence are kept. others: checkpoints somebody else was shown."""
+    """root: the horde's id; is_known: whether that is known from elsewhere than the ledger itself. version: of the
+    newest delegation seen before. full: whether all entries are read. folder: where parts that were read and evidence
+    are kept. now: this machine's clock. others: checkpoints somebody else was shown."""
 
-    root: bytes | None
+    root: bytes
     version: int
     full: bool
     folder: Path
+    now: int
     others: Sequence[bytes] = ()
+    is_known: bool = True
 
 
 @dataclass
@@ -49,19 +56,39 @@ class Counts:
     own: int = 0
     pending: int = 0
     cut: int = 0
+    cut_until: int = 0
+
+    def count_cut(self, time: int) -> None:
+        """One more that a restore has cut, signed at this time."""
+        self.cut += 1
+        self.cut_until = max(self.cut_until, time)
 
 
-async def audit(source: Source, options: Options, known: Callable[[bytes], Known], told: Told) -> tuple[Report, bytes]:
-    """The report, and the checkpoint to which it was made, to be kept; raises what `Source` raises.
+@dataclass(frozen=True)
+class Audited:
+    """What came out. shown: checkpoints to be kept. version: of the delegation that the horde's root signed."""
 
-    known: what this peer knows of a horde. told: how many of how many entries have been read.
+    report: Report
+    shown: Sequence[bytes]
+    version: int
+
+
+async def audit(source: Source, options: Options, known: Known, told: Told) -> Audited:
+    """Hold a ledger against all that is known of it; raises what `Source` raises.
+
+    known: what this peer knew before it asks: what it is shown meanwhile may be newer than what it is answered. told:
+    how many of how many entries have been read.
     """
     head = await source.head()
     auditor = _Audit(source, options, head, told)
-    await auditor.compare(known(auditor.horde.root))
+    await auditor.compare(known)
     if options.full:
         await auditor.read_all()
-    return auditor.report(), auditor.target.envelope.raw
+    report = auditor.report()
+    if not report.ok and await auditor.was_restored():
+        raise BadSource(f"{source.name}: the ledger was restored from a copy meanwhile: audit it again")
+    shown = dict.fromkeys((auditor.target.envelope.raw, auditor.public.envelope.raw))
+    return Audited(report, list(shown), auditor.horde.version)
 
 
 class _Audit:
@@ -76,32 +103,45 @@ class _Audit:
         self._counts = Counts()
         self._walk: Walk | None = None
         try:
-            root = options.root or parse_key(head.root)
-            self.horde = Horde.of(head.delegation, root)
+            self.horde = Horde.of(head.delegation, options.root)
             newest = Signed(*self.horde.open(head.checkpoint, Checkpoint))
-            self._public = Signed(*self.horde.open(head.public, Checkpoint))
+            self.public = Signed(*self.horde.open(head.public, Checkpoint))
         except Refusal as error:
             raise BadSource(f"{source.name}: is not the ledger of this horde: {error}") from error
-        self.target = newest if source.is_live else self._public
+        if source.is_live and self.horde.has_ended(options.now):
+            raise BadSource(
+                f"{source.name}: the root's delegation to its key ended at {self.horde.expires}, and it is"
+                f" {options.now}: check this machine's clock, or ask the operator to have a new one signed"
+            )
+        self.target = newest if source.is_live else self.public
         self._check_head(newest)
 
     def _check_head(self, newest: Signed) -> None:
         if self.horde.version < self._options.version:
             text = f"delegation {self.horde.version} is shown, and {self._options.version} was seen before"
             self._findings.add("document", text)
-        for checkpoint in (newest, self._public):
+        for checkpoint in (newest, self.public):
             said = checkpoint.said
             if is_cut(self.horde, checkpoint) or (checkpoint is newest and said.epoch != self.horde.epoch):
                 text = f"checkpoint {said.size} of epoch {said.epoch}: the root speaks of epoch {self.horde.epoch}"
                 self._findings.add("document", text)
 
+    async def was_restored(self) -> bool:
+        """Whether the horde's root has appointed another key since the head was read."""
+        try:
+            return Horde.of((await self._source.head()).delegation, self.horde.root).version > self.horde.version
+        except (Refusal, Refused, Unreachable, BadSource):
+            return False  # nobody gets rid of findings by answering no more
+
     # What was known before
 
     async def compare(self, known: Known) -> None:
         """Hold what is shown against all that is known."""
-        comparison = Comparison(self._source, self.horde, self.target)
-        if self._public != self.target:
-            self._broken("two_histories", await comparison.checkpoint(self._public))
+        comparison = Comparison(self._source, self.horde, self.target, self._options.now)
+        await self._compare_rules(known.rules)
+        self._compare_public(known.checkpoints)
+        if self.public != self.target:
+            self._broken("two_histories", await comparison.checkpoint(self.public))
         self._counts.shown = await self._compare_checkpoints(comparison, known.checkpoints, "rewritten")
         self._counts.of_others = await self._compare_checkpoints(comparison, self._options.others, "two_histories")
         for raw in known.settlements:
@@ -118,11 +158,44 @@ class _Audit:
                 self._findings.add("document", f"a checkpoint that was shown before: {error}")
                 continue
             if is_cut(self.horde, checkpoint):
-                self._counts.cut += 1
+                self._counts.count_cut(checkpoint.said.time)
                 continue
             compared += 1
             self._broken(kind, await comparison.checkpoint(checkpoint))
         return compared
+
+    async def _compare_rules(self, kept: bytes) -> None:
+        """The rules that this peer was sent are a version of those that everybody is shown."""
+        envelope = parse_document(kept, RulesDocument) if kept else None
+        if envelope is None or envelope.key != self.horde.serving:
+            return  # of those that a former key has signed a restore has cut some
+        said = open_document(envelope, RulesDocument)
+        shown = b""
+        if said.version <= self._head.rules:
+            with suppress(Refused):
+                shown = await self._source.rules(said.version)
+        elif not self._source.is_live and said.issued > self.target.said.time:
+            return  # an export of before
+        if shown != kept:
+            text = f"version {said.version} is not shown as this peer was sent it"
+            self._findings.add("rules", text)
+
+    def _compare_public(self, shown: Sequence[bytes]) -> None:
+        """No day that is over is held back, as far as this peer knows of any checkpoint of that day's end."""
+        days, newest = self._head.delay_days, self.target.said
+        if not self._source.is_live or self.public.said.size == newest.size:
+            return
+        # By the tracker's own clock, and by this one with a day of grace, since it may be wrong.
+        today = max(newest.time, self._options.now - DAY_MS) // DAY_MS
+        before = (today - days + 1) * DAY_MS if days else newest.time + 1
+        for raw in (*shown, self.target.envelope.raw):
+            with suppress(Refusal):
+                checkpoint = Signed(*self.horde.open(raw, Checkpoint))
+                said = checkpoint.said
+                if self.public.said.size < said.size and said.time < before and not is_cut(self.horde, checkpoint):
+                    text = f"only {self.public.said.size:,} entries can be read, and {said.size:,} could be by now"
+                    self._findings.add("held_back", text)
+                    return
 
     async def _compare_settlement(self, comparison: Comparison, raw: bytes) -> None:
         try:
@@ -131,7 +204,7 @@ class _Audit:
             self._findings.add("document", f"a settlement of this peer: {error}")
             return
         if self.horde.is_cut(envelope.key, said.entry):
-            self._counts.cut += 1
+            self._counts.count_cut(said.settled)
             return
         match await comparison.settlement(envelope, said):
             case Broken() as broken:
@@ -144,44 +217,50 @@ class _Audit:
     def _broken(self, kind: str, broken: Broken | None) -> None:
         if broken is None:
             return
-        path = ""
+        path, text = "", broken.text
         if broken.proof is not None:
             content = msgspec.json.format(msgspec.json.encode(broken.proof), indent=2) + b"\n"
             name = f"two-histories-{hashlib.sha256(content).hexdigest()[:12]}.json"
-            write_file(self._options.folder / name, content)
-            path = str(self._options.folder / name)
-        self._findings.add("unproven" if broken.is_silent else kind, broken.text, broken.entry, path)
+            try:
+                write_file(self._options.folder / name, content)
+                path = str(self._options.folder / name)
+            except OSError as error:
+                text += f" (what shows it to anybody could not be written: {error.strerror})"
+        self._findings.add("unproven" if broken.is_silent else kind, text, broken.entry, path)
 
     # Every entry
 
     async def read_all(self) -> None:
         """Read every public entry, and compute tree and balances from them."""
         rules = await self._read_rules()
-        cache = _Cache(self._options.folder / "entries" / str(self.horde.epoch), self._source, self.horde.epoch)
-        size, root = self._public.said.size, self._public.said.root
-        walk, findings = await self._walk_along(cache, size, rules)
-        if walk.tree.root() != root and cache.used:
-            changed = await cache.renew(size)
-            walk, findings = await self._walk_along(cache, size, rules)
+        parts = Parts(self._options.folder / "entries", self._source, self.horde.epoch)
+        size, root = self.public.said.size, self.public.said.root
+        walk, findings = await self._walk_along(parts, size, rules)
+        if walk.tree.root() != root and parts.used:
+            changed = await parts.renew(size)
+            walk, findings = await self._walk_along(parts, size, rules)
             if changed is not None:
                 text = "it is another one than when this peer read it before: no restore says so"
                 self._findings.add("rewritten", text, changed)
         for finding in findings.kept:
             self._findings.add(finding.kind, finding.text, finding.entry)
         self._findings.count += findings.count - len(findings.kept)
-        if walk.tree.root() != root:
+        if walk.tree.root() == root:
+            parts.confirm(size)
+        else:
+            parts.forget()
             text = f"the entries give the root {walk.tree.root().hex()}, and {root.hex()} was signed for"
             self._findings.add("tree", text)
-        if walk.acts.epoch != self._public.said.epoch:
-            text = f"the entries tell of epoch {walk.acts.epoch}, and epoch {self._public.said.epoch} was signed for"
+        if walk.acts.epoch != self.public.said.epoch:
+            text = f"the entries tell of epoch {walk.acts.epoch}, and epoch {self.public.said.epoch} was signed for"
             self._findings.add("document", text)
         self._walk = walk
 
-    async def _walk_along(self, cache: _Cache, size: int, rules: dict[int, Rules]) -> tuple[Walk, Findings]:
+    async def _walk_along(self, parts: Parts, size: int, rules: dict[int, Rules]) -> tuple[Walk, Findings]:
         findings = Findings()
         walk = Walk(Acts(self.horde, rules), findings)
         for first in range(0, size, PART_ENTRIES):
-            rows = await cache.rows(first, min(PART_ENTRIES, size - first))
+            rows = await parts.rows(first, min(PART_ENTRIES, size - first))
             for row in rows:
                 walk.enter(row)
             self._told(walk.tree.size, size)
@@ -194,6 +273,9 @@ class _Audit:
             try:
                 envelope, said = self.horde.open(await self._source.rules(version), RulesDocument)
                 found[version] = from_json(said.rules)
+            except Refused as error:
+                self._findings.add("rules", f"version {version} and what follows cannot be read: {error}")
+                break
             except (Refusal, msgspec.DecodeError) as error:
                 self._findings.add("rules", f"version {version}: {error}")
                 previous = b""
@@ -201,6 +283,10 @@ class _Audit:
             if said.version != version or (version > 1 and said.previous != previous):
                 self._findings.add("rules", f"version {version} does not name the one before it")
             previous = envelope.digest
+        newest = found.get(self._head.rules)
+        if newest is not None and newest.ledger.delay_days != self._head.delay_days:
+            text = f"days pass before entries can be read: {self._head.delay_days}, and by the rules in force"
+            self._findings.add("rules", f"{text} {newest.ledger.delay_days}")
         return found
 
     def report(self) -> Report:
@@ -209,7 +295,7 @@ class _Audit:
         return Report(
             ok=not self._findings.count,
             root=show_key(self.horde.root),
-            known=self._options.root is not None,
+            known=self._options.is_known,
             place=self._source.name,
             size=now.size,
             time=now.time,
@@ -225,55 +311,9 @@ class _Audit:
             own=counts.own,
             pending=counts.pending,
             cut=counts.cut,
+            cut_until=counts.cut_until,
+            until=self.public.said.time,
             in_debt=walk.in_debt if walk else 0,
             findings=tuple(self._findings.kept),
             more=self._findings.count - len(self._findings.kept),
         )
-
-
-class _Cache:
-    """Whole parts that were read before, so that an audit that was broken off, or the next one, goes on from there."""
-
-    def __init__(self, folder: Path, source: Source, epoch: int) -> None:
-        self._folder = folder
-        self._source = source
-        self._epoch = epoch
-        self.used = False
-
-    async def rows(self, first: int, count: int) -> Sequence[Row]:
-        """So many entries from `first` on; raises `BadSource` if there are fewer."""
-        if (kept := self._kept(first)) is not None:
-            self.used = True
-            return kept
-        part = await self._read(first, count)
-        return part.rows[:count]
-
-    async def renew(self, size: int) -> int | None:
-        """Read all that was kept again; the first entry that is another one than before."""
-        changed = None
-        for first in range(0, size, PART_ENTRIES):
-            before = self._kept(first)
-            if before is None:
-                continue
-            now = (await self._read(first, min(PART_ENTRIES, size - first))).rows
-            if changed is None:
-                pairs = enumerate(zip(before, now, strict=False), first)
-                changed = next((entry for entry, (old, new) in pairs if old != new), None)
-        return changed
-
-    async def _read(self, first: int, count: int) -> Part:
-        part = await self._source.part(first, self._epoch)
-        if part.first != first or len(part.rows) < count:
-            raise BadSource(f"{self._source.name}: part {first} has {len(part.rows)} entries: wanted {count}")
-        if len(part.rows) == PART_ENTRIES and self._source.is_live:
-            write_file(self._folder / part_name(first), codec.encode(part))
-        return part
-
-    def _kept(self, first: int) -> Sequence[Row] | None:
-        if not self._source.is_live:
-            return None
-        try:
-            part = codec.decode((self._folder / part_name(first)).read_bytes(), Part)
-        except (OSError, Refusal):
-            return None  # it is a copy, and is read again
-        return part.rows if part.first == first and len(part.rows) == PART_ENTRIES else None

@@ -15,14 +15,16 @@ from peer.audit.horde import Horde
 from peer.audit.source import Source
 from peer.events import Refused
 from protocol import merkle
-from protocol.documents import Checkpoint, Settlement
+from protocol.documents import Checkpoint, Settlement, open_document, parse_document
 from protocol.envelope import Envelope
 from protocol.errors import Refusal
 from protocol.keys import parse_key, show_key
 from protocol.public import Consistency, Inclusion
 
-#: An honest ledger covers every settlement by its next checkpoint, which is about a second later.
-COVERED_MS = 60_000
+How = Literal["tree", "tail", "entry", "gap"]
+
+#: An honest ledger covers every settlement about a second later; this machine's clock may be wrong.
+COVERED_MS = 3_600_000
 
 
 class NotShown(Exception):
@@ -43,10 +45,11 @@ class Contradiction(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     horde: its id. delegation: the root's, which names the keys. second: a checkpoint. What it contradicts is `how`:
     `tree`: the checkpoint `first` has another root than `root`, which by `proof` the second one's tree had at its size.
     `tail`: the checkpoint `first` is older and covers more. `entry`: the settlement `first` names another leaf than
-    `root`, which by `proof` is the second one's entry of that number.
+    `root`, which by `proof` is the second one's entry of that number. `gap`: the settlement `first` names an entry that
+    the second one does not cover, and a checkpoint of before that entry, which is smaller still.
     """
 
-    how: Literal["tree", "tail", "entry"]
+    how: How
     horde: str
     delegation: bytes
     first: bytes
@@ -61,7 +64,8 @@ def check_contradiction(found: Contradiction) -> str:
         horde = Horde.of(found.delegation, parse_key(found.horde))
         second = Signed(*horde.open(found.second, Checkpoint))
         root, proof = bytes.fromhex(found.root), [bytes.fromhex(node) for node in found.proof]
-        said = _settled(horde, found.first) if found.how == "entry" else _signed(horde, found.first)
+        of_settlement = found.how in ("entry", "gap")
+        said = _settled(horde, found.first) if of_settlement else _signed(horde, found.first)
     except (Refusal, ValueError) as error:
         raise NotShown(f"a document in it is not what it should be: {error}") from error
     _check_not_cut(horde, second)
@@ -71,6 +75,8 @@ def check_contradiction(found: Contradiction) -> str:
     envelope, settlement = said
     if horde.is_cut(envelope.key, settlement.entry):
         raise NotShown("the root has signed that a restore cut this entry")
+    if found.how == "gap":
+        return _left_out(horde, envelope, settlement, second)
     if settlement.leaf == root or not merkle.verify_inclusion(
         root, settlement.entry, second.said.size, proof, second.said.root
     ):
@@ -79,6 +85,26 @@ def check_contradiction(found: Contradiction) -> str:
         f"horde {show_key(horde.root)} signed a settlement for entry {settlement.entry}, and a ledger of"
         f" {second.said.size} entries in which that entry is another one"
     )
+
+
+def _left_out(horde: Horde, envelope: Envelope, settlement: Settlement, second: Signed) -> str:
+    try:
+        leaves_out = does_leave_out(settlement, second.said)
+    except Refusal as error:
+        raise NotShown(f"the checkpoint in the settlement is not what it should be: {error}") from error
+    if not leaves_out or envelope.key != second.envelope.key:
+        raise NotShown("the checkpoint is not a later one of the same key that leaves the entry out")
+    return (
+        f"horde {show_key(horde.root)} signed a settlement for entry {settlement.entry}, and later a ledger that ends"
+        f" at {second.said.size} entries"
+    )
+
+
+def does_leave_out(settlement: Settlement, later: Checkpoint) -> bool:
+    """Whether a checkpoint leaves out an entry although it came after the one that was the newest before that entry:
+    every checkpoint covers all that was entered before it. Raises `Refusal`."""
+    before = open_document(parse_document(settlement.checkpoint, Checkpoint), Checkpoint)
+    return before.size < later.size <= settlement.entry
 
 
 def _two_checkpoints(how: str, first: Signed, second: Signed, root: bytes, proof: list[bytes]) -> str:
@@ -125,10 +151,11 @@ class Broken:
 class Comparison:
     """Compares what was shown with one checkpoint of one source, by proofs that the source gives."""
 
-    def __init__(self, source: Source, horde: Horde, target: Signed) -> None:
+    def __init__(self, source: Source, horde: Horde, target: Signed, now: int) -> None:
         self._source = source
         self._horde = horde
         self._target = target
+        self._now = now
 
     async def checkpoint(self, shown: Signed) -> Broken | None:
         """Whether the ledger continues that of `shown`, which no restore has cut. None: it does."""
@@ -168,9 +195,7 @@ class Comparison:
         """Whether what a settlement names is in the ledger; False: not covered yet."""
         now, entry = self._target.said, said.entry
         if entry >= now.size:
-            if now.time < said.settled + COVERED_MS:
-                return False
-            return Broken(f"entry {entry} was settled, and the ledger ends at {now.size:,} entries", entry=entry)
+            return self._not_covered(envelope, said)
         text = "it does not show the entry that this peer was paid by, or paid"
         try:
             answer = await self._source.inclusion(entry, now.size)
@@ -184,9 +209,24 @@ class Comparison:
         shown = self._against(envelope.raw, "entry", leaf.hex(), tuple(answer.proof))
         return Broken("another entry stands where this peer's settlement was", shown, entry)
 
-    def _against(
-        self, first: bytes, how: Literal["tree", "tail", "entry"], root: str, proof: tuple[str, ...]
-    ) -> Contradiction:
+    def _not_covered(self, envelope: Envelope, said: Settlement) -> Broken | bool:
+        """What it means that the ledger ends before an entry that was settled."""
+        now = self._target.said
+        try:
+            leaves_out = does_leave_out(said, now)
+        except Refusal:
+            leaves_out = False  # no checkpoint is in it, which is found elsewhere
+        if leaves_out:
+            same_key = envelope.key == self._target.envelope.key
+            shown = self._against(envelope.raw, "gap", "", ()) if same_key else None
+            return Broken(f"entry {said.entry} was settled, and the ledger ends at {now.size:,}", shown, said.entry)
+        # Whoever wants to leave something out could also sign no more.
+        if not self._source.is_live or self._now < said.settled + COVERED_MS:
+            return False
+        text = "it was settled more than an hour ago, by this machine's clock, and no checkpoint covers it"
+        return Broken(text, entry=said.entry, is_silent=True)
+
+    def _against(self, first: bytes, how: How, root: str, proof: tuple[str, ...]) -> Contradiction:
         return Contradiction(
             how=how,
             horde=show_key(self._horde.root),

@@ -14,6 +14,7 @@ from peer.evidence import Proof
 from peer.home import Home
 from peer.keeping import Keeping
 from protocol.documents import Settlement, open_document, parse_document
+from protocol.envelope import check_document_context, parse
 from protocol.errors import Refusal
 from protocol.keys import parse_key, show_key
 
@@ -31,10 +32,14 @@ class BadHanded(Exception):
 
 @dataclass
 class Known:
-    """settlements: envelopes, by what they name. checkpoints: envelopes, each once."""
+    """settlements, checkpoints: envelopes, each once. rules: the newest version that this peer was sent, its envelope.
+
+    A copy that has suffered on this machine's disk is not among them: it says nothing about the tracker.
+    """
 
     settlements: list[bytes] = field(default_factory=list)
     checkpoints: list[bytes] = field(default_factory=list)
+    rules: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,9 @@ def known(home: Home, root: bytes) -> Known:
     settlements = dict.fromkeys(_settlements(home, root))
     checkpoints = dict.fromkeys([*shown_by(home, root).all(), *Shown(home.worker_folder, root).all()])
     for raw in settlements:
-        with contextlib.suppress(Refusal):
-            checkpoints[open_document(parse_document(raw, Settlement), Settlement).checkpoint] = None
-    return Known(list(settlements), list(checkpoints))
+        checkpoints[open_document(parse(raw), Settlement).checkpoint] = None
+    rules = home.rules(root)
+    return Known(list(settlements), list(checkpoints), rules.raw if rules is not None else b"")
 
 
 def _settlements(home: Home, root: bytes) -> Iterator[bytes]:
@@ -68,7 +73,7 @@ def _settlements(home: Home, root: bytes) -> Iterator[bytes]:
     for path in sorted((home.results_folder / "content").glob("*/*.json")):
         with contextlib.suppress(OSError, msgspec.DecodeError):
             proof = msgspec.json.decode(path.read_bytes(), type=Proof)
-            if proof.root == root and proof.settlement:
+            if proof.root == root and _is_settlement(proof.settlement, root):
                 yield proof.settlement
 
 
@@ -76,7 +81,20 @@ def parties(home: Home, root: bytes) -> Iterator[Party]:
     """Every settlement of the last days with what lies behind it, as requester and as worker."""
     for folder in (home.results_folder, home.worker_folder):
         for kept in Keeping(folder / "settled", root).all():
-            yield Party(kept.settlement, kept.lease, kept.receipt, kept.request)
+            if _is_settlement(kept.settlement, root):
+                yield Party(kept.settlement, kept.lease, kept.receipt, kept.request)
+
+
+def _is_settlement(raw: bytes, root: bytes) -> bool:
+    """Whether this is one of this horde, with a signature that holds; who signed it has to be looked at besides."""
+    try:
+        envelope = parse_document(raw, Settlement)
+        check_document_context(envelope, root)
+        envelope.verify()
+        open_document(envelope, Settlement)
+    except Refusal:
+        return False
+    return True
 
 
 def hand_out(found: Known, root: bytes) -> bytes:

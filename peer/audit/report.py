@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -15,9 +16,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is not as it must be.
 
     kind: `rewritten` (what this peer was told is not in the ledger), `two_histories` (what somebody else was told is
-    not), `unproven` (the tracker does not show that it is), `tree`, `leaf`, `postings`, `balance`, `document` or
-    `rules`. entry: the entry that it concerns, if it is one. evidence: the file that shows it to anybody, if there is
-    one.
+    not), `unproven` (the tracker does not show that it is), `held_back` (entries that everybody could read by now),
+    `tree`, `leaf`, `postings`, `balance`, `document` or `rules`. entry: the entry that it concerns, if it is one.
+    evidence: the file that shows it to anybody, if there is one.
     """
 
     kind: str
@@ -45,10 +46,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     root: the horde's id; known: whether it is known from a link, and not only from the tracker's word. place: what was
     read. size, time, tree: of the checkpoint to which proofs lead. read: entries that were read and added up, None if
-    none were to be. accounts: people among them; minted, burned: in thousandths. epoch: how often the ledger was
-    restored. rules: versions. shown: checkpoints that were compared; of others: those that somebody else was shown.
-    own: settlements of this peer that are in the ledger; pending: not covered by a checkpoint yet. cut: checkpoints
-    and settlements that a restore has cut openly. in_debt: accounts below zero since they were charged after a restore.
+    none were to be; until: how far they go, milliseconds. accounts: people among them; minted, burned: in thousandths.
+    epoch: how often the ledger was restored. rules: versions. shown: checkpoints that were compared; of_others: those
+    that somebody else was shown. own: settlements of this peer that are in the ledger; pending: not covered by a
+    checkpoint yet. cut: checkpoints and settlements that a restore has cut openly; cut_until: when the last of them was
+    signed. in_debt: accounts below zero since they were charged after a restore.
     """
 
     ok: bool
@@ -69,6 +71,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     own: int = 0
     pending: int = 0
     cut: int = 0
+    cut_until: int = 0
+    until: int = 0
     in_debt: int = 0
     findings: tuple[Finding, ...] = ()
     more: int = 0
@@ -78,14 +82,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         from peer.commands.common import show_kudos
 
         yield f"horde {self.root}{'' if self.known else ' (by its own word: no link to it was joined here)'}"
-        yield f"{self.place} shows {self.size:,} entries; the tree's root is {self.tree}"
+        yield f"{self.place} shows {self.size:,} entries at {_when(self.time)}; the tree's root is {self.tree}"
         if self.read is not None:
             yield (
-                f"{self.read:,} of them can be read: {self.accounts:,} accounts, {show_kudos(self.minted)} kudos"
-                f" minted, {show_kudos(self.burned)} burned, {self.rules} versions of the rules"
+                f"{self.read:,} of them can be read, up to {_when(self.until)}: {self.accounts:,} accounts,"
+                f" {show_kudos(self.minted)} kudos minted, {show_kudos(self.burned)} burned, {self.rules} versions of"
+                " the rules"
             )
         if self.epoch:
-            yield f"the root has signed for {self.epoch} restores, which cut {self.cut} things that this peer knew"
+            newest = f", signed until {_when(self.cut_until)}" if self.cut else ""
+            cut = f"{self.cut} things that this peer knew{newest}"
+            yield f"the root has signed for {self.epoch} restores, which cut {cut}"
         yield f"compared with {self.shown} checkpoints that this peer was shown"
         if self.of_others:
             yield f"and with {self.of_others} that somebody else was shown"
@@ -103,3 +110,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     def _pending(self) -> str:
         return f", {self.pending} are not covered by this checkpoint yet" if self.pending else ""
+
+
+def _when(time: int) -> str:
+    """A moment in UTC, for people."""
+    try:
+        return datetime.fromtimestamp(time // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{time} ms"  # of no year that this machine knows

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -38,6 +40,13 @@ if TYPE_CHECKING:
     from protocol.links import Link
 
 TIMEOUT_SECONDS = 60
+#: A tracker with too many readers is asked again, so often in all.
+BUSY_STATUS = 503
+BUSY_TRIES = 8
+#: From here on an answer is about the tracker, and not about what was asked for.
+FAULT_STATUS = 500
+
+Pause = Callable[[float], Awaitable[None]]
 
 T = TypeVar("T")
 
@@ -74,9 +83,13 @@ class FromTracker:
 
     is_live = True
 
-    def __init__(self, session: aiohttp.ClientSession, link: Link) -> None:
+    def __init__(self, session: aiohttp.ClientSession, link: Link, pause: Pause = asyncio.sleep) -> None:
+        from peer.connection import BACKOFF
         from peer.tracker_tls import tls_of
 
+        self._pause = pause
+        self._backoff = BACKOFF
+        self._random = random.SystemRandom()
         self.name = http_url(link)
         self._session = session
         self._link = link
@@ -84,13 +97,13 @@ class FromTracker:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, link: Link) -> AsyncIterator[FromTracker]:
-        """The tracker behind this link, until the block ends."""
+    async def open(cls, link: Link, pause: Pause = asyncio.sleep) -> AsyncIterator[FromTracker]:
+        """The tracker behind this link, until the block ends. pause: how it is waited before asking again."""
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
-            yield cls(session, link)
+            yield cls(session, link, pause)
 
     async def head(self) -> Head:
         """See `Source`."""
@@ -135,30 +148,42 @@ class FromTracker:
 
         from peer.tracker_tls import other_certificate
 
-        method = "GET" if content is None else "POST"
         try:
-            async with self._session.request(
-                method, self.name + path, data=content, allow_redirects=False, ssl=self._tls
-            ) as answer:
-                raw = bytearray()
-                while len(raw) <= limit and (more := await answer.content.read(limit + 1 - len(raw))):
-                    raw += more
-                if answer.status != 200:
-                    raise self._refused(answer.status, bytes(raw))
+            status, raw = await self._ask(path, limit, content)
+            for failures in range(1, BUSY_TRIES):
+                if status != BUSY_STATUS:
+                    break
+                await self._pause(self._backoff.delay(failures, self._random))
+                status, raw = await self._ask(path, limit, content)
         except aiohttp.ServerFingerprintMismatch as error:
             raise Unreachable(other_certificate(self._link)) from error
         except (aiohttp.ClientError, OSError) as error:  # a time-out too
             raise Unreachable(f"no tracker answers at {self.name}: is it running, is the address right?") from error
+        if status != 200:
+            raise self._refused(status, raw)
         if len(raw) > limit:
             raise BadSource(f"{self.name}{path} answers more than {limit} bytes: is this a tracker's address?")
-        return bytes(raw)
+        return raw
+
+    async def _ask(self, path: str, limit: int, content: bytes | None) -> tuple[int, bytes]:
+        """Status and body, of which no more than one byte beyond the limit is read."""
+        method = "GET" if content is None else "POST"
+        async with self._session.request(
+            method, self.name + path, data=content, allow_redirects=False, ssl=self._tls
+        ) as answer:
+            raw = bytearray()
+            while len(raw) <= limit and (more := await answer.content.read(limit + 1 - len(raw))):
+                raw += more
+            return answer.status, bytes(raw)
 
     def _refused(self, status: int, raw: bytes) -> Exception:
+        """What an answer without content means. A tracker that has no time, or a fault, has refused nothing."""
         try:
             said: Any = msgspec.json.decode(raw)
-            return Refused(str(said["code"])[:60], str(said["text"])[:2000])
+            code, text = str(said["code"])[:60], str(said["text"])[:2000]
         except (msgspec.DecodeError, TypeError, KeyError):
             return Unreachable(f"{self.name} answers with HTTP status {status}: is this the address of a tracker?")
+        return Refused(code, text) if status < FAULT_STATUS else Unreachable(f"{self.name} answers {code}: {text}")
 
 
 class FromFolder:

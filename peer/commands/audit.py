@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from peer.commands.exits import Exit
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from peer.audit.audit import Audited
     from peer.audit.source import Source
     from protocol.links import Link
 
@@ -98,10 +100,8 @@ async def _source(settings: Settings, place: str) -> AsyncIterator[tuple[Source,
 
 
 async def _audit(settings: Settings, place: str, *, mine: bool, against: tuple[Path, ...]) -> None:
-    import asyncio
-
     from peer.audit.audit import Options, audit
-    from peer.audit.mine import BadHanded, known, read_handed, shown_by
+    from peer.audit.mine import BadHanded, known, read_handed
     from peer.audit.source import BadSource
     from protocol.keys import parse_key, show_key
 
@@ -110,16 +110,19 @@ async def _audit(settings: Settings, place: str, *, mine: bool, against: tuple[P
         async with _source(settings, place) as (source, root):
             meant = root or parse_key((await source.head()).root)
             options = Options(
-                root=root,
+                root=meant,
+                is_known=root is not None,
                 version=home.delegation(meant),
                 full=not mine,
                 folder=home.folder / "audit" / show_key(meant),
+                now=_now(),
                 others=[raw for path in against for raw in read_handed(path, meant)],
             )
-            report, checkpoint = await audit(source, options, lambda root: known(home, root), _told)
+            audited = await audit(source, options, known(home, meant), _told)
     except (BadSource, BadHanded) as error:
         raise Failure("usage", str(error), Exit.USAGE) from error
-    await asyncio.to_thread(shown_by(home, meant).keep, checkpoint)
+    report = audited.report
+    await _keep(settings, meant, audited)
     if settings.json:
         import msgspec
 
@@ -128,6 +131,26 @@ async def _audit(settings: Settings, place: str, *, mine: bool, against: tuple[P
         click.echo("\n".join(plain(line) for line in report.lines()))
     if not report.ok:
         sys.exit(Exit.NOT_VERIFIED)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def _keep(settings: Settings, root: bytes, audited: Audited) -> None:
+    """Keep what was shown, for the next time; what was found is told all the same where that is not possible."""
+    import asyncio
+
+    from peer.audit.mine import shown_by
+
+    shown = shown_by(settings.home, root)
+    try:
+        settings.home.keep_delegation(root, audited.version)
+        for raw in audited.shown:
+            await asyncio.to_thread(shown.keep, raw, _now())
+    except OSError as error:
+        text = f"potluck: what was shown is not kept for the next audit: {error.strerror}"
+        click.echo(plain(text), err=True)
 
 
 def _told(done: int, whole: int) -> None:

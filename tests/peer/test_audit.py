@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,87 +18,21 @@ from peer.audit.disclosure import Disclosure, check_disclosure, make_disclosure
 from peer.audit.histories import Contradiction, NotShown, check_contradiction
 from peer.audit.horde import Horde
 from peer.audit.mine import BadHanded, Known, Party, hand_out, read_handed
-from peer.audit.report import Findings, Report
+from peer.audit.report import Findings
 from peer.audit.shown import LATEST, Shown, superfluous
 from peer.audit.walk import Walk
 from protocol import documents
-from protocol.documents import Checkpoint, Leaf, Settlement, open_document
+from protocol.documents import Checkpoint, Leaf, open_document
 from protocol.envelope import parse
 from protocol.keys import SigningKey, show_key
-from protocol.public import AskDisclosure, Consistency, Head, Inclusion, Part
+from protocol.public import AskDisclosure
 from protocol.rules import ModerationSection, RolesSection, Rules
-from tests.support.builders import NOW, ROOT, SERVING, a_key, a_nonce, an_act, signed
-from tests.support.history import ANN, BEN, History, live_through_everything
+from tests.support.auditing import AT_ONCE, FromDatabase, audited, entry_of, evidence_of, kinds, lived
+from tests.support.builders import DAY, NOW, ROOT, SERVING, a_key, a_nonce, an_act, signed
+from tests.support.history import ANN, BEN, History
 from tests.support.rewriting import cut, dearer, fill, rewrite, same
 from tracker.public.reader import PublicLedger
 from tracker.store.sqlite import SqliteStore
-
-
-class FromDatabase:
-    """A public ledger without sockets."""
-
-    is_live = True
-    name = "here"
-
-    def __init__(self, path: Path, now: int, delay: int = 0) -> None:
-        self._ledger = PublicLedger(path)
-        self._now = now
-        self._delay = delay
-        self.parts = 0
-
-    async def head(self) -> Head:
-        return self._ledger.head(self._delay, self._now)
-
-    async def part(self, first: int, epoch: int) -> Part:
-        assert epoch == 0
-        self.parts += 1
-        return self._ledger.part(first, self._delay, self._now)[0]
-
-    async def rules(self, version: int) -> bytes:
-        return self._ledger.rules(version)
-
-    async def inclusion(self, entry: int, size: int) -> Inclusion:
-        return self._ledger.inclusion(entry, size)
-
-    async def consistency(self, earlier: int, later: int) -> Consistency:
-        return self._ledger.consistency(earlier, later)
-
-
-@asynccontextmanager
-async def lived(path: Path) -> AsyncIterator[tuple[History, Known]]:
-    """A ledger with a history, and what those who lived through it know of it."""
-    async with History.open(path) as history:
-        settlements = await live_through_everything(history)
-        await history.award(history.accounts[BEN.public], 5000)
-        await history.store.seal(history.tick())
-        checkpoints = [open_document(parse(raw), Settlement).checkpoint for raw in settlements]
-        yield history, Known(settlements, list(dict.fromkeys(checkpoints)))
-
-
-async def audited(path: Path, known: Known, now: int, *, others: tuple[bytes, ...] = (), full: bool = True) -> Report:
-    options = Options(root=ROOT.public, version=0, full=full, folder=path.parent / "audit", others=others)
-    report, _ = await audit(FromDatabase(path, now), options, lambda _: known, lambda _, __: None)
-    return report
-
-
-def kinds(report: Report) -> set[str]:
-    return {finding.kind for finding in report.findings}
-
-
-def evidence_of(report: Report) -> list[str]:
-    """What each file of evidence shows to anybody."""
-    paths = [finding.evidence for finding in report.findings if finding.evidence]
-    return [check_contradiction(msgspec.json.decode(Path(path).read_bytes(), type=Contradiction)) for path in paths]
-
-
-def entry_of(path: Path, event: str) -> int:
-    """The first entry of an event that moves something."""
-    with closing(sqlite3.connect(path)) as connection:
-        for entry, raw in connection.execute("SELECT entry, leaf FROM entries ORDER BY entry"):
-            leaf = msgspec.msgpack.decode(raw, type=Leaf)
-            if leaf.event == event and leaf.postings:
-                return int(entry)
-    raise AssertionError(f"no {event}")
 
 
 async def test_a_ledger_as_it_was_lived_through_is_right(tmp_path: Path) -> None:
@@ -119,15 +53,16 @@ async def test_own_entries_are_found_by_proof_without_reading_any(tmp_path: Path
     path = tmp_path / "horde.db"
     async with lived(path) as (history, known):
         source = FromDatabase(path, history.now)
-        options = Options(root=ROOT.public, version=0, full=False, folder=tmp_path / "audit")
+        options = Options(root=ROOT.public, version=0, full=False, folder=tmp_path / "audit", now=history.now)
 
-        report, checkpoint = await audit(source, options, lambda _: known, lambda _, __: None)
+        audited = await audit(source, options, known, lambda _, __: None)
+        report = audited.report
 
         assert report.ok
         assert source.parts == 0
         assert report.read is None
         assert report.own == len(known.settlements)
-        assert open_document(parse(checkpoint), Checkpoint).size == report.size
+        assert [open_document(parse(raw), Checkpoint).size for raw in audited.shown] == [report.size]
 
 
 @pytest.mark.parametrize("event", ["hold", "settle", "release"])
@@ -160,7 +95,7 @@ async def test_whoever_knows_nothing_of_before_finds_a_rewritten_ledger_right(tm
 async def test_a_tail_that_was_cut_is_caught(tmp_path: Path) -> None:
     path = tmp_path / "horde.db"
     async with lived(path) as (history, known):
-        known.checkpoints.append(FromDatabase(path, history.now)._ledger.head(0, history.now).checkpoint)
+        known.checkpoints.append(FromDatabase(path, history.now)._ledger.head(history.now).checkpoint)
         cut(path, SERVING, 5)
 
         report = await audited(path, known, history.now)
@@ -177,7 +112,7 @@ async def test_two_histories_are_caught_when_two_peers_compare(tmp_path: Path) -
         with closing(sqlite3.connect(ours)) as source, closing(sqlite3.connect(theirs)) as target:
             source.backup(target)
         rewrite(theirs, SERVING, entry_of(theirs, "settle"), dearer)
-        shown_to_them = FromDatabase(theirs, history.now)._ledger.head(0, history.now).checkpoint
+        shown_to_them = FromDatabase(theirs, history.now)._ledger.head(history.now).checkpoint
         file = tmp_path / "theirs.json"
         file.write_bytes(hand_out(Known(checkpoints=[shown_to_them]), ROOT.public))
 
@@ -264,7 +199,9 @@ async def act(history: History, number: int, what: str, key: SigningKey = MODERA
 async def test_acts_of_moderators_are_checked_by_the_roles_that_the_rules_of_then_gave(tmp_path: Path) -> None:
     path = tmp_path / "horde.db"
     moderators = RolesSection(moderators=tuple(show_key(key.public) for key in (MODERATOR, SECOND)))
-    async with History.open(path, Rules(roles=moderators, moderation=ModerationSection(return_alone=1000))) as history:
+    async with History.open(
+        path, msgspec.structs.replace(AT_ONCE, roles=moderators, moderation=ModerationSection(return_alone=1000))
+    ) as history:
         ann, ben = (history.accounts[key.public] for key in (ANN, BEN))
         await history.award(ann, 50_000)
         await act(history, 1, "warn", account=ann)
@@ -273,7 +210,7 @@ async def test_acts_of_moderators_are_checked_by_the_roles_that_the_rules_of_the
         await act(history, 4, "agree", SECOND, about=much)
         await act(history, 5, "trust", account=ben)
         await history.store.seal(history.tick())
-        now, part = history.now, PublicLedger(path).part(0, 0, history.now)[0]
+        now, part = history.now, PublicLedger(path).part(0, history.now)[0]
 
     report = await audited(path, Known(), now)
     rewrite(path, SERVING, entry_of(path, "return"), dearer)
@@ -293,19 +230,19 @@ async def test_acts_of_moderators_are_checked_by_the_roles_that_the_rules_of_the
 
 async def test_parts_that_were_read_before_are_compared_with_what_is_shown_now(tmp_path: Path) -> None:
     path = tmp_path / "horde.db"
-    async with History.open(path):
+    async with History.open(path, AT_ONCE):
         pass
     fill(path, 1100)
     async with SqliteStore.open(path, SERVING) as store:
         await store.seal(NOW)
         first = FromDatabase(path, NOW)
-        options = Options(root=ROOT.public, version=0, full=True, folder=tmp_path / "audit")
+        options = Options(root=ROOT.public, version=0, full=True, folder=tmp_path / "audit", now=NOW)
         again = FromDatabase(path, NOW)
 
-        report, _ = await audit(first, options, lambda _: Known(), lambda _, __: None)
-        repeated, _ = await audit(again, options, lambda _: Known(), lambda _, __: None)
+        report = (await audit(first, options, Known(), lambda _, __: None)).report
+        repeated = (await audit(again, options, Known(), lambda _, __: None)).report
         rewrite(path, SERVING, 7, lambda leaf: msgspec.structs.replace(leaf, day=leaf.day + 1))
-        rewritten, _ = await audit(FromDatabase(path, NOW), options, lambda _: Known(), lambda _, __: None)
+        rewritten = (await audit(FromDatabase(path, NOW), options, Known(), lambda _, __: None)).report
 
         assert report.ok
         assert repeated.ok
@@ -318,12 +255,12 @@ async def test_a_head_of_another_root_or_signed_by_another_key_is_refused(tmp_pa
 
     path = tmp_path / "horde.db"
     async with lived(path) as (history, known):
-        options = Options(root=a_key(9).public, version=0, full=True, folder=tmp_path)
+        options = Options(root=a_key(9).public, version=0, full=True, folder=tmp_path, now=history.now)
         with pytest.raises(BadSource):
-            await audit(FromDatabase(path, history.now), options, lambda _: known, lambda _, __: None)
+            await audit(FromDatabase(path, history.now), options, known, lambda _, __: None)
 
-        older = Options(root=ROOT.public, version=99, full=False, folder=tmp_path)
-        report, _ = await audit(FromDatabase(path, history.now), older, lambda _: known, lambda _, __: None)
+        older = Options(root=ROOT.public, version=99, full=False, folder=tmp_path, now=history.now)
+        report = (await audit(FromDatabase(path, history.now), older, known, lambda _, __: None)).report
         assert kinds(report) == {"document"}
 
 
@@ -335,25 +272,28 @@ def a_checkpoint(size: int, time: int, key: SigningKey = SERVING) -> bytes:
     return documents.sign(said, key, ROOT.public).raw
 
 
-def test_of_each_day_the_newest_checkpoint_stays_and_the_last_few(tmp_path: Path) -> None:
+def test_of_each_day_and_of_each_hour_of_late_the_newest_checkpoint_stays_and_the_last_few(tmp_path: Path) -> None:
     shown = Shown(tmp_path, ROOT.public)
-    day = 86_400_000
     for number in range(60):
-        shown.keep(a_checkpoint(number, number * day // 10))
+        shown.keep(a_checkpoint(number, 1), number * DAY // 10)
+    for number in range(60):
+        shown.keep(a_checkpoint(number, 2), 100 * DAY)  # what came long ago stays, whatever comes at once
 
-    sizes = [open_document(parse(raw), Checkpoint).size for raw in shown.all()]
+    kept = [open_document(parse(raw), Checkpoint) for raw in shown.all()]
 
-    assert sizes == [9, 19, 29, 39, 49, *range(60 - LATEST, 60)]
-    assert superfluous(["000001-000000000003-a", "000001-000000000003-b"]) == []
+    assert [one.size for one in kept if one.time == 1] == [9, 19, 29, 39, 49, 59]
+    assert [one.size for one in kept if one.time == 2] == [*range(60 - LATEST, 60)]
+    names = [f"{hour:07}-{hour:012}-{0:016x}" for hour in range(24 * 20)]
+    assert superfluous(names) == [name for name in names[: 24 * 6] if int(name[:7]) % 24 != 23]
 
 
 def test_two_checkpoints_of_one_size_stay_both(tmp_path: Path) -> None:
     shown = Shown(tmp_path, ROOT.public)
     other = documents.sign(Checkpoint(size=5, root=bytes(32), time=1), SERVING, ROOT.public).raw
 
-    shown.keep(a_checkpoint(5, 1))
-    shown.keep(other)
-    shown.keep(other)
+    shown.keep(a_checkpoint(5, 1), NOW)
+    shown.keep(other, NOW)
+    shown.keep(other, NOW + DAY)
 
     assert len(shown.all()) == 2
 
@@ -375,7 +315,7 @@ def test_a_file_of_another_horde_or_of_nothing_is_refused(tmp_path: Path) -> Non
 
 async def test_a_party_shows_anybody_what_it_paid_and_nothing_can_be_changed_in_it(tmp_path: Path) -> None:
     path = tmp_path / "horde.db"
-    async with History.open(path) as history:
+    async with History.open(path, AT_ONCE) as history:
         await history.award(history.accounts[ANN.public], 50_000)
         asked = await history.ask(ANN, served_by=BEN)
         receipt = await history.receipt(asked.admitted.leases[0].document, BEN)

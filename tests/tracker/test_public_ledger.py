@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from protocol import codec, merkle
 from protocol.booking import fault_of
@@ -15,14 +16,19 @@ from protocol.documents import Award, Checkpoint, Evidence, Leaf, Settlement, op
 from protocol.envelope import parse
 from protocol.errors import BadValue, NotAllowed
 from protocol.public import AskDisclosure, Opened, Part
+from protocol.rules import LedgerSection, Rules
 from tests.support.builders import DAY, a_key, signed
 from tests.support.history import ANN, BEN, History, live_through_everything
+from tests.support.rules import plain
 from tracker.public.reader import PublicLedger
+
+#: Entries can be read without waiting for the day to be over.
+AT_ONCE = plain(Rules(ledger=LedgerSection(delay_days=0)))
 
 
 @pytest.fixture
 async def lived(tmp_path: Path) -> AsyncIterator[tuple[History, PublicLedger]]:
-    async with History.open(tmp_path / "horde.db") as history:
+    async with History.open(tmp_path / "horde.db", AT_ONCE) as history:
         await live_through_everything(history)
         await history.award(history.accounts[BEN.public], 5000)
         await history.store.seal(history.tick())
@@ -38,8 +44,8 @@ async def test_entries_are_the_leaves_of_the_newest_checkpoint_and_show_no_evide
 ) -> None:
     history, ledger = lived
 
-    head = ledger.head(0, history.now)
-    part, lasting = ledger.part(0, 0, history.now)
+    head = ledger.head(history.now)
+    part, lasting = ledger.part(0, history.now)
 
     newest = open_document(parse(head.checkpoint), Checkpoint)
     assert head.public == head.checkpoint
@@ -54,16 +60,21 @@ async def test_entries_are_the_leaves_of_the_newest_checkpoint_and_show_no_evide
 
 async def test_entries_of_a_day_can_be_read_when_the_day_is_over(lived: tuple[History, PublicLedger]) -> None:
     history, ledger = lived
-    [days] = [{leaf.day for leaf in leaves(ledger.part(0, 0, history.now)[0])}]
+    [days] = [{leaf.day for leaf in leaves(ledger.part(0, history.now)[0])}]
     assert len(days) > 1
 
-    def read(now: int, delay: int = 1) -> set[int]:
-        return {leaf.day for leaf in leaves(ledger.part(0, delay, now)[0])}
+    async def wait(days: int) -> None:
+        await history.store.publish_rules(replace(AT_ONCE, ledger=LedgerSection(delay_days=days)), history.now)
+
+    def read(now: int) -> set[int]:
+        return {leaf.day for leaf in leaves(ledger.part(0, now)[0])}
 
     first, last = min(days), max(days)
+    await wait(2)
+    assert read(history.now + DAY) < days
+    await wait(1)
     assert read(history.now - history.now % DAY - 1) < days
     assert read(history.now + DAY) == days
-    assert read(history.now + DAY, 2) < days
     assert read((first + 1) * DAY) == {first}
     assert read(first * DAY) == set()
     assert last not in read(last * DAY + DAY - 1)
@@ -71,7 +82,7 @@ async def test_entries_of_a_day_can_be_read_when_the_day_is_over(lived: tuple[Hi
 
 async def test_proofs_hold_for_every_entry_and_for_every_former_size(lived: tuple[History, PublicLedger]) -> None:
     history, ledger = lived
-    newest = open_document(parse(ledger.head(0, history.now).checkpoint), Checkpoint)
+    newest = open_document(parse(ledger.head(history.now).checkpoint), Checkpoint)
 
     for entry in range(newest.size):
         found = ledger.inclusion(entry, newest.size)
@@ -101,7 +112,7 @@ async def test_a_part_begins_at_a_multiple_and_not_behind_what_can_be_read(
 
     for first in (1, 1000):
         with pytest.raises(BadValue):
-            ledger.part(first, 0, history.now)
+            ledger.part(first, history.now)
 
 
 # The disclosure of jobs

@@ -16,13 +16,14 @@ import pytest
 
 from peer.audit.audit import Options, audit
 from peer.audit.mine import Known
-from peer.audit.source import BadSource, FromTracker
+from peer.audit.source import BUSY_TRIES, BadSource, FromTracker
 from peer.events import Refused, Unreachable
 from protocol import codec
+from protocol.documents import Document
 from protocol.links import Link
-from protocol.public import PART_ENTRIES, AskDisclosure, Opened
+from protocol.public import MAX_PART_BYTES, PART_ENTRIES, AskDisclosure, Opened, Part, Row
 from protocol.rules import LedgerSection, Rules
-from tests.support.builders import ROOT, SERVING
+from tests.support.builders import NOW, ROOT, SERVING
 from tests.support.history import ANN, BEN, History
 from tests.support.horde import POLL_S
 from tests.support.rewriting import fill
@@ -76,9 +77,9 @@ async def served(folder: Path, awards: int = 3, delay_days: int = 0, filled: int
 
 async def test_the_audit_reads_a_served_ledger_and_finds_it_right(tmp_path: Path) -> None:
     async with served(tmp_path) as tracker, FromTracker.open(tracker.link) as source:
-        options = Options(root=ROOT.public, version=0, full=True, folder=tmp_path / "audit")
+        options = Options(root=ROOT.public, version=0, full=True, folder=tmp_path / "audit", now=NOW)
 
-        report, _ = await audit(source, options, lambda _: Known([tracker.settlement]), lambda _, __: None)
+        report = (await audit(source, options, Known([tracker.settlement]), lambda _, __: None)).report
 
     assert report.ok, list(report.lines())
     assert report.read == report.size >= 5
@@ -87,9 +88,9 @@ async def test_the_audit_reads_a_served_ledger_and_finds_it_right(tmp_path: Path
 
 async def test_a_day_that_is_not_over_is_proved_and_not_shown(tmp_path: Path) -> None:
     async with served(tmp_path, delay_days=1) as tracker, FromTracker.open(tracker.link) as source:
-        options = Options(root=ROOT.public, version=0, full=True, folder=tmp_path / "audit")
+        options = Options(root=ROOT.public, version=0, full=True, folder=tmp_path / "audit", now=NOW)
 
-        report, _ = await audit(source, options, lambda _: Known([tracker.settlement]), lambda _, __: None)
+        report = (await audit(source, options, Known([tracker.settlement]), lambda _, __: None)).report
 
     assert report.ok
     assert report.read == 0
@@ -107,6 +108,7 @@ async def test_a_day_that_is_not_over_is_proved_and_not_shown(tmp_path: Path) ->
         ("/ledger/entries?from=1000", 400),
         ("/ledger/entries?from=-1", 400),
         ("/ledger/entries?from=%D9%A3", 400),
+        ("/ledger/entries?from=0&epoch=x", 400),
         ("/ledger/entries?from=" + 19 * "9", 400),
         ("/ledger/rules?version=1", 200),
         ("/ledger/rules?version=2", 404),
@@ -132,7 +134,12 @@ async def test_whole_parts_may_be_kept_by_caches_and_nothing_else(tmp_path: Path
         whole, _ = await tracker.get("/ledger/entries?from=0&epoch=0")
         others = [
             (await tracker.get(path))[0]
-            for path in ("/ledger/entries?from=1000&epoch=0", "/ledger/entries?from=0", "/ledger")
+            for path in (
+                "/ledger/entries?from=1000&epoch=0",
+                "/ledger/entries?from=0",
+                "/ledger/entries?from=0&epoch=1",  # of an epoch to come, in which they may be others
+                "/ledger",
+            )
         ]
 
     assert whole.headers["Cache-Control"] == "public, max-age=86400"
@@ -192,3 +199,54 @@ async def test_something_else_than_a_tracker_is_told_from_one(tmp_path: Path) ->
     async with served(tmp_path) as tracker, FromTracker.open(tracker.link) as source:
         with pytest.raises(Refused):
             await source.inclusion(10**6, 10**6)
+
+
+@asynccontextmanager
+async def answering(*answers: tuple[int, object]) -> AsyncIterator[tuple[Link, list[str]]]:
+    """A tracker that gives these answers to `/ledger`, the last one again and again; what it was asked for."""
+    asked: list[str] = []
+
+    async def ledger(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        status, content = answers[min(len(asked), len(answers) - 1)]
+        asked.append(request.path)
+        return aiohttp.web.json_response(content, status=status)
+
+    app = aiohttp.web.Application()
+    app.add_routes([aiohttp.web.get("/ledger", ledger)])
+    runner = aiohttp.web.AppRunner(app)
+    await runner.setup()
+    try:
+        site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield Link(f"ws://127.0.0.1:{runner.addresses[0][1]}", ROOT.public), asked
+    finally:
+        await runner.cleanup()
+
+
+BUSY = 503, {"code": "busy", "text": "too many readers"}
+HEAD = {"root": "", "delegation": "", "checkpoint": "", "public": "", "rules": 1, "delay_days": 1}
+
+
+async def test_a_tracker_that_has_too_many_readers_is_asked_again_and_has_refused_nothing() -> None:
+    waits: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        waits.append(seconds)
+
+    async with answering(BUSY, BUSY, (200, HEAD)) as (link, asked), FromTracker.open(link, pause) as source:
+        assert (await source.head()).rules == 1
+        assert len(asked) == 3
+        assert len(waits) == 2
+    for answer in (BUSY, (500, {"code": "internal", "text": "a fault"})):
+        async with answering(answer) as (link, asked), FromTracker.open(link, pause) as source:
+            with pytest.raises(Unreachable):
+                await source.head()
+            assert len(asked) == (BUSY_TRIES if answer is BUSY else 1)
+
+
+async def test_the_largest_part_that_can_be_is_read(tmp_path: Path) -> None:
+    row = Row(leaf=bytes(400), evidence=bytes(400), document=bytes(Document.MAX_BYTES))
+
+    part = Part(first=0, rows=(row,) * PART_ENTRIES)
+
+    assert len(codec.encode(part)) <= MAX_PART_BYTES

@@ -37,17 +37,16 @@ def export(folder: Path, target: Path, *, begin: int, now: int, told: Callable[[
         raise CommandError(f"--from {begin}: wanted a multiple of {PART_ENTRIES}: parts begin there", BAD_COMMAND_LINE)
     config = read_config(folder)
     ledger = PublicLedger(config.settings.database)
-    delay = config.rules.ledger.delay_days
     try:
         if not config.settings.database.exists():
             raise CommandError(f"{config.settings.database}: there is no database: nothing to export", BAD_HORDE)
-        head = ledger.head(delay, now)
+        head = ledger.head(now)
         size = open_document(parse(head.public), Checkpoint).size
         for number in range(1, head.rules + 1):
             _write(target / RULES_FOLDER / str(number), ledger.rules(number))
         parts = 0
         for first in range(begin, size, PART_ENTRIES):
-            part, _ = ledger.part(first, delay, now)
+            part, _ = ledger.part(first, now)
             rows = part.rows[: size - first]
             _write(target / ENTRIES_FOLDER / part_name(first), codec.encode(msgspec.structs.replace(part, rows=rows)))
             parts += 1

@@ -17,6 +17,7 @@ from protocol.documents import (
     Evidence,
     Leaf,
     Request,
+    RulesDocument,
     Serving,
     Settlement,
     open_document,
@@ -37,6 +38,7 @@ from protocol.public import (
     Part,
     Row,
 )
+from protocol.rules import from_json
 from tracker.ledger import DAY_MS
 from tracker.public.tree import Nodes
 from tracker.store.base import StoreError
@@ -57,14 +59,15 @@ class PublicLedger:
         self._path = path
         self._nodes = Nodes()
         self._lock = threading.Lock()
+        self._in_force = (0, 0)
 
     # What anybody may read
 
-    def head(self, delay_days: int, now: int) -> Head:
+    def head(self, now: int) -> Head:
         """Where the ledger stands."""
         with self._open() as connection:
             root, delegation = connection.execute("SELECT root, delegation FROM horde").fetchone()
-            [rules] = connection.execute("SELECT max(version) FROM rules").fetchone()
+            rules, delay_days = self._rules_in_force(connection)
             return Head(
                 root=show_key(root),
                 delegation=delegation,
@@ -74,17 +77,20 @@ class PublicLedger:
                 delay_days=delay_days,
             )
 
-    def part(self, first: int, delay_days: int, now: int) -> tuple[Part, bool]:
-        """Entries from one number on, and whether these will stay all of this part; raises `BadValue`."""
+    def part(self, first: int, now: int, epoch: int | None = None) -> tuple[Part, bool]:
+        """Entries from one number on, and whether these will stay all of this part in the ledger's epoch, which is the
+        one that was named; raises `BadValue`."""
         with self._open() as connection:
-            size = _size_of(_public(connection, delay_days, now))
+            size = _size_of(_public(connection, self._rules_in_force(connection)[1], now))
             if first % PART_ENTRIES or first > size:
                 raise BadValue(
                     f"from={first}: wanted a multiple of {PART_ENTRIES} that is at most {size}, for so many entries can"
                     " be read by now"
                 )
             stop = min(first + PART_ENTRIES, size)
-            return Part(first=first, rows=tuple(_rows(connection, first, stop))), stop == first + PART_ENTRIES
+            # Who names an epoch that is still to come must not leave these in a cache for then.
+            lasting = stop == first + PART_ENTRIES and epoch == _checkpoint(_newest(connection)).epoch
+            return Part(first=first, rows=tuple(_rows(connection, first, stop))), lasting
 
     def rules(self, version: int) -> bytes:
         """A version of the rules, as signed; empty if there is none."""
@@ -149,6 +155,15 @@ class PublicLedger:
 
     # Below
 
+    def _rules_in_force(self, connection: sqlite3.Connection) -> tuple[int, int]:
+        """Their version, and how many days after its own an entry can be read."""
+        [version] = connection.execute("SELECT max(version) FROM rules").fetchone()
+        if self._in_force[0] != version:
+            [raw] = connection.execute("SELECT document FROM rules WHERE version = ?", (version,)).fetchone()
+            rules = from_json(open_document(parse(raw), RulesDocument).rules)
+            self._in_force = version, rules.ledger.delay_days
+        return self._in_force
+
     def _inclusion(self, connection: sqlite3.Connection, entry: int, size: int) -> list[bytes]:
         def read(start: int, stop: int) -> Sequence[bytes]:
             return _hashes(connection, start, stop)
@@ -187,7 +202,7 @@ def _public(connection: sqlite3.Connection, delay_days: int, now: int) -> bytes:
         size, raw = connection.execute(
             "SELECT size, document FROM checkpoints WHERE size <= ? ORDER BY size DESC LIMIT 1", (middle,)
         ).fetchone()
-        if open_document(parse(raw), Checkpoint).time < before:
+        if _checkpoint(raw).time < before:
             low, found = middle + 1, bytes(raw)
         else:
             high = size - 1
@@ -197,8 +212,12 @@ def _public(connection: sqlite3.Connection, delay_days: int, now: int) -> bytes:
     return bytes(row[0])
 
 
-def _size_of(checkpoint: bytes) -> int:
-    return open_document(parse(checkpoint), Checkpoint).size
+def _checkpoint(raw: bytes) -> Checkpoint:
+    return open_document(parse(raw), Checkpoint)
+
+
+def _size_of(raw: bytes) -> int:
+    return _checkpoint(raw).size
 
 
 def _check_sizes(connection: sqlite3.Connection, size: int) -> None:
@@ -250,7 +269,7 @@ def _others(connection: sqlite3.Connection, said: Settlement, request: Envelope)
     row = connection.execute("SELECT request, admitted FROM jobs WHERE job = ?", (said.job,)).fetchone()
     if row is None or row[0] != request.digest:
         raise NotAllowed("this request is not the one behind the settlement: show the one that asked for the job")
-    [size] = connection.execute("SELECT count(*) FROM entries").fetchone()
+    [size] = connection.execute("SELECT max(entry) + 1 FROM entries").fetchone()
     hold = _first_since(connection, row[1], size)
     seen: set[int] = set()
     for around in (hold, said.entry):

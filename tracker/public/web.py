@@ -16,7 +16,7 @@ from aiohttp import web
 
 from protocol import codec
 from protocol.errors import BadValue, Busy, NotAllowed, Refusal, UnknownJob
-from protocol.public import AskDisclosure
+from protocol.public import AskDisclosure, Part
 from tracker.public.reader import PublicLedger
 from tracker.replies import as_json
 from tracker.store.base import StoreError
@@ -58,11 +58,6 @@ class Counter:
         finally:
             self.waiting -= 1
 
-    @property
-    def delay_days(self) -> int:
-        """How many days after its own an entry can be read, by the rule."""
-        return self.coordinator.rules.rules.ledger.delay_days
-
 
 COUNTER = web.AppKey("ledger_counter", Counter)
 
@@ -102,18 +97,20 @@ def _number(request: web.Request, name: str) -> int:
 
 
 async def _head(request: web.Request) -> web.Response:
-    found = await _answer(request, lambda c: c.ledger.head(c.delay_days, c.coordinator.clock()))
+    found = await _answer(request, lambda c: c.ledger.head(c.coordinator.clock()))
     return found if isinstance(found, web.Response) else as_json(found)
 
 
 async def _entries(request: web.Request) -> web.Response:
-    found = await _answer(
-        request, lambda c: c.ledger.part(_number(request, "from"), c.delay_days, c.coordinator.clock())
-    )
+    def read(counter: Counter) -> tuple[Part, bool]:
+        epoch = _number(request, "epoch") if "epoch" in request.query else None
+        return counter.ledger.part(_number(request, "from"), counter.coordinator.clock(), epoch)
+
+    found = await _answer(request, read)
     if isinstance(found, web.Response):
         return found
     part, lasting = found
-    headers = {"Cache-Control": LASTING} if lasting and "epoch" in request.query else None
+    headers = {"Cache-Control": LASTING} if lasting else None
     return web.Response(body=codec.encode(part), content_type="application/msgpack", headers=headers)
 
 

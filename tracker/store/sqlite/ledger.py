@@ -9,6 +9,7 @@ from protocol import documents, postings
 from protocol.codec import encode
 from protocol.digests import new_salt
 from protocol.documents import Checkpoint, Evidence, Leaf
+from protocol.envelope import parse
 from protocol.keys import SigningKey
 from protocol.merkle import Frontier
 from protocol.postings import Postings
@@ -114,7 +115,11 @@ class Ledger:
         tree = self._books.tree
         if tree.size == self._books.checkpoint_size:
             return None
-        checkpoint = Checkpoint(size=tree.size, root=tree.root(), time=now, epoch=self._epoch)
+        # A clock that was set back must not make a later checkpoint look like an earlier one: a smaller ledger that was
+        # signed later is what convicts a tracker.
+        before = self._books.checkpoint
+        time = max(now, documents.open_document(parse(before), Checkpoint).time) if before else now
+        checkpoint = Checkpoint(size=tree.size, root=tree.root(), time=time, epoch=self._epoch)
         raw = documents.sign(checkpoint, self._key, self._root).raw
         connection.execute("INSERT INTO checkpoints (size, document) VALUES (?, ?)", (tree.size, raw))
         self._books = replace(self._books, checkpoint=raw, checkpoint_size=tree.size)
