@@ -124,6 +124,9 @@ class Vote(Document, frozen=True, kw_only=True):
 class Outcome(Document, frozen=True, kw_only=True):
     """The horde's word on how a vote ended. yes, no: accounts, one vote each. root: over the votes that were counted.
 
+    opened: when the vote began; rules: the version by which it went; voices: how many accounts could vote, by the first
+    `size` entries of the ledger.
+
     Hashes are those of the ledger's tree (RFC 9162): the leaves are the votes' envelopes in the order of their digests,
     so that whoever has a vote can be shown that it was counted.
     """
@@ -136,6 +139,10 @@ class Outcome(Document, frozen=True, kw_only=True):
     accepted: bool
     ended: Milliseconds
     root: Digest
+    opened: Milliseconds
+    rules: Count
+    size: Count
+    voices: Count
 
 
 class Answer(Document, frozen=True, kw_only=True):

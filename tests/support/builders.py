@@ -463,7 +463,8 @@ def a_vote(proposal: bytes = b"", *, yes: bool = True, version: int = 1) -> Vote
 def an_outcome(**fields: Any) -> Outcome:
     """How a vote ended."""
     values: dict[str, Any] = {"proposal": a_digest("a proposal"), "yes": 3, "no": 1, "accepted": True}
-    return Outcome(**values | {"ended": NOW + DAY, "root": a_digest("votes")} | fields)
+    values |= {"ended": NOW + DAY, "root": a_digest("votes"), "opened": NOW, "rules": 1, "size": 20, "voices": 7}
+    return Outcome(**values | fields)
 
 
 def an_answer(**fields: Any) -> Answer:

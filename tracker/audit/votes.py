@@ -48,6 +48,8 @@ def check_votes(connection: sqlite3.Connection, horde: Horde, versions: dict[int
             no = len(ballots) - yes
             right = (digest, yes, no, is_accepted(yes, no, votes), root_of([leaf_hash(raw) for raw in ballots]))
             found = (said.proposal, said.yes, said.no, said.accepted, said.root)
+            terms = (said.opened, said.rules, said.size, said.voices)
+            findings.expect(f"{what}: by what its outcome was counted", terms, (opened, rules, size, len(roll)))
             findings.expect(f"{what}: its outcome", found, right)
         if answer:
             _check_answer(answer, digest, horde, versions, what, findings)

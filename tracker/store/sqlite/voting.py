@@ -179,10 +179,12 @@ def vote(connection: sqlite3.Connection, tables: Tables, envelope: Envelope, sai
 def end_votes(connection: sqlite3.Connection, tables: Tables, now: int) -> list[bytes]:
     """See `Store.end_votes`."""
     due = connection.execute(
-        "SELECT number, digest, rules FROM proposals WHERE outcome = x'' AND until < ? ORDER BY number", (now,)
+        "SELECT number, digest, rules, opened, size, (SELECT count(*) FROM voices v WHERE v.proposal = p.number)"
+        " FROM proposals p WHERE outcome = x'' AND until < ? ORDER BY number",
+        (now,),
     ).fetchall()
     ended = []
-    for number, digest, version in due:
+    for number, digest, version, opened, size, voices_then in due:
         yes, no = _count(connection, number)
         outcome = Outcome(
             proposal=digest,
@@ -191,6 +193,10 @@ def end_votes(connection: sqlite3.Connection, tables: Tables, now: int) -> list[
             accepted=is_accepted(yes, no, tables.versions.get(connection, version).rules.votes),
             ended=now,
             root=root_of([leaf_hash(raw) for raw in _ballots(connection, number)]),
+            opened=opened,
+            rules=version,
+            size=size,
+            voices=voices_then,
         )
         envelope = documents.sign(outcome, tables.key, tables.root)
         papers.take(connection, envelope, digest)
