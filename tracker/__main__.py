@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,16 +168,24 @@ def check(folder: Path, as_json: bool) -> None:
 @click.option(
     "--head", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A settlement that somebody kept."
 )
+@click.option(
+    "--archives", metavar="FOLDER|all", default="", help="Read the archives there too; all: beside the database."
+)
+@click.option(
+    "--from", "begin", metavar="N", type=click.IntRange(min=0), help="Begin at entry N, where an archive ends, or at 0."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def audit(place: Path, head: Path | None, as_json: bool) -> None:
+def audit(place: Path, head: Path | None, archives: str, begin: int | None, as_json: bool) -> None:
     """Compute everything in the ledger again from its evidence. Works while the tracker serves.
 
-    With --head, a settlement that a peer kept must be in the ledger too: so a cut or rewritten tail is found.
+    Where evidence has moved into archives, it begins behind the last one, with the books as they were signed there;
+    with --archives it begins at entry 0, or at N. With --head, a settlement that a peer kept must be in the ledger too:
+    so a cut or rewritten tail is found.
     """
     from tracker.commands.audit import audit
 
     with guarded():
-        report = audit(place, head)
+        report = audit(place, head, archives, begin)
     if as_json:
         import msgspec
 
@@ -210,17 +220,50 @@ def backup(folder: Path, file: Path, force: bool, as_json: bool) -> None:
             "entries": made.copy.size,
             "tree": made.copy.tree.hex(),
             "epoch": made.copy.serving.epoch,
+            "archives": list(made.archives),
         }
         click.echo(json.dumps(content))
     else:
         click.echo(words(made))
 
 
-def _told(done: int, whole: int, of: str = "pages") -> None:
-    """How far a copy is, for people who watch."""
+def _told(done: int, whole: int, of: str = "pages", how: str = "copied") -> None:
+    """How far it is, for people who watch."""
     if sys.stderr.isatty():
         end = "\n" if done == whole else "\r"
-        click.echo(f"{done * 100 // max(1, whole)} % of {whole:,} {of} copied{end}", nl=False, err=True)
+        click.echo(f"{done * 100 // max(1, whole)} % of {whole:,} {of} {how}{end}", nl=False, err=True)
+
+
+@cli.command(short_help="Move old evidence of the horde in DIR into a file.")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--before", metavar="DAY", type=click.DateTime(["%Y-%m-%d"]), help="What ended before that day (UTC).")
+@click.option(
+    "--keep-days", metavar="N", type=click.IntRange(min=0), help="What ended more than N days ago; 90 if not given."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def archive(folder: Path, before: datetime | None, keep_days: int | None, as_json: bool) -> None:
+    """Move what the ledger of the horde in DIR rests on, of jobs that ended long ago, into a file in DIR/archives.
+
+    Works while the tracker serves. Entries, proofs and balances stay. The ledger is audited first, and a ledger with
+    faults is left as it is. If it is broken off, the same command goes on.
+    """
+    from tracker.commands.archive import DAYS, archive, words
+
+    if before is not None and keep_days is not None:
+        raise click.UsageError("--before and --keep-days: wanted one of them")
+    with guarded():
+        made = archive(
+            folder,
+            before=before,
+            keep_days=DAYS if keep_days is None else keep_days,
+            now=_now(),
+            told=lambda done, all: _told(done, all, "requests", "moved"),
+        )
+    if as_json:
+        click.echo(json.dumps(asdict(made)))
+    else:
+        for line in words(made):
+            click.echo(line)
 
 
 @cli.command(short_help="Write the public side of the ledger to TARGET.")
@@ -271,6 +314,7 @@ def restore(folder: Path, file: Path, root_key: Path | None, force: bool, as_jso
             "entries": done.entries,
             "serving": show_key(done.serving),
             "aside": [str(path) for path in done.aside],
+            "missing_archives": list(done.missing),
         }
         click.echo(json.dumps(content))
     else:

@@ -13,7 +13,7 @@ import json
 import sqlite3
 from base64 import b64encode
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,9 +81,16 @@ class Made:
 Stage = Callable[[str], None]
 
 
-def make(place: Place, before: int, *, alone: bool, told: moving.Told, stage: Stage = lambda name: None) -> Made:
+def make(
+    place: Place,
+    before: int,
+    *,
+    alone: Callable[[], AbstractContextManager[bool]],
+    told: moving.Told,
+    stage: Stage = lambda name: None,
+) -> Made:
     """Move what is older than the moment `before` into an archive, and whatever an earlier run had left; raises
-    `StoreError` or `NotSound`. alone: no tracker runs, and none begins to.
+    `StoreError` or `NotSound`. alone: whether no tracker runs, nor begins to until the block ends.
 
     stage: hears the name of each step before it is taken.
     """
@@ -100,9 +107,9 @@ def make(place: Place, before: int, *, alone: bool, told: moving.Told, stage: St
         if cut is not None:
             archive = _take(connection, place, cut, listed[-1] if listed else None, made, stage)
             _finish(connection, place, archive, made, told, stage)
-        if made.name or made.finished:
-            stage("shrink")
-            moving.shrink(connection, alone=alone)
+        stage("shrink")
+        with alone() as by_itself:
+            moving.shrink(connection, alone=by_itself)
         made.free = _free(connection)
     made.after = _size_on_disk(place.database)
     return made

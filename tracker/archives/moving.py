@@ -169,7 +169,7 @@ def _drop_checkpoint(live: sqlite3.Connection, size: int, raw: bytes) -> None:
 def shrink(connection: sqlite3.Connection, *, alone: bool) -> None:
     """Give the room back to the disk. alone: no tracker runs, so that the whole file can be written anew; else only
     what is free at a page's size goes, a few pages at a time, where the database was made for that."""
-    if alone:
+    if alone and connection.execute("PRAGMA freelist_count").fetchone()[0]:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("VACUUM")
     elif connection.execute("PRAGMA auto_vacuum").fetchone()[0] == 2:

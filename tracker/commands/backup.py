@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tracker.archives.file import FOLDER
+from tracker.archives.whole import listed
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CommandError
 from tracker.commands.folder import read_config
 from tracker.store.base import StoreError
@@ -16,11 +18,12 @@ from tracker.store.sqlite.copies import Copy, look_into, make_copy
 
 @dataclass(frozen=True)
 class Backup:
-    """What was written."""
+    """What was written. archives: those that hold what the copy does not."""
 
     file: Path
     size: int
     copy: Copy
+    archives: Sequence[str]
 
 
 def backup(folder: Path, file: Path, *, force: bool, told: Callable[[int, int], None]) -> Backup:
@@ -38,6 +41,7 @@ def backup(folder: Path, file: Path, *, force: bool, told: Callable[[int, int], 
         try:
             make_copy(database, new, told)
             copy = look_into(new)
+            archives = [archive.name for archive in listed(new)]
             new.replace(file)
         finally:
             new.unlink(missing_ok=True)
@@ -45,12 +49,14 @@ def backup(folder: Path, file: Path, *, force: bool, told: Callable[[int, int], 
         raise CommandError(str(error), BAD_HORDE) from error
     except OSError as error:
         raise CommandError(f"{file}: cannot be written: {error.strerror}", BAD_HORDE) from error
-    return Backup(file, file.stat().st_size, copy)
+    return Backup(file, file.stat().st_size, copy, archives)
 
 
 def words(made: Backup) -> str:
     """What `backup` says to people."""
+    also = "\n".join(f"  {FOLDER}/{name}" for name in made.archives)
+    needs = f"\nOld evidence is not in it but in these archives: keep a copy of each there too.\n{also}" if also else ""
     return f"""\
 {made.file} holds the horde up to entry {made.copy.size} of its ledger, in {made.size:,} bytes.
 It holds everything but horde.toml and the keys. Keep it on another disk, and back up every day: peers keep for some
-days what they need to fill the gap after it."""
+days what they need to fill the gap after it.{needs}"""

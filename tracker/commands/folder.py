@@ -23,6 +23,7 @@ from tracker.word_lists import lists_of
 
 ROOT_KEY = "root.key"
 LOCK = "serving.lock"
+ARCHIVES_LOCK = "archiving.lock"
 
 
 def read_config(folder: Path) -> Config:
@@ -111,17 +112,24 @@ def make_link(config: Config, root: bytes, port: int, certificate: Certificate |
 
 
 def take_lock(folder: Path) -> sqlite3.Connection:
-    """Hold this folder for the one process that may serve it; released when the process ends, however it does.
+    """Hold this folder for the one process that may serve it; released when the process ends, however it does."""
+    return _take(folder, LOCK, "another process serves this horde already: end that one first")
 
-    SQLite's own file lock, since every system has it in the same form.
-    """
-    connection = sqlite3.connect(folder / LOCK, timeout=0, isolation_level=None)
+
+def take_archives(folder: Path) -> sqlite3.Connection:
+    """The same for the one process that may make archives of it, beside a tracker that serves."""
+    return _take(folder, ARCHIVES_LOCK, "another process makes an archive or restores a backup: wait for it to end")
+
+
+def _take(folder: Path, name: str, busy: str) -> sqlite3.Connection:
+    """SQLite's own file lock, since every system has it in the same form."""
+    connection = sqlite3.connect(folder / name, timeout=0, isolation_level=None)
     try:
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         connection.close()
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-            text = "another process serves this horde already: end that one first"
+            text = busy
         else:
             text = f"cannot be locked ({error}): make room on its disk, and see that it can be written"
         raise CommandError(f"{folder}: {text}", BAD_HORDE) from error

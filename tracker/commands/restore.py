@@ -18,9 +18,11 @@ from protocol.documents import Serving
 from protocol.envelope import Envelope
 from protocol.keyfiles import KeyFileError, load_key, save_key, write_secret
 from protocol.keys import SigningKey, show_key
+from tracker.archives.file import FOLDER, check
+from tracker.archives.whole import listed
 from tracker.audit import audit
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CommandError
-from tracker.commands.folder import ROOT_KEY, read_config, read_delegation, take_lock
+from tracker.commands.folder import ROOT_KEY, read_config, read_delegation, take_archives, take_lock
 from tracker.config import Settings
 from tracker.epochs import TooManyEpochs, appoint
 from tracker.store.base import StoreError
@@ -29,13 +31,15 @@ from tracker.store.sqlite.copies import Copy, go_on, look_into, make_copy
 
 @dataclass(frozen=True)
 class Restored:
-    """What was done. entries: of the copy. aside: the files that were there, under their new names."""
+    """What was done. entries: of the copy. aside: the files that were there, under their new names. missing: what is
+    wrong with each archive that the copy names and that is not there as it should be."""
 
     folder: Path
     epoch: int
     entries: int
     serving: bytes
     aside: Sequence[Path]
+    missing: Sequence[str] = ()
 
 
 def restore(folder: Path, file: Path, *, root_key: Path | None, force: bool, now: int) -> Restored:
@@ -44,7 +48,7 @@ def restore(folder: Path, file: Path, *, root_key: Path | None, force: bool, now
     if settings.database.exists() and file.samefile(settings.database):
         raise CommandError(f"{file}: is the horde's own database: name a backup", BAD_COMMAND_LINE)
     root = _read_root_key(root_key or folder / ROOT_KEY)
-    with closing(take_lock(folder)):
+    with closing(take_lock(folder)), closing(take_archives(folder)):
         try:
             copy = look_into(file)
             _check_root(copy, root, settings)
@@ -107,7 +111,18 @@ def _restore(folder: Path, settings: Settings, copy: Copy, root: SigningKey, now
     aside += _set_aside((settings.serving_key, settings.delegation), f"before-{now}")
     key_file.replace(settings.serving_key)
     delegation_file.replace(settings.delegation)
-    return Restored(folder, _serving(delegation).epoch, copy.size, key.public, aside)
+    missing = _missing(settings.database)
+    return Restored(folder, _serving(delegation).epoch, copy.size, key.public, aside, missing)
+
+
+def _missing(database: Path) -> list[str]:
+    found = []
+    for archive in listed(database):
+        try:
+            check(database.parent / FOLDER / archive.name, archive.said.file, archive.file_bytes)
+        except StoreError as error:
+            found.append(str(error))
+    return found
 
 
 def _serving(delegation: Envelope) -> Serving:
@@ -137,6 +152,8 @@ def _set_aside(files: Iterator[Path] | Sequence[Path], mark: str) -> Iterator[Pa
 def words(done: Restored) -> str:
     """What `restore` says to people."""
     aside = "\n".join(f"  {file}" for file in done.aside) or "  nothing"
+    missing = "\n".join(f"  {text}" for text in done.missing)
+    lacks = f"\n\nThe horde goes on without these archives, and an audit from the beginning does not:\n{missing}"
     return f"""\
 The horde in {done.folder} goes on from entry {done.entries} of its ledger, as epoch {done.epoch}, under a new serving
 key. What was there lies aside:
@@ -147,4 +164,4 @@ Now:
   2. potluck-tracker serve {done.folder}
      Peers come back by themselves and show what they were paid after the copy was made; it is entered again.
   3. potluck-tracker audit {done.folder}
-     says in the end what nobody has shown."""
+     says in the end what nobody has shown.{lacks if missing else ""}"""

@@ -39,7 +39,9 @@ _OF_THE_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQL
 
 
 def _set_up(connection: sqlite3.Connection, path: Path) -> None:
-    _check_ours(connection, path)
+    if _is_new(connection, path):
+        # Room that archives free goes back to the disk a few pages at a time: nothing else can be made so later.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -81,8 +83,10 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             raise StoreError(f"{path}: migration {number} failed ({error}): the database is as it was") from error
 
 
-def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
+def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether nothing is in the file yet; another program's database is refused."""
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if tables and application != APPLICATION_ID:
         raise StoreError(f"{path}: is another program's database: name another file")
+    return not tables
