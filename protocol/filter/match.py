@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, product
 from operator import itemgetter
 
 from ahocorasick_rs import AhoCorasick
@@ -48,15 +48,31 @@ def _add(terms: dict[tuple[Category, bool], Term], term: Term) -> None:
         terms[term.category, term.is_exception] = term
 
 
+def _joined(lists: Sequence[WordList]) -> Iterator[tuple[str, Term]]:
+    """Words of the two groups written as one, either first; each stands for both of its terms."""
+    for one in lists:
+        for other in lists:
+            if (one.category, other.category, one.language) != ("minor", "sexual", other.language):
+                continue
+            for minor, sexual in product(one.joined, other.joined):
+                for first, second in ((minor, sexual), (sexual, minor)):
+                    pattern = first.pattern.rstrip() + second.pattern.lstrip()
+                    yield pattern, minor
+                    yield pattern, sexual
+
+
 class Matcher:
     """All terms of some lists."""
 
     def __init__(self, lists: Iterable[WordList]) -> None:
+        lists = tuple(lists)
         by_pattern: _Terms = defaultdict(dict)
         by_letters: _Terms = defaultdict(dict)
-        for term in (term for one in lists for term in one.terms):
-            for pattern in {term.pattern, term.pattern.replace("l", "i")}:
+        terms = [term for one in lists for term in one.terms]
+        for written, term in [*((term.pattern, term) for term in terms), *_joined(lists)]:
+            for pattern in {written, written.replace("l", "i")}:
                 _add(by_pattern[pattern], term)
+        for term in terms:
             letters = term.pattern.replace(" ", "")
             is_long = len(letters) >= (LEAST_JOINED if letters.isascii() else 2)
             if is_long and letters.isalpha() and not term.is_exception and term.category in ("minor", "sexual"):

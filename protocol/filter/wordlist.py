@@ -3,8 +3,10 @@
     category: minor
     language: en
     numbers: one two three ...
+    tens: twenty thirty ...         with one of these before it a number is no age of a minor
+    joined: child kid ...           counts also where it is written together with a `joined` word of the other group
 
-    3 {age} year* old       a weight, then a term; * at its end: however the word goes on
+    3 {age} years old       a weight, then a term; * at its end: however the word goes on
     - minor key             here no term of this category counts
 
 Every mistake in a file is an error that names file and line.
@@ -26,8 +28,12 @@ Category = Literal["minor", "sexual", "inverse", "context", "violence", "people"
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 MAX_BYTES = 256 * 1024
 MAX_TERMS = 20_000
+#: Every one is looked for with every one of the other group.
+MAX_JOINED = 64
 #: Under an age: whoever has it is no adult.
 AGES = range(1, 18)
+#: What can follow a word for a ten.
+ONES = range(1, 10)
 MAX_WEIGHT = 6
 #: A term with a star, or in a language without spaces, is found within words: shorter ones would be found everywhere.
 LEAST_OPEN = 3
@@ -59,7 +65,8 @@ class Term:
 
 @dataclass(frozen=True)
 class WordList:
-    """One file. name: of the file, without ending. digest: SHA-256 of its bytes."""
+    """One file. name: of the file, without ending. digest: SHA-256 of its bytes. joined: those of its terms that are
+    also looked for written together with those of the other group (`minor`, `sexual`) in the same language."""
 
     name: str
     category: Category
@@ -67,6 +74,7 @@ class WordList:
     digest: bytes
     raw: bytes
     terms: tuple[Term, ...]
+    joined: tuple[Term, ...] = ()
 
 
 @dataclass
@@ -75,6 +83,8 @@ class _Head:
     language: str = ""
     spaced: bool = True
     numbers: tuple[str, ...] = ()
+    tens: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
 
 
 def parse(raw: bytes, name: str) -> WordList:
@@ -88,6 +98,7 @@ def parse(raw: bytes, name: str) -> WordList:
         raise BadWordList(f"{name}:{at}: not UTF-8: save the file in that encoding") from error
     head = _Head()
     terms: dict[tuple[str, bool], Term] = {}
+    made = 0
     for number, line in enumerate(text.splitlines(), 1):
         said = line.partition(" #")[0].strip()
         if not said or said.startswith("#"):
@@ -98,12 +109,15 @@ def parse(raw: bytes, name: str) -> WordList:
                 continue
             for term in _terms(head, said):
                 terms[term.pattern, term.is_exception] = term
+                made += 1
+                if made > MAX_TERMS:
+                    raise ValueError(f"more than {MAX_TERMS} terms, each age counted: make two lists of it")
         except ValueError as error:
             raise BadWordList(f"{name}:{number}: {error}") from error
     if head.category is None or not head.language:
         raise BadWordList(f"{name}:1: wanted `category:` and `language:` before the terms")
-    if len(terms) > MAX_TERMS:
-        raise BadWordList(f"{name}: {len(terms)} terms: wanted at most {MAX_TERMS}")
+    if unknown := [word for word in head.joined if (f" {words(word)} ", False) not in terms]:
+        raise BadWordList(f"{name}:1: `joined:` names {unknown[0]!r}: wanted whole words that are terms of this list")
     return WordList(
         name.removesuffix(".txt"),
         head.category,
@@ -111,6 +125,7 @@ def parse(raw: bytes, name: str) -> WordList:
         hashlib.sha256(raw).digest(),
         raw,
         tuple(terms.values()),
+        tuple(terms[f" {words(word)} ", False] for word in head.joined),
     )
 
 
@@ -135,8 +150,16 @@ def _take_head(head: _Head, said: str, *, begun: bool) -> None:
             head.numbers = tuple(value.split())
             if len(head.numbers) != len(AGES):
                 raise ValueError(f"{len(head.numbers)} numbers: wanted the words for {AGES[0]} to {AGES[-1]}")
+        case "tens":
+            head.tens = tuple(value.split())
+        case "joined":
+            if head.category not in ("minor", "sexual"):
+                raise ValueError("`joined:` is for lists of category minor or sexual, and stands behind the category")
+            head.joined = tuple(value.split())
+            if len(head.joined) > MAX_JOINED:
+                raise ValueError(f"{len(head.joined)} words: wanted at most {MAX_JOINED}")
         case _:
-            raise ValueError(f"`{key}:` is not known: known are category, language, spaced, numbers")
+            raise ValueError(f"`{key}:` is not known: known are category, language, spaced, numbers, tens, joined")
 
 
 def _terms(head: _Head, said: str) -> Iterator[Term]:
@@ -153,6 +176,16 @@ def _terms(head: _Head, said: str) -> Iterator[Term]:
         raise ValueError(f"{said[:60]!r}: wanted `WEIGHT TERM`, or `- PHRASE` for an exception")
     for written in _by_age(head, shown):
         yield Term(head.category, head.language, shown, _pattern(written, spaced=head.spaced), weight)
+    if weight and shown.startswith("{age} "):
+        for written in _beyond(head, shown):
+            yield Term(head.category, head.language, written, _pattern(written, spaced=head.spaced), 0)
+
+
+def _beyond(head: _Head, shown: str) -> Iterator[str]:
+    """Ages that end like one of a minor and are none: `twenty five years old`."""
+    for ten in head.tens:
+        for spelling in _spellings(head, ONES):
+            yield shown.replace("{age}", f"{ten.replace('_', ' ')} {spelling}")
 
 
 def _by_age(head: _Head, shown: str) -> Iterator[str]:
@@ -163,9 +196,14 @@ def _by_age(head: _Head, shown: str) -> Iterator[str]:
         return
     for age in AGES:
         yield shown.replace("{age}", str(age))
-    for spellings in head.numbers:
-        for spelling in spellings.split("/"):
-            yield shown.replace("{age}", spelling.replace("_", " "))
+    for spelling in _spellings(head):
+        yield shown.replace("{age}", spelling)
+
+
+def _spellings(head: _Head, ages: range = AGES) -> list[str]:
+    """The words for these ages, in all their spellings."""
+    among = head.numbers[ages.start - 1 : ages.stop - 1]
+    return [spelling.replace("_", " ") for spellings in among for spelling in spellings.split("/")]
 
 
 def _pattern(written: str, *, spaced: bool) -> str:

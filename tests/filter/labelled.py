@@ -2,7 +2,8 @@
 
 One file for each language under `prompts`: which half a prompt belongs to, its label, its kind, the text. The half
 `tuned` may be looked at while lists change, and grows by what was missed. The half `kept` was written before, and is
-counted only.
+counted only. What is `later` was written when the lists were finished, by another author, counted once, and then used
+to mend them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from protocol.filter.doors import Words
 from protocol.filter.verdict import MINORS, Filter
 
 FOLDER = Path(__file__).parent / "prompts"
-HALVES = ("tuned", "kept")
+HALVES = ("tuned", "kept", "later")
 LABELS = ("clean", "borderline", "blocked")
 
 

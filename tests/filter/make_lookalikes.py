@@ -14,9 +14,9 @@ NAMES = re.compile(
     r"NEGATIVE SQUARED LATIN CAPITAL LETTER|REGIONAL INDICATOR SYMBOL LETTER) "
     r"(?P<letters>[A-Z])(?: WITH .*| BAR)?"
 )
-#: Small letters of Cyrillic (also those that look Latin as capitals only), Greek, Armenian, Coptic, capitals of Cherokee
-#: (case folding makes capitals of them), Lisu and Canadian syllabics, money and others, and what they are read as.
-#: Capitals stand for what has no Latin look-alike, symbols for what only a guess takes for a letter.
+#: Small letters of Cyrillic (also those that look Latin as capitals only), Greek, Armenian and Coptic, capitals of
+#: Cherokee (case folding makes capitals of them), Lisu and Canadian syllabics, money and others, and what they are read
+#: as. Capitals stand for what has no Latin look-alike, symbols for what only a guess takes for a letter.
 ALPHABETS = {
     "абвгдежзиклмнопрстуфхцчшщъыьэюя": "aBbrDeJZukLmhonpctyFxCHwwQYVEUR",
     "іјѕԁԛԝһӏґєў": "ijsdqwhlrey",

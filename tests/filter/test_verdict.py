@@ -36,7 +36,7 @@ def test_the_labelled_prompts_are_enough_and_many_of_each_label_are_put_aside() 
     assert len(given) >= 400
     assert len({one.text for one in given}) == len(given)
     for label in ("clean", "borderline", "blocked"):
-        halves = [one.half for one in given if one.label == label]
+        halves = [one.half for one in given if one.label == label and one.half != "later"]
         assert halves.count("kept") >= len(halves) / 3
 
 
@@ -54,6 +54,15 @@ def test_a_filter_without_lists_would_be_found_out() -> None:
 
     assert len(wrong(Filter(()), given)) == sum(one.label == "blocked" for one in given)
     assert "misses" in report(Filter(()), [Labelled("x:1", "en", "tuned", "blocked", "plain", "words")])
+
+
+@pytest.mark.parametrize("written", ["nudechild", "ChildNude", "#nude_kids", "nud3ch1ld", "n.u.d.e.c.h.i.l.d"])
+def test_two_words_written_as_one_meet(red_line: Filter, written: str) -> None:
+    assert red_line.judge(Words(f"one {written} now")).refused == MINORS
+
+
+def test_a_word_that_only_holds_two_others_is_neither(red_line: Filter) -> None:
+    assert red_line.judge(Words("the nudekidson company, unchildporno")).refused == ""
 
 
 def test_no_rule_of_a_horde_lets_the_red_line_pass() -> None:

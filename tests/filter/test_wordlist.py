@@ -31,6 +31,23 @@ def test_an_age_stands_for_every_age_of_a_minor() -> None:
     assert " 18 winters " not in patterns
 
 
+def test_a_number_behind_a_word_for_a_ten_is_no_age() -> None:
+    numbers = " ".join(f"n{'x' * age}" for age in AGES)
+    found = terms(HEAD + f"numbers: {numbers}\ntens: score two_score\n3 {{age}} winters\n3 aged {{age}}\n")
+
+    assert {" score nx winters ", " two score nxxxxxxxxx winters "} <= {
+        one.pattern for one in found if one.is_exception
+    }
+    assert " score nxxxxxxxxxx winters " not in {term.pattern for term in found}
+    assert not [term.pattern for term in found if "score" in term.pattern and "aged" in term.pattern]
+
+
+def test_terms_are_counted_before_they_are_kept() -> None:
+    numbers = " ".join("/".join(f"n{age}x{number}" for number in range(400)) for age in AGES)
+    with pytest.raises(BadWordList, match=r"mine\.txt:6: more than 20000 terms, each age counted"):
+        terms(HEAD + f"numbers: {numbers}\n" + "3 {age} winters\n" * 1_000)
+
+
 def test_terms_of_a_script_without_spaces_are_found_within_words() -> None:
     assert [term.pattern for term in terms("category: other\nlanguage: ja\nspaced: no\n3 猫\n")] == ["猫"]
 
@@ -50,6 +67,9 @@ def test_terms_of_a_script_without_spaces_are_found_within_words() -> None:
         (HEAD + "3 word\nlanguage: de\n", "mine.txt:4: `language:` after the first term"),
         (HEAD + "numbers: one two\n", "mine.txt:3: 2 numbers: wanted the words for 1 to 17"),
         (HEAD + "colour: red\n", "mine.txt:3: `colour:` is not known"),
+        (HEAD + "joined: small\n3 small fry\n", "mine.txt:1: `joined:` names 'small': wanted whole words"),
+        ("category: hate\nlanguage: en\njoined: x\n", "mine.txt:3: `joined:` is for lists of category minor or sexual"),
+        (HEAD + "joined: " + "x " * 65, "mine.txt:3: 65 words: wanted at most 64"),
         (HEAD + "spaced: maybe\n", "mine.txt:3: spaced 'maybe': wanted yes or no"),
         ("# nothing\n", "mine.txt:1: wanted `category:` and `language:`"),
     ],
