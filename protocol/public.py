@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from protocol.codec import Body
 from protocol.documents import Count, Document, Leaf
-from protocol.work import Digest
+from protocol.work import Digest, Thousandths
 
 #: Entries in one part. Parts begin at its multiples, so that a whole part never changes but by a restore.
 PART_ENTRIES = 1000
@@ -20,12 +20,18 @@ PART_ENTRIES = 1000
 MAX_PART_BYTES = PART_ENTRIES * (Document.MAX_BYTES + 1024)
 MAX_HEAD_BYTES = 64 * 1024
 MAX_PROOF_BYTES = 16 * 1024
+MAX_PROPOSALS_BYTES = 4 * 1024 * 1024
+MAX_PROPOSALS_FILE = 64 * 1024 * 1024
 MAX_OPENED_BYTES = 256 * 1024
+MAX_BALANCES_BYTES = 32 * 1024 * 1024
 
-#: An exported ledger's files: its head in JSON, parts by their first entry, rules by their version.
+#: An exported ledger's files: its head in JSON, parts by their first entry, rules by their version, balances by size.
 HEAD_FILE = "ledger.json"
 ENTRIES_FOLDER = "entries"
 RULES_FOLDER = "rules"
+#: What was proposed, with outcomes and answers, as `/proposals` shows it: JSON.
+PROPOSALS_FILE = "proposals.json"
+BALANCES_FOLDER = "balances"
 
 #: Events whose evidence is public: acts of the root, of operators and of moderators, which concern everybody.
 OPEN_EVENTS = ("award", "epoch", "act", "return", "trust")
@@ -46,12 +52,19 @@ class Part(Body, frozen=True, kw_only=True):
     rows: Annotated[tuple[Row, ...], Meta(max_length=PART_ENTRIES)]
 
 
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an archive ends, so that an audit can begin there. size: entries up to it. day: of the last of them."""
+
+    size: int
+    day: int
+
+
 class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Where the ledger stands; JSON, with documents in base64.
 
     root: the horde's id as people see it. delegation: the root's to the serving key. checkpoint: the newest one, to
     which proofs lead. public: the one up to which entries can be read. rules: version in force. delay_days: how many
-    days after its own an entry can be read.
+    days after its own an entry can be read. archives: where they end, the oldest first.
     """
 
     root: str
@@ -60,6 +73,16 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     public: bytes
     rules: int
     delay_days: int
+    archives: tuple[End, ...] = ()
+
+
+class Balances(Body, frozen=True, kw_only=True):
+    """What an audit goes on from where an archive ends. document: the envelope of the signed `balances`. balances: all
+    accounts that have not zero there. peaks: roots of the perfect subtrees of the tree there, the largest first."""
+
+    document: bytes
+    balances: tuple[tuple[int, Thousandths], ...]
+    peaks: Annotated[tuple[Digest, ...], Meta(max_length=64)]
 
 
 class Inclusion(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,15 @@ from protocol import codec
 from protocol.documents import Checkpoint, open_document
 from protocol.envelope import parse
 from protocol.errors import Refusal
-from protocol.public import ENTRIES_FOLDER, HEAD_FILE, PART_ENTRIES, RULES_FOLDER, part_name
+from protocol.public import (
+    BALANCES_FOLDER,
+    ENTRIES_FOLDER,
+    HEAD_FILE,
+    PART_ENTRIES,
+    PROPOSALS_FILE,
+    RULES_FOLDER,
+    part_name,
+)
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CommandError
 from tracker.commands.folder import read_config
 from tracker.public.reader import PublicLedger
@@ -44,6 +52,9 @@ def export(folder: Path, target: Path, *, begin: int, now: int, told: Callable[[
         size = open_document(parse(head.public), Checkpoint).size
         for number in range(1, head.rules + 1):
             _write(target / RULES_FOLDER / str(number), ledger.rules(number))
+        for end in head.archives:
+            if end.size <= size:
+                _write(target / BALANCES_FOLDER / str(end.size), codec.encode(ledger.balances(end.size)))
         parts = 0
         for first in range(begin, size, PART_ENTRIES):
             part, _ = ledger.part(first, now)
@@ -51,6 +62,8 @@ def export(folder: Path, target: Path, *, begin: int, now: int, told: Callable[[
             _write(target / ENTRIES_FOLDER / part_name(first), codec.encode(msgspec.structs.replace(part, rows=rows)))
             parts += 1
             told(min(first + PART_ENTRIES, size), size)
+        shown = {"proposals": ledger.proposals(), "before": None}
+        _write(target / PROPOSALS_FILE, msgspec.json.format(msgspec.json.encode(shown), indent=2) + b"\n")
         # Last, so that a folder with a head is whole.
         _write(target / HEAD_FILE, msgspec.json.format(msgspec.json.encode(head), indent=2) + b"\n")
     except (StoreError, Refusal) as error:

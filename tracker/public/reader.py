@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from protocol import codec
+from protocol import codec, documents
 from protocol.documents import (
     Checkpoint,
     Document,
@@ -30,7 +30,9 @@ from protocol.public import (
     OPEN_EVENTS,
     PART_ENTRIES,
     AskDisclosure,
+    Balances,
     Consistency,
+    End,
     Head,
     Inclusion,
     Opened,
@@ -39,9 +41,14 @@ from protocol.public import (
     Row,
 )
 from protocol.rules import from_json
-from tracker.ledger import DAY_MS
+from tracker.audit.opening import Opening
+from tracker.ledger import DAY_MS, day_of
+from tracker.proposals import as_shown
+from tracker.public.archived import evidence_of
 from tracker.public.tree import Nodes
 from tracker.store.base import StoreError
+from tracker.store.sqlite import voting
+from tracker.store.sqlite.checkpoints import newest_before
 
 #: How leaves begin whose evidence is public: the head of the map, then the event.
 _OPEN = tuple(
@@ -75,7 +82,24 @@ class PublicLedger:
                 public=_public(connection, delay_days, now),
                 rules=rules,
                 delay_days=delay_days,
+                archives=tuple(_ends(connection)),
             )
+
+    def balances(self, size: int) -> Balances:
+        """What an audit goes on from where an archive ends; raises `BadValue` where none does."""
+        with self._open() as connection:
+            row = connection.execute("SELECT document, books FROM archives WHERE size = ?", (size,)).fetchone()
+            if row is None:
+                ends = ", ".join(str(end.size) for end in _ends(connection))
+                raise BadValue(f"size={size}: no archive ends there: wanted one of {ends or 'none, for there is none'}")
+
+            def read(start: int, stop: int) -> Sequence[bytes]:
+                return _hashes(connection, start, stop)
+
+            with self._lock:
+                self._nodes.grow(size, read)
+                peaks = self._nodes.peaks(size, read)
+        return Balances(document=row[0], balances=tuple(codec.decode(row[1], Opening).balances), peaks=tuple(peaks))
 
     def part(self, first: int, now: int, epoch: int | None = None) -> tuple[Part, bool]:
         """Entries from one number on, and whether these will stay all of this part in the ledger's epoch, which is the
@@ -97,6 +121,11 @@ class PublicLedger:
         with self._open() as connection:
             row = connection.execute("SELECT document FROM rules WHERE version = ?", (version,)).fetchone()
             return row[0] if row else b""
+
+    def proposals(self) -> list[dict[str, object]]:
+        """All that was proposed, the newest first, with outcomes and answers."""
+        with self._open() as connection:
+            return [as_shown(one) for one in voting.proposals(connection, 2**62, -1)]
 
     def inclusion(self, entry: int, size: int) -> Inclusion:
         """The proof that an entry is among the first `size`; raises `BadValue`."""
@@ -140,10 +169,14 @@ class PublicLedger:
                 raise UnknownJob(f"entry {said.entry} is not the one that this settlement names: a restore has cut it")
             checkpoint = _newest(connection)
             size = _size_of(checkpoint)
-            found = [(said.entry, row[0], row[2])]
-            if asked.request:
-                request = _shown(asked.request, Request, root)
-                found += list(_others(connection, said, request))
+            request = _shown(asked.request, Request, root) if asked.request else None
+            if row[2]:
+                found = [(said.entry, row[0], row[2])]
+                if request is not None:
+                    found += list(_others(connection, said, request))
+            else:
+                moved = evidence_of(connection, self._path, said, request.digest if request else None)
+                found = [(entry, _leaf(connection, entry), evidence) for entry, evidence in moved]
             entries = tuple(
                 OpenedEntry(
                     entry=entry, leaf=leaf, evidence=evidence, proof=tuple(self._inclusion(connection, entry, size))
@@ -195,21 +228,21 @@ def _public(connection: sqlite3.Connection, delay_days: int, now: int) -> bytes:
     if not delay_days:
         return _newest(connection)
     before = (now // DAY_MS - delay_days + 1) * DAY_MS
-    low, high = connection.execute("SELECT min(size), max(size) FROM checkpoints").fetchone()
-    found = b""
-    while low <= high:  # later checkpoints cover more
-        middle = (low + high) // 2
-        size, raw = connection.execute(
-            "SELECT size, document FROM checkpoints WHERE size <= ? ORDER BY size DESC LIMIT 1", (middle,)
-        ).fetchone()
-        if _checkpoint(raw).time < before:
-            low, found = middle + 1, bytes(raw)
-        else:
-            high = size - 1
-    if found:
+    if found := newest_before(connection, before):
         return found
     row = connection.execute("SELECT document FROM checkpoints ORDER BY size LIMIT 1").fetchone()
     return bytes(row[0])
+
+
+def _ends(connection: sqlite3.Connection) -> Iterator[End]:
+    for (raw,) in connection.execute("SELECT document FROM archives ORDER BY number"):
+        said = open_document(parse(raw), documents.Balances)
+        yield End(size=said.size, day=day_of(said.time))
+
+
+def _leaf(connection: sqlite3.Connection, entry: int) -> bytes:
+    [leaf] = connection.execute("SELECT leaf FROM entries WHERE entry = ?", (entry,)).fetchone()
+    return bytes(leaf)
 
 
 def _checkpoint(raw: bytes) -> Checkpoint:
@@ -270,12 +303,18 @@ def _others(connection: sqlite3.Connection, said: Settlement, request: Envelope)
     if row is None or row[0] != request.digest:
         raise NotAllowed("this request is not the one behind the settlement: show the one that asked for the job")
     [size] = connection.execute("SELECT max(entry) + 1 FROM entries").fetchone()
-    hold = _first_since(connection, row[1], size)
+    last = next(reversed(list(_ends(connection))), End(size=0, day=-1))
     seen: set[int] = set()
-    for around in (hold, said.entry):
+    windows = [(said.entry - AROUND, said.entry + AROUND)]
+    if day_of(row[1]) > last.day:
+        hold = _first_since(connection, row[1], last.size, size)
+        windows.append((hold - AROUND, hold + AROUND))
+    else:  # before an archive's end the evidence of most entries is elsewhere, and with it their time
+        windows.append((0, last.size + AROUND))
+    for begin, end in windows:
         for entry, leaf, evidence in connection.execute(
             "SELECT entry, leaf, evidence FROM entries WHERE entry >= ? AND entry < ? AND instr(evidence, ?)",
-            (around - AROUND, around + AROUND, said.job),
+            (begin, end, said.job),
         ):
             about = codec.decode(evidence, Evidence).job == said.job
             if about and entry != said.entry and entry not in seen:
@@ -283,11 +322,11 @@ def _others(connection: sqlite3.Connection, said: Settlement, request: Envelope)
                 yield entry, leaf, evidence
 
 
-def _first_since(connection: sqlite3.Connection, time: int, size: int) -> int:
-    """The first entry that is not older than this; clocks go forward, or nearly."""
+def _first_since(connection: sqlite3.Connection, time: int, begin: int, size: int) -> int:
+    """The first entry, from one on, that is not older than this; clocks go forward, or nearly."""
 
     def time_of(entry: int) -> int:
         [raw] = connection.execute("SELECT evidence FROM entries WHERE entry = ?", (entry,)).fetchone()
         return codec.decode(raw, Evidence).time
 
-    return bisect_left(range(size), time, key=time_of)
+    return begin + bisect_left(range(begin, size), time, key=time_of)

@@ -44,6 +44,16 @@ class Nodes:
         middle = start + _split(count)
         return node_hash(self.root(start, middle, read), self.root(middle, stop, read))
 
+    def peaks(self, size: int, read: Read) -> list[bytes]:
+        """The roots of the perfect subtrees that make up the tree of the first `size` leaves, the largest first."""
+        found, start = [], 0
+        for level in reversed(range(size.bit_length())):
+            count = 1 << level
+            if size & count:
+                found.append(self.root(start, start + count, read))
+                start += count
+        return found
+
     def inclusion(self, index: int, size: int, read: Read) -> list[bytes]:
         """The audit path of a leaf (RFC 9162, 2.1.3), from the leaf up; raises `IndexError` if there is none."""
         if not 0 <= index < size:

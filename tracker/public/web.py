@@ -70,6 +70,7 @@ def add_ledger(app: web.Application, ledger: PublicLedger, coordinator: Coordina
             web.get("/ledger", _head),
             web.get("/ledger/entries", _entries),
             web.get("/ledger/rules", _rules),
+            web.get("/ledger/balances", _balances),
             web.get("/ledger/proof", _proof),
             web.get("/ledger/consistency", _consistency),
             web.post("/ledger/open", _open),
@@ -121,6 +122,13 @@ async def _rules(request: web.Request) -> web.Response:
     if not found:
         return as_json({"code": BadValue.code, "text": "there is no such version: /ledger names the newest"}, 404)
     return web.Response(body=found, content_type="application/msgpack")
+
+
+async def _balances(request: web.Request) -> web.Response:
+    found = await _answer(request, lambda c: c.ledger.balances(_number(request, "size")))
+    if isinstance(found, web.Response):
+        return found
+    return web.Response(body=codec.encode(found), content_type="application/msgpack")
 
 
 async def _proof(request: web.Request) -> web.Response:
