@@ -1,7 +1,7 @@
 """What a worker serves and for whom: its owner's own limits, from `peer.toml` in the peer's folder.
 
 What the tracker can apply travels in the announce, so that such jobs do not come at all. The worker looks at all of it
-again, and at what only it can see. None of it holds for jobs of the worker's own account.
+again, and at what only it can see. Of jobs of the worker's own account only what is made here is a limit.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class Announce(SessionMessage, frozen=True, kw_only=True):
     many thousandths of a free part are minted. paused: serves its own account alone. declines: topics that it does not
     serve. services: serves service accounts; not_services: but for these, by name. min_give_back: serves accounts of
     this class and above, and with 1 to 3 no anonymous people. not_accounts, friends: accounts that it does not serve,
-    and those that it serves before others, by their pseudonyms at this worker. None of this holds for its own account.
+    and those that it serves before others, by their pseudonyms at this worker. For its own only the offers count.
     """
 
     KIND = "announce"

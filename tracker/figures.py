@@ -131,14 +131,15 @@ class Figures:
     # What is shown
 
     def kinds(self, now: int) -> dict[str, dict[str, int]]:
-        """For each kind: its workers and their slots, jobs and units of work that wait, units done in the past
-        minute."""
+        """For each kind: its workers and their slots, workers that are paused, jobs and units of work that wait, units
+        done in the past minute."""
         waiting = self._queue.by_kind()
         served = self._counted(now)[1]
         return {
             kind: {
                 "workers": served[kind].workers,
                 "slots": served[kind].slots,
+                "paused": served[kind].paused,
                 "waiting": waiting[kind][0],
                 "queued": waiting[kind][1],
                 "past_minute": done.total(now),
@@ -156,6 +157,7 @@ class Figures:
                 "model": swarm[1],
                 "workers": (served := swarms.get(swarm, Served())).workers,
                 "slots": served.slots,
+                "paused": served.paused,
                 "waiting": waiting[swarm],
                 "queued": queued[swarm],
                 **_largest(served),
@@ -208,6 +210,7 @@ class Figures:
             "since": record.since // MINUTE_MS * MINUTE_MS,
             "slots": worker.announce.slots,
             "anonymous": worker.announce.anonymous,
+            "paused": worker.announce.paused,
             "jobs": record.jobs,
             "kudos": record.earned // 1000 * 1000,
             "offers": list(self._offers(worker, record)),

@@ -28,19 +28,24 @@ T = TypeVar("T")
 
 @dataclass
 class Served:
-    """How much of something is served: by how many workers with how many slots, and the largest job that any takes."""
+    """How much of something is served: by how many workers with how many slots, and the largest job that any takes.
+    paused: workers besides, who serve their own account alone."""
 
     workers: int = 0
     slots: int = 0
+    paused: int = 0
     max_pixels: int = 0
     max_steps: int = 0
     max_tokens: int = 0
     max_context: int = 0
 
     def count(self, crew: Crew) -> None:
-        """The workers of this crew serve it too."""
-        self.workers += len(crew.members)
-        self.slots += crew.slots
+        """The workers of this crew serve it too, or would if they were not paused."""
+        if crew.announce.paused:
+            self.paused += len(crew.members)
+        else:
+            self.workers += len(crew.members)
+            self.slots += crew.slots
 
     def reach(self, offer: Offer) -> None:
         """Jobs as large as this are taken."""
@@ -209,8 +214,14 @@ class Pool:
                     served.count(crew)
         for crew in self._crews.values():
             for offer in crew.announce.offers:
-                found[offer.kind, offer.model].reach(offer)
+                served = found[offer.kind, offer.model]
+                if not crew.announce.paused or not served.workers:
+                    served.reach(offer)
         return found
+
+    def paused(self) -> int:
+        """How many workers serve their own account alone."""
+        return sum(len(crew.members) for crew in self._crews.values() if crew.announce.paused)
 
     def alike(self) -> int:
         """What `swarms` has to count: crews, each as often as it has models. Workers that announced the same are one

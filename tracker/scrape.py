@@ -14,6 +14,7 @@ def scrape(jobs: Jobs, peers: int, now: int) -> dict[str, object]:
         "members_only": not rules.accounts.anonymous,
         "peers": peers,
         "workers": len(jobs.pool.workers),
+        "paused": jobs.pool.paused(),
         "waiting": len(jobs.queue),
         "leased": leased,
         "delivered": len(jobs.leases) - leased,

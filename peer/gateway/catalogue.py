@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from peer.gateway.asks import ImageAsk, TextAsk
@@ -28,7 +28,8 @@ MAX_LISTED = 20
 class Model:
     """One model in one horde, as its tracker counts it now; 0 where it does not say. horde: the name it was joined
     under. waiting: jobs. max_*: the largest that a worker serves. speed: pixel steps or tokens a second of one worker,
-    as measured. wait: seconds until a small job is expected to begin. slots: jobs at once, of all workers."""
+    as measured. wait: seconds until a small job is expected to begin. slots: jobs at once, of all workers. paused:
+    workers besides, who serve their own account alone."""
 
     kind: Kind
     name: str
@@ -42,6 +43,7 @@ class Model:
     speed: int = 0
     wait: int = 0
     slots: int = 0
+    paused: int = 0
 
     @property
     def full_name(self) -> str:
@@ -81,6 +83,11 @@ class Catalogue:
         if not self.models and self.silent:
             raise Troubled("unavailable", "; ".join(f"{horde}: {why}" for horde, why in self.silent.items()))
 
+    def with_paused(self) -> Catalogue:
+        """The same for somebody whom workers serve though they are paused: their owner."""
+        models = [replace(model, workers=model.workers + model.paused) for model in self.models]
+        return Catalogue(self.hordes, models, self.silent)
+
     def served(self, kind: Kind | None = None) -> list[Model]:
         """Models that a worker serves now, of this kind or of all; one for each name and kind: of the horde that an
         ask for it would go to."""
@@ -101,14 +108,14 @@ class Catalogue:
                     found.setdefault(model.full_name, model)
         return found
 
-    def find(self, kind: Kind, names: Sequence[str] = ()) -> Chosen:
+    def find(self, kind: Kind, names: Sequence[str] = (), last: Collection[str] = ()) -> Chosen:
         """Where an ask for any of these models goes: the first horde that serves one, of those that answer if there is
-        one among them. HORDE/MODEL means that horde's.
+        one among them. HORDE/MODEL means that horde's. last: hordes that are left to who finds no other.
 
         Raises `Troubled`: `unknown_model` if no horde has heard of any; `unavailable` if none of them is served now.
         """
         wanted = [model for model in self.models if model.kind == kind and self._is_wanted(model, names)]
-        for horde in self._order:
+        for horde in sorted(self._order, key=lambda horde: horde in last):
             if served := tuple(model for model in wanted if model.horde == horde and model.workers):
                 models = tuple(model.name for model in served[:MAX_MODELS]) if names else ()
                 return Chosen(horde, models, served)
@@ -137,7 +144,8 @@ class Catalogue:
         return Troubled("unknown_model", f"no horde knows {named} model {said}{instead}{silent}", "model")
 
 
-_COUNTS = ("workers", "waiting", "max_pixels", "max_steps", "max_tokens", "max_context", "speed", "wait", "slots")
+_SIZES = ("max_pixels", "max_steps", "max_tokens", "max_context")
+_COUNTS = ("workers", "waiting", *_SIZES, "speed", "wait", "slots", "paused")
 
 
 def read_scrape(horde: str, scraped: Mapping[str, Any]) -> list[Model]:

@@ -17,6 +17,7 @@ from peer.gateway.asks import Ask, Caller, ImageAsk
 from peer.gateway.catalogue import Catalogue, Chosen, Model, allowed, check_image, measured, read_scrape, with_former
 from peer.gateway.errors import Troubled
 from peer.home import Home
+from peer.limits_watch import pause_file
 from protocol.keys import SigningKey
 from protocol.links import Link
 from protocol.rules import Rules
@@ -123,26 +124,38 @@ class Hordes:
         models = [model for name in self.links for model in self._models.get(name, ())]
         return Catalogue(list(self.links), models, silent)
 
-    async def choose(self, ask: Ask) -> Chosen:
-        """Where this ask goes; raises `Troubled` if nobody serves it."""
+    async def choose(self, ask: Ask, caller: Caller = Caller.MEMBER) -> Chosen:
+        """Where this ask goes; raises `Troubled` if nobody serves it. A horde that serves members only, and was found
+        not to count this caller among them, keeps nobody from another."""
+        last = {name for name in self.links if self._seats[caller, name].is_outside}
+        is_owner = caller is Caller.MEMBER and pause_file(self.home).exists()
+
+        async def find(at_most_ms: int) -> Chosen:
+            known = await self.catalogue(at_most_ms=at_most_ms)
+            return (known.with_paused() if is_owner else known).find(ask.kind, ask.models, last)
+
         with contextlib.suppress(Troubled):
-            return (await self.catalogue(at_most_ms=STALE_MS)).find(ask.kind, ask.models)
-        # What is not known by what was heard a while ago may have come since.
-        return (await self.catalogue()).find(ask.kind, ask.models)
+            return await find(STALE_MS)
+        return await find(FRESH_MS)  # what is not known by what was heard a while ago may have come since
 
     async def reach(self, caller: Caller, ask: Ask) -> tuple[Chosen, Client]:
-        """Where this ask goes, and the client that is let in there. A horde that cannot be reached keeps nobody from
-        the next one that serves the same. Raises what `choose` and `client` raise."""
-        chosen, tried = await self.choose(ask), set[str]()
+        """Where this ask goes, and the client that is let in there. A horde that cannot be reached, or serves others
+        only, keeps nobody from the next one that serves the same. Raises what `choose` and `client` raise."""
+        chosen, tried = await self.choose(ask, caller), set[str]()
         while True:
             try:
-                return chosen, await self.client(caller, chosen.horde)
+                client = await self.client(caller, chosen.horde)
+                following = await self.choose(ask, caller) if _is_outside(client) else chosen
+                if following.horde == chosen.horde or following.horde in tried:
+                    return chosen, client
+                tried.add(chosen.horde)
+                chosen = following
             except Unreachable as error:
                 tried.add(chosen.horde)
                 if self._closed:
                     raise
                 self._found_away(chosen.horde, error)
-                chosen = await self.choose(ask)
+                chosen = await self.choose(ask, caller)
                 if chosen.horde in tried:
                     raise
 
@@ -251,6 +264,11 @@ def room_allowed(client: Client) -> tuple[int, int]:
     return allowed(client.rules.limits, anonymous=not client.account_number)
 
 
+def _is_outside(client: Client) -> bool:
+    """Whether the horde serves members only, and whoever asks so is none."""
+    return not client.rules.accounts.anonymous and not client.account_number
+
+
 async def _drain(events: AsyncGenerator[Event, None]) -> None:
     """Read to the end what nobody reads any more."""
     with contextlib.suppress(PotluckError):
@@ -274,6 +292,11 @@ class _Seat:
             self._opening = asyncio.create_task(self._open())
             self._opening.add_done_callback(_retrieved)
         return await asyncio.shield(self._opening)
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether its horde is known to serve others only."""
+        return self._client is not None and _is_outside(self._client)
 
     async def _open(self) -> Client:
         await self._leave()

@@ -123,6 +123,19 @@ def test_slots_are_those_of_each_worker_though_workers_that_offer_the_same_are_c
     assert pool.swarms()["image", IMAGE_MODEL].slots == 3
 
 
+def test_workers_that_are_paused_are_counted_apart_and_what_they_take_where_nobody_else_serves():
+    pool = Pool()
+    large = but(AN_OFFER, max_pixels=4096 * 4096)
+    for number, announce in enumerate([Announce(offers=(large,), paused=True), Announce(offers=(AN_OFFER,), slots=2)]):
+        pool.announce(a_key(number).public, number, announce, ())
+    assert pool.kinds()["image"] == Served(workers=1, slots=2, paused=1)
+    assert pool.swarms()["image", IMAGE_MODEL].max_pixels == AN_OFFER.max_pixels
+    assert pool.paused() == 1
+    pool.remove(a_key(1).public)
+    served = pool.swarms()["image", IMAGE_MODEL]
+    assert (served.workers, served.slots, served.paused, served.max_pixels) == (0, 0, 1, large.max_pixels)
+
+
 # A horde at work
 
 
@@ -138,6 +151,7 @@ async def test_swarms_and_kinds_say_what_is_served_waits_and_is_done(desk):
         "model": IMAGE_MODEL,
         "workers": 2,
         "slots": 4,
+        "paused": 0,
         "waiting": 1,
         "queued": PIXELSTEPS,
         "max_pixels": 2048 * 2048,
@@ -156,8 +170,8 @@ async def test_swarms_and_kinds_say_what_is_served_waits_and_is_done(desk):
     found = desk.coordinator.scrape()
     assert found["swarms"][0]["speed"] == pytest.approx(PIXELSTEPS / 10, rel=0.01)
     assert found["kinds"] == {
-        "image": {"workers": 2, "slots": 4, "waiting": 0, "queued": 0, "past_minute": PIXELSTEPS},
-        "text": {"workers": 1, "slots": 3, "waiting": 0, "queued": 0, "past_minute": 0},
+        "image": {"workers": 2, "slots": 4, "paused": 0, "waiting": 0, "queued": 0, "past_minute": PIXELSTEPS},
+        "text": {"workers": 1, "slots": 3, "paused": 0, "waiting": 0, "queued": 0, "past_minute": 0},
     }
     desk.clock.now += MINUTE_MS
     assert desk.coordinator.scrape()["kinds"]["image"]["past_minute"] == 0
@@ -198,6 +212,7 @@ async def test_a_worker_is_shown_with_what_it_did_since_it_came_and_nothing_of_w
         "name": show_key(worker.key.public)[:8],
         "since": came // MINUTE_MS * MINUTE_MS,
         "slots": 1,
+        "paused": False,
         "anonymous": True,
         "jobs": 1,
         "kudos": shown["kudos"] // 1000 * 1000,

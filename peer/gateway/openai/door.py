@@ -177,7 +177,7 @@ async def _pictures(request: web.Request) -> web.Response:
     body = read(await request.read(), Picture)
     media_type, as_url = body.media_type, body.as_url
     hordes = request.app[HORDES]
-    ask = picture_ask(body, await hordes.choose(wanted_picture(body)))
+    ask = picture_ask(body, await hordes.choose(wanted_picture(body), request[CALLER]))
     results = Results(ask.n)
 
     async def take(_: int, event: Event) -> None:

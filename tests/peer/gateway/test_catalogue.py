@@ -85,6 +85,20 @@ def test_one_that_does_not_answer_is_asked_only_for_what_no_other_serves() -> No
     assert hordes.find("text", ("b",)).horde == "one"
 
 
+def test_one_that_serves_others_only_is_asked_last_and_for_what_no_other_serves() -> None:
+    assert TWO.find("text", ("small",), {"one"}).horde == "two"
+    assert TWO.find("text", ("one/small",), {"one"}).horde == "one"
+    assert TWO.find("text", ("big",), {"two"}).horde == "two"
+
+
+def test_paused_workers_serve_their_owner_alone() -> None:
+    swarm = {"kind": "text", "model": "m", "workers": 0, "paused": 1, "max_context": 8192}
+    found = Catalogue(["one"], read_scrape("one", {"swarms": [swarm]}))
+
+    assert refused(found, "m").trouble.kind == "unavailable"
+    assert found.with_paused().find("text", ("m",)).most("max_context") == 8192
+
+
 def test_a_name_with_a_slash_that_is_a_models_own_means_that_model() -> None:
     assert TWO.find("text", ("two/small",)).models == ("two/small",)
 

@@ -20,9 +20,10 @@ from peer.gateway.catalogue import Chosen, Model
 from peer.gateway.errors import Troubled
 from peer.gateway.hordes import FRESH_MS, SILENT_MS, STALE_MS, Hordes, _Seat
 from peer.home import Home
+from peer.limits_watch import pause
 from protocol.keys import SigningKey, show_key
 from protocol.links import Link, parse_link
-from protocol.rules import Rules
+from protocol.rules import AccountsSection, Rules
 
 
 class Clock:
@@ -225,6 +226,60 @@ async def test_an_ask_goes_by_what_was_known_and_looks_again_for_what_was_not(
     assert gone.value.trouble.kind == "unavailable"
 
 
+class LetIn:
+    """A client that was let in."""
+
+    has_ended = False
+
+    def __init__(self, *, members: bool, account: int = 0) -> None:
+        self.rules = Rules(accounts=AccountsSection(anonymous=not members))
+        self.account_number = account
+
+    async def ready(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("caller", list(Caller))
+async def test_a_horde_that_serves_members_only_keeps_who_is_none_from_no_other(
+    tmp_path: Path, tracker: Publishing, clock: Clock, caller: Caller
+) -> None:
+    tracker.serve("a")
+    async with Hordes({"club": tracker.link, "open": tracker.link}, Home(tmp_path), clock=clock) as hordes:
+
+        def let_in(name: str, client: LetIn) -> None:
+            hordes._seats[caller, name]._client = cast("Client", client)
+
+        async def horde(model: str = "a") -> str:
+            return (await hordes.reach(caller, TextAsk(prompt="", models=[model])))[0].horde
+
+        let_in("club", LetIn(members=True))
+        let_in("open", LetIn(members=False))
+        assert await horde() == "open"
+        assert await horde("club/a") == "club", "who names it hears its refusal"
+        let_in("open", LetIn(members=True))
+        assert await horde() == "club", "where no other is left, too"
+        let_in("club", LetIn(members=True, account=101))
+        assert await horde() == "club"
+        let_in("open", LetIn(members=False))
+        assert await horde() == "club", "the first one, for its members"
+
+
+async def test_ones_own_paused_worker_serves_what_oneself_asks_for(
+    hordes: Hordes, tracker: Publishing, clock: Clock
+) -> None:
+    tracker.swarms = [{"kind": "text", "model": "a", "workers": 0, "paused": 1, "waiting": 0}]
+    ask = TextAsk(prompt="", models=["a"])
+    with pytest.raises(Troubled):
+        await hordes.choose(ask)
+    pause(hordes.home, on=True)
+    assert (await hordes.choose(ask)).models == ("a",)
+    with pytest.raises(Troubled):
+        await hordes.choose(ask, Caller.ANYBODY)
+
+
 async def test_one_that_does_not_answer_keeps_its_last_and_is_not_waited_for_by_everybody(
     hordes: Hordes, tracker: Publishing, clock: Clock
 ) -> None:
@@ -332,7 +387,7 @@ class Reached(Hordes):
         self.reached = client
         self.of = of
 
-    async def choose(self, ask: Ask) -> Chosen:
+    async def choose(self, ask: Ask, caller: Caller = Caller.MEMBER) -> Chosen:
         return Chosen("one", tuple(ask.models), self.of)
 
     async def client(self, caller: Caller, horde: str = "") -> Client:
