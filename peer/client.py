@@ -491,6 +491,8 @@ class Client:
                 delegation = self._connection.delegation.raw if self._connection.delegation is not None else b""
                 await self._left_over.answered(settlement.job, envelope.raw, delegation)
                 self._askings.tell(settlement.job, SettlementCame(settlement, envelope))
+            case "checkpoint" if self._shown is not None:
+                await asyncio.to_thread(self._shown.came, envelope.raw, self._clock())
             case RulesDocument.KIND if self._home is not None:
                 await asyncio.to_thread(self._home.keep_rules, self.link.root, envelope)
             case _:

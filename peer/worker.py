@@ -356,6 +356,8 @@ class Worker:
             if effects := self._jobs.settled(attempt):  # it comes again after a loss, and counts once
                 self._tell_news(News("settled", attempt=attempt, earned=paid.paid + paid.minted))
                 self._carry_out(effects)
+        elif envelope.kind == "checkpoint":
+            self._shown.came(envelope.raw, self._clock())
         elif envelope.kind == "rules":
             self._tell_news(News("rules", self.connection.rules_news))
 

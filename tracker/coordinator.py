@@ -77,6 +77,7 @@ from tracker.saying import Votes
 from tracker.scrape import scrape
 from tracker.store.base import RulesInForce, Store, StoreError
 from tracker.ways import Ways
+from tracker.witnesses import Witnesses
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class Coordinator:
         key: SigningKey,
         delegation: bytes,
         rules: RulesInForce,
+        checkpoint: bytes,
         clock: Callable[[], int],
         chance: random.Random,
         content_filter: ContentFilter | None = None,
@@ -126,6 +128,7 @@ class Coordinator:
             store, self._jobs, self._conversations, self._feed, serving=key.public, clock=clock
         )
         self.votes = Votes(store)
+        self.witnesses = Witnesses(checkpoint)
         self._sealed = self._positioned = clock()
         self._vested = 0
         self.is_stopping = False
@@ -152,6 +155,7 @@ class Coordinator:
             key=key,
             delegation=delegation,
             rules=rules,
+            checkpoint=(await store.ledger_head()).checkpoint,
             clock=clock,
             chance=chance,
             content_filter=content_filter,
@@ -183,6 +187,7 @@ class Coordinator:
         self.registry.tick(now)
         self.ways.tick(now)
         self.moderation.tick(now)
+        self.witnesses.tick(now)
         await self.votes.tick(now)
         if now - self._sealed >= CHECKPOINT_MS:
             self._sealed = now
@@ -206,7 +211,7 @@ class Coordinator:
 
     async def _seal(self, now: int) -> None:
         try:
-            await self.store.seal(now)
+            self.witnesses.newest = await self.store.seal(now) or self.witnesses.newest
         except StoreError as error:
             log.error("no checkpoint: %s", error)  # noqa: TRY400
 
@@ -255,6 +260,7 @@ class Coordinator:
     def leave(self, conversation: Conversation) -> None:
         """A connection is gone: its waiting jobs are not matched, its leases have a moment of grace."""
         self._conversations.discard(conversation)
+        self.witnesses.leave(conversation)
         self.ways.left(conversation)
         for request in conversation.requests:
             if self._presence.drop_requester(request, conversation):
@@ -296,7 +302,7 @@ class Coordinator:
         if request.user:
             open_jobs = self._jobs.open_jobs[party(origin, request.user)]
             check_user_limit(request.public, rules.rules, open_jobs)
-        await check_content(visit.verdict, party(origin, request.user), self.store, rules.rules.filter, now)
+        await check_content(visit.verdict, payer, origin, request.user, self.store, rules.rules.filter, now)
         models = affordable(request.public, rules.rules, self._jobs.pool.models(kind_of(request.public.work)))
         facts = await self._askers.facts(payer, visit.verdict.labels, now)
         draw = self._jobs.draw(request, payer, origin, now, facts)
