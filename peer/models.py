@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -36,6 +37,8 @@ from protocol.rules import CatalogueSection, Rules
 #: Between two looks whether the rules have changed, and after a fetch that failed.
 LOOK_SECONDS = 5.0
 RETRY_SECONDS = 60.0
+#: After so many looks the files are looked at again: an engine that begins anew loads what lies there then.
+LOOKS = 12
 #: Digests that are remembered.
 KEPT = 10_000
 
@@ -91,9 +94,11 @@ def place_of(spec: EngineSpec) -> Path | None:
 
 @dataclass
 class _Judged:
-    """What was found under one catalogue section: why a model may not be offered, by kind and name; empty if it may."""
+    """What was found under one catalogue section: why a model may not be offered, by kind and name; empty if it may.
+    catalogue: the one that the section names."""
 
     under: CatalogueSection
+    catalogue: Catalogue
     why: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
@@ -131,12 +136,17 @@ class Models:
         offers: Callable[[], Iterable[Offer]],
         changed: Callable[[], object],
     ) -> None:
-        """Look at the models whenever the rules want it, and call `changed` then. Until cancelled."""
-        while True:
+        """Look at the models whenever the rules want it, and again now and then; call `changed` when something came of
+        it. Until cancelled."""
+        for look in count(1):
             now, offered = rules(), tuple(offers())
             is_done = now is None or self._is_judged(now.catalogue, offered)
-            if now is not None and not is_done and (is_done := await self.judge(now.catalogue, offered)):
-                changed()
+            is_again = is_done and look % LOOKS == 0 and self._judged is not None
+            if now is not None and (is_again or not is_done):
+                before = self._judged.why if self._judged is not None else {}
+                is_done = await self.judge(now.catalogue, offered, again=is_again)
+                if is_done and not (is_again and self._judged is not None and self._judged.why == before):
+                    changed()
             try:
                 async with asyncio.timeout(LOOK_SECONDS if is_done else RETRY_SECONDS):
                     await self._wanted.wait()
@@ -151,20 +161,23 @@ class Models:
             return self._judged is None and not _binds(under)
         return not _binds(under) or all(_name(offer) in self._judged.why for offer in offers)
 
-    async def judge(self, under: CatalogueSection, offers: Iterable[Offer]) -> bool:
-        """Look at every model that is offered; whether that could be done."""
+    async def judge(self, under: CatalogueSection, offers: Iterable[Offer], *, again: bool = False) -> bool:
+        """Look at every model that is offered; whether that could be done. again: also at those that were looked at
+        under these rules."""
+        known = self._judged if self._judged is not None and self._judged.under == under else None
         try:
-            catalogue = await self._get(under.digest) if under.digest else NOTHING
+            catalogue = known.catalogue if known else await self._get(under.digest) if under.digest else NOTHING
         except (Unreachable, BadCatalogue) as error:
             self._tell(News("models", f"nothing is offered yet, since the catalogue is not here: {error}"))
             return False
-        before = self._judged.why if self._judged is not None and self._judged.under == under else {}
-        judged = _Judged(under, dict(before))
+        before = known.why if known else {}
+        judged = _Judged(under, catalogue, {} if again else dict(before))
         for offer in offers:
-            if _name(offer) in before:
+            if _name(offer) in judged.why:
                 continue
             why = await asyncio.to_thread(self._why_not, offer, catalogue, under)
-            if judged.why.setdefault(_name(offer), why):
+            judged.why[_name(offer)] = why
+            if why and why != before.get(_name(offer)):
                 self._tell(News("models", f"{offer.model!r} is not offered: {why}"))
         self._judged = judged
         return True

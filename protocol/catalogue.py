@@ -7,8 +7,9 @@ needed to compute prices.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -128,8 +129,20 @@ def files_at(place: Path) -> dict[str, Path]:
         others = place.parent.iterdir() if part else ()
         parts = [path for path in others if (other := _PART.fullmatch(path.name)) and part and other[1] == part[1]]
         return {path.name: path for path in sorted(parts) or [place]}
-    below = ((PurePosixPath(path.relative_to(place).as_posix()), path) for path in sorted(place.rglob("*")))
+    below = ((PurePosixPath(path.relative_to(place).as_posix()), path) for path in sorted(_below(place)))
     return {str(name): path for name, path in below if is_loadable(name) and path.is_file()}
+
+
+def _below(place: Path) -> Iterator[Path]:
+    """Every file below a folder, also behind links to folders, as what loads a model follows them."""
+
+    def failed(error: OSError) -> None:
+        raise error
+
+    for at, folders, files in os.walk(place, onerror=failed, followlinks=True):
+        within = Path(at).resolve()
+        folders[:] = [name for name in folders if not within.is_relative_to((within / name).resolve())]
+        yield from (Path(at, name) for name in files)
 
 
 def sha256_of(path: Path) -> str:

@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from peer import models as models_module
 from peer.engines.spec import EngineSpec
 from peer.models import Digests, Models, place_of
 from peer.news import News
@@ -35,6 +36,7 @@ class Scene:
 
     def __init__(self, link: Link, place: Path, tmp_path: Path) -> None:
         self.news: list[News] = []
+        self.fetched = 0
         files = {name: sha256_of(path) for name, path in files_at(place).items()}
         self.raw = to_json(Catalogue({"painter": Model(licence="MIT", files=files)}))
         spec = EngineSpec(engine="diffusers", model="painter", options={"path": str(place)})
@@ -55,6 +57,7 @@ async def scene(tmp_path: Path, folder: Path):
     scene: list[Scene] = []
 
     async def answer(request: web.Request) -> web.Response:
+        scene[0].fetched += 1
         return web.Response(body=scene[0].raw)
 
     app.add_routes([web.get("/models/{digest}", answer)])
@@ -123,6 +126,28 @@ async def test_when_the_rules_change_the_models_are_looked_at_and_announced_agai
     with pytest.raises(Enough):
         await scene.models.keep(lambda: rules, lambda: (PAINTER,), announce)
     assert offered == [True]
+
+
+async def test_files_that_change_while_it_is_offered_are_seen_and_told_once(scene, folder, monkeypatch):
+    monkeypatch.setattr(models_module, "LOOK_SECONDS", 0.001)
+    rules, seen = scene.under(), []
+
+    class Enough(Exception):
+        pass
+
+    def announce() -> None:
+        seen.append(scene.models.may(PAINTER, rules))
+        weights = folder / "weights.safetensors"
+        if len(seen) == 3:
+            raise Enough
+        weights.write_bytes(b"weighty" if len(seen) == 1 else b"weights")
+        os.utime(weights, ns=(0, len(seen) * 1_000_000_000))
+
+    with pytest.raises(Enough):
+        await scene.models.keep(lambda: rules, lambda: (PAINTER,), announce)
+    assert seen == [True, False, True]
+    assert len(scene.news) == 1
+    assert scene.fetched == 1, "the catalogue that is named is the same"
 
 
 async def test_a_model_that_an_engine_serves_later_is_looked_at_before_it_is_offered(scene):

@@ -131,6 +131,18 @@ def test_what_could_be_loaded_has_to_be_in_the_catalogue(path: str, answer: bool
     assert is_loadable(PurePosixPath(path)) is answer
 
 
+def test_files_behind_a_link_to_a_folder_are_looked_at_too_and_links_in_a_circle_end(tmp_path: Path) -> None:
+    model, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    (elsewhere / "deeper").mkdir(parents=True)
+    model.mkdir()
+    for name in ("a.safetensors", "deeper/b.bin"):
+        (elsewhere / name).write_bytes(b"weights")
+    (model / "unet").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "deeper" / "back").symlink_to(elsewhere, target_is_directory=True)
+    (model / "self").symlink_to(model, target_is_directory=True)
+    assert list(files_at(model)) == ["unet/a.safetensors", "unet/deeper/b.bin"]
+
+
 def test_the_files_of_a_folder_of_a_file_and_of_a_file_in_parts(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     for name in ("unet/a.safetensors", "README.md", "m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "n.gguf"):
