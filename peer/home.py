@@ -5,6 +5,7 @@ key             the private key, which is the account (PEM, mode 0600)
 hordes.json     the links joined, by name, and which of them is meant when none is named
 rules/          the rules last seen of each horde, signed, and the version of its delegation
 transfers/      for each horde a transfer that it has not answered yet, so that it can be sent again
+votes/          our newest vote on each proposal, by the proposal's digest, for each horde
 results/        what proves a result, by the SHA-256 of its content (`peer.evidence`)
 worker/         what the worker keeps; one program at a time uses it; a file `paused` there pauses it for others
 peer.toml       what the worker serves, and for whom; written by its owner (`peer.limits`)
@@ -168,6 +169,10 @@ class Home:
     def unanswered_transfer(self, root: bytes) -> Path:
         """Where a transfer is kept until this horde has answered it."""
         return self.folder / "transfers" / show_key(root)
+
+    def votes_folder(self, root: bytes) -> Path:
+        """Where our votes in this horde are kept, so that an audit can look whether they were counted."""
+        return self.folder / "votes" / show_key(root)
 
     def _delegation_file(self, root: bytes) -> Path:
         return self.folder / "rules" / f"{show_key(root)}.delegation"

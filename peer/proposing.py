@@ -7,15 +7,17 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from peer.events import BadRequest, Unreachable
+from peer.home import Home, write_file
 from peer.scrape import fetch, http_url
 from protocol.documents import Document, open_document, parse_document
 from protocol.envelope import Envelope, check_document_context
 from protocol.errors import Refusal
-from protocol.governing import Answer, Outcome, Proposal
+from protocol.governing import Answer, Outcome, Proposal, Vote
 from protocol.links import Link
 
 D = TypeVar("D", bound=Document)
@@ -60,6 +62,25 @@ async def proposals(link: Link, before: int | None = None) -> list[Proposed]:
         return [_read(row, link) for row in content["proposals"]]
     except (KeyError, TypeError, ValueError, RecursionError, binascii.Error, Refusal) as error:
         raise Unreachable(f"{http_url(link)}/{what} shows no proposals that can be read: {error}") from error
+
+
+def keep_vote(home: Home, root: bytes, vote: Envelope) -> None:
+    """Keep our newest vote on a proposal, so that an audit can look whether it was counted."""
+    said = open_document(vote, Vote)
+    write_file(home.votes_folder(root) / said.proposal.hex(), vote.raw)
+
+
+def votes_in(home: Home, root: bytes) -> list[bytes]:
+    """The votes that this peer has cast in a horde; what has suffered on the disk is left out."""
+    found = []
+    for path in sorted(home.votes_folder(root).glob("*")):
+        with suppress(OSError, Refusal):
+            envelope = parse_document(path.read_bytes(), Vote)
+            check_document_context(envelope, root)
+            envelope.verify()
+            open_document(envelope, Vote)
+            found.append(envelope.raw)
+    return found
 
 
 async def find(link: Link, named: str) -> Proposed:

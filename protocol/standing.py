@@ -14,8 +14,16 @@ from protocol.documents import Leaf
 from protocol.postings import FIRST_PERSON
 from protocol.rules import VotesSection
 
+DAY_MS = 86_400_000
+
 #: Events by which serving makes kudos an account's own.
 EARNING = frozenset({"settle", "recovered", "vest", "trust"})
+
+
+def days_that_count(opened: int, rules: VotesSection) -> tuple[int, int]:
+    """The days by which voices are counted in a vote that began then: the first of them, and the one after the last."""
+    today = opened // DAY_MS
+    return today - rules.days + 1, today + 1
 
 
 def earned(leaves: Iterable[Leaf], since: int, before: int) -> Counter[int]:
@@ -23,10 +31,15 @@ def earned(leaves: Iterable[Leaf], since: int, before: int) -> Counter[int]:
     found: Counter[int] = Counter()
     for leaf in leaves:
         if leaf.event in EARNING and since <= leaf.day < before:
-            for account, amount in leaf.postings:
-                if account >= FIRST_PERSON and amount > 0:
-                    found[account] += amount
+            count(leaf, found)
     return found
+
+
+def count(leaf: Leaf, found: Counter[int]) -> None:
+    """Add what an entry by which kudos are earned paid to whom."""
+    for account, amount in leaf.postings:
+        if account >= FIRST_PERSON and amount > 0:
+            found[account] += amount
 
 
 def voices(earnings: Mapping[int, int], rules: VotesSection) -> dict[int, int]:

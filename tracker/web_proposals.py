@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from protocol.documents import open_document, parse_document
-from protocol.envelope import check_document_context, parse
+from protocol.documents import parse_document
+from protocol.envelope import check_document_context
 from protocol.errors import BadValue, Refusal
-from protocol.governing import Answer, Outcome, Proposal, Vote
-from tracker.proposals import Proposed
+from protocol.governing import Vote
+from tracker.proposals import as_shown
 from tracker.replies import as_json
 
 if TYPE_CHECKING:
@@ -39,44 +38,7 @@ async def _proposals(request: web.Request) -> web.Response:
         return as_json({"code": BadValue.code, "text": text}, status=400)
     found = await coordinator.store.proposals(int(before or _NEWEST), LISTED)
     following = found[-1].number if len(found) == LISTED and found[-1].number > 1 else None
-    return as_json({"proposals": [shown(one) for one in found], "before": following})
-
-
-def shown(one: Proposed) -> dict[str, object]:
-    """One proposal as everybody may read it, with the documents that were signed."""
-    said = open_document(parse(one.document), Proposal)
-    outcome = open_document(parse(one.outcome), Outcome) if one.outcome else None
-    answered = open_document(parse(one.answer), Answer) if one.answer else None
-    return {
-        "number": one.number,
-        "digest": one.digest.hex(),
-        "account": one.account,
-        "key": said.key,
-        "value": said.value,
-        "was": one.was,
-        "text": said.text,
-        "rules": one.rules,
-        "opened": one.opened,
-        "until": one.until,
-        "voices": one.voices,
-        "ledger_size": one.size,
-        "document": base64.b64encode(one.document).decode("ascii"),
-        "outcome": outcome
-        and {
-            "yes": outcome.yes,
-            "no": outcome.no,
-            "accepted": outcome.accepted,
-            "ended": outcome.ended,
-            "root": outcome.root.hex(),
-            "document": base64.b64encode(one.outcome).decode("ascii"),
-        },
-        "answer": answered
-        and {
-            "text": answered.text,
-            "rules": answered.rules or None,
-            "document": base64.b64encode(one.answer).decode("ascii"),
-        },
-    }
+    return as_json({"proposals": [as_shown(one) for one in found], "before": following})
 
 
 async def _proof(request: web.Request) -> web.Response:

@@ -35,12 +35,15 @@ class _Acted:
 @dataclass
 class Acts:
     """Goes along with the walk. rules: versions by their number; issued: since when each was in force. epoch: the
-    newest whose entry was seen."""
+    newest whose entry was seen. begins: the first entry that is read; unknown: acts that speak of one before that, so
+    that what they bring about cannot be checked."""
 
     horde: Horde
     rules: Mapping[int, Rules]
     issued: Mapping[int, int] = field(default_factory=dict)
     epoch: int = 0
+    begins: int = 0
+    unknown: int = 0
     _acts: dict[bytes, _Acted] = field(default_factory=dict)
     _done: set[bytes] = field(default_factory=set)
 
@@ -87,6 +90,9 @@ class Acts:
             raise Wrong("the same act for the second time")
         self._acts[envelope.digest] = _Acted(envelope.key, said, leaf.event)
         about = self._acts.get(said.about)
+        if said.about and about is None and self.begins:
+            self.unknown += 1
+            return
         if said.about and about is None:
             raise Wrong("it speaks of an act that is not before it in the ledger")
         effect = about.said if about is not None and said.act == "agree" else said

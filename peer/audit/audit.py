@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -15,16 +16,19 @@ from peer.audit.acts import Acts
 from peer.audit.histories import Broken, Comparison, Signed, is_cut
 from peer.audit.horde import Horde
 from peer.audit.mine import Known
+from peer.audit.opening import BadOpening, Opening, choose, read_opening
 from peer.audit.parts import Parts
 from peer.audit.report import Findings, Report
 from peer.audit.source import BadSource, Source
+from peer.audit.votes import Rolls, Voted, Votes
+from peer.audit.votes import Row as Proposed
 from peer.audit.walk import Walk
 from peer.events import Refused, Unreachable
 from peer.home import write_file
 from protocol.documents import Checkpoint, RulesDocument, Settlement, open_document, parse_document
 from protocol.errors import Refusal
 from protocol.keys import show_key
-from protocol.public import PART_ENTRIES, Head
+from protocol.public import PART_ENTRIES, Head, part_of
 from protocol.rules import Rules, from_json
 
 Told = Callable[[int, int], None]
@@ -36,7 +40,8 @@ DAY_MS = 86_400_000
 class Options:
     """root: the horde's id; is_known: whether that is known from elsewhere than the ledger itself. version: of the
     newest delegation seen before. full: whether all entries are read. folder: where parts that were read and evidence
-    are kept. now: this machine's clock. others: checkpoints somebody else was shown."""
+    are kept. now: this machine's clock. others: checkpoints somebody else was shown. begin: about which entry or day to
+    begin; None: at the first entry."""
 
     root: bytes
     version: int
@@ -45,6 +50,7 @@ class Options:
     now: int
     others: Sequence[bytes] = ()
     is_known: bool = True
+    begin: int | date | None = None
 
 
 @dataclass
@@ -57,6 +63,8 @@ class Counts:
     pending: int = 0
     cut: int = 0
     cut_until: int = 0
+    proposals: int = 0
+    votes: int = 0
 
     def count_cut(self, time: int) -> None:
         """One more that a restore has cut, signed at this time."""
@@ -79,11 +87,12 @@ async def audit(source: Source, options: Options, known: Known, told: Told) -> A
     known: what this peer knew before it asks: what it is shown meanwhile may be newer than what it is answered. told:
     how many of how many entries have been read.
     """
+    proposals = await source.proposals() if options.full else ()  # first: the rules by which votes went are older
     head = await source.head()
     auditor = _Audit(source, options, head, told)
     await auditor.compare(known)
     if options.full:
-        await auditor.read_all()
+        await auditor.read_all(proposals, known.votes)
     report = auditor.report()
     if not report.ok and await auditor.was_restored():
         raise BadSource(f"{source.name}: the ledger was restored from a copy meanwhile: audit it again")
@@ -102,6 +111,9 @@ class _Audit:
         self._findings = Findings()
         self._counts = Counts()
         self._walk: Walk | None = None
+        self._opening: Opening | None = None
+        self._issued: dict[int, int] = {}
+        self._voted: list[Voted] = []
         try:
             self.horde = Horde.of(head.delegation, options.root)
             newest = Signed(*self.horde.open(head.checkpoint, Checkpoint))
@@ -230,11 +242,18 @@ class _Audit:
 
     # Every entry
 
-    async def read_all(self) -> None:
-        """Read every public entry, and compute tree and balances from them."""
+    async def read_all(self, proposals: Sequence[Proposed], own: Sequence[bytes]) -> None:
+        """Read every public entry, and compute tree and balances from them, and who had a voice in which vote. own:
+        votes of this peer."""
         rules = await self._read_rules()
+        votes = Votes(self.horde, rules, self._issued, self._findings)
+        votes.read(proposals)
+        self._voted = list(votes.voted.values())
+        self._counts.proposals = len(proposals)
         parts = Parts(self._options.folder / "entries", self._source, self.horde.epoch)
         size, root = self.public.said.size, self.public.said.root
+        begin = choose([end for end in self._head.archives if end.size <= size], self._options.begin)
+        self._opening = await self._read_opening(begin) if begin else None
         walk, findings = await self._walk_along(parts, size, rules)
         if walk.tree.root() != root and parts.used:
             changed = await parts.renew(size)
@@ -246,7 +265,8 @@ class _Audit:
             self._findings.add(finding.kind, finding.text, finding.entry)
         self._findings.count += findings.count - len(findings.kept)
         if walk.tree.root() == root:
-            parts.confirm(size)
+            if self._opening is None:
+                parts.confirm(size)
         else:
             parts.forget()
             text = f"the entries give the root {walk.tree.root().hex()}, and {root.hex()} was signed for"
@@ -255,13 +275,34 @@ class _Audit:
             text = f"the entries tell of epoch {walk.acts.epoch}, and epoch {self.public.said.epoch} was signed for"
             self._findings.add("document", text)
         self._walk = walk
+        walk.rolls.end(size, self._findings)
+        if self._source.is_live:
+            await self._look_for_own(votes, own)
+
+    async def _look_for_own(self, votes: Votes, own: Sequence[bytes]) -> None:
+        for raw, voted in votes.ended(own):
+            counted = None
+            with suppress(Refused):
+                counted = await self._source.counted(raw)
+            self._counts.votes += votes.check_counted(raw, voted, counted)
+
+    async def _read_opening(self, begin: int) -> Opening | None:
+        """Where to begin; at the first entry if what is shown there is wrong."""
+        try:
+            return await read_opening(self._source, self.horde, begin)
+        except BadOpening as error:
+            self._findings.add("document", str(error))
+            return None
 
     async def _walk_along(self, parts: Parts, size: int, rules: dict[int, Rules]) -> tuple[Walk, Findings]:
         findings = Findings()
-        walk = Walk(Acts(self.horde, rules), findings)
-        for first in range(0, size, PART_ENTRIES):
+        acts, rolls = Acts(self.horde, rules, self._issued), Rolls(self._voted)
+        walk = Walk(acts, findings, rolls)
+        if self._opening is not None:
+            walk.begin(self._opening)
+        for first in range(part_of(walk.tree.size), size, PART_ENTRIES):
             rows = await parts.rows(first, min(PART_ENTRIES, size - first))
-            for row in rows:
+            for row in rows[walk.tree.size - first :]:
                 walk.enter(row)
             self._told(walk.tree.size, size)
         return walk, findings
@@ -273,6 +314,7 @@ class _Audit:
             try:
                 envelope, said = self.horde.open(await self._source.rules(version), RulesDocument)
                 found[version] = from_json(said.rules)
+                self._issued[version] = said.issued
             except Refused as error:
                 self._findings.add("rules", f"version {version} and what follows cannot be read: {error}")
                 break
@@ -314,6 +356,10 @@ class _Audit:
             cut_until=counts.cut_until,
             until=self.public.said.time,
             in_debt=walk.in_debt if walk else 0,
+            begins=self._opening.tree.size if self._opening else 0,
+            unknown_acts=walk.acts.unknown if walk else 0,
+            proposals=counts.proposals,
+            votes=counts.votes,
             findings=tuple(self._findings.kept),
             more=self._findings.count - len(self._findings.kept),
         )

@@ -13,6 +13,7 @@ from peer.audit.shown import Shown, read_checkpoint
 from peer.evidence import Proof
 from peer.home import Home
 from peer.keeping import Keeping
+from peer.proposing import votes_in
 from protocol.documents import Settlement, open_document, parse_document
 from protocol.envelope import check_document_context, parse
 from protocol.errors import Refusal
@@ -32,7 +33,8 @@ class BadHanded(Exception):
 
 @dataclass
 class Known:
-    """settlements, checkpoints: envelopes, each once. rules: the newest version that this peer was sent, its envelope.
+    """settlements, checkpoints, votes: envelopes, each once. rules: the newest version that this peer was sent, its
+    envelope.
 
     A copy that has suffered on this machine's disk is not among them: it says nothing about the tracker.
     """
@@ -40,6 +42,7 @@ class Known:
     settlements: list[bytes] = field(default_factory=list)
     checkpoints: list[bytes] = field(default_factory=list)
     rules: bytes = b""
+    votes: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def known(home: Home, root: bytes) -> Known:
     for raw in settlements:
         checkpoints[open_document(parse(raw), Settlement).checkpoint] = None
     rules = home.rules(root)
-    return Known(list(settlements), list(checkpoints), rules.raw if rules is not None else b"")
+    sent = rules.raw if rules is not None else b""
+    return Known(list(settlements), list(checkpoints), sent, votes_in(home, root))
 
 
 def _settlements(home: Home, root: bytes) -> Iterator[bytes]:

@@ -17,8 +17,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: `rewritten` (what this peer was told is not in the ledger), `two_histories` (what somebody else was told is
     not), `unproven` (the tracker does not show that it is), `held_back` (entries that everybody could read by now),
-    `tree`, `leaf`, `postings`, `balance`, `document` or `rules`. entry: the entry that it concerns, if it is one.
-    evidence: the file that shows it to anybody, if there is one.
+    `tree`, `leaf`, `postings`, `balance`, `document`, `rules` or `votes`. entry: the entry that it concerns, if it is
+    one. evidence: the file that shows it to anybody, if there is one.
     """
 
     kind: str
@@ -44,13 +44,15 @@ class Findings:
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The result.
 
-    root: the horde's id; known: whether it is known from a link, and not only from the tracker's word. place: what was
-    read. size, time, tree: of the checkpoint to which proofs lead. read: entries that were read and added up, None if
-    none were to be; until: how far they go, milliseconds. accounts: people among them; minted, burned: in thousandths.
-    epoch: how often the ledger was restored. rules: versions. shown: checkpoints that were compared; of_others: those
-    that somebody else was shown. own: settlements of this peer that are in the ledger; pending: not covered by a
-    checkpoint yet. cut: checkpoints and settlements that a restore has cut openly; cut_until: when the last of them was
-    signed. in_debt: accounts below zero since they were charged after a restore.
+    root: the horde's id; known: whether it is known from a link, and not only from the tracker's word. place: what
+    was read. size, time, tree: of the checkpoint to which proofs lead. read: entries that were read and added up,
+    None if none were to be; until: how far they go, milliseconds. accounts: people among them; minted, burned: in
+    thousandths. epoch: how often the ledger was restored. rules: versions. shown: checkpoints that were compared;
+    of_others: those that somebody else was shown. own: settlements of this peer that are in the ledger; pending: not
+    covered by a checkpoint yet. cut: checkpoints and settlements that a restore has cut openly; cut_until: when the
+    last of them was signed. in_debt: accounts below zero since they were charged after a restore. begins: the first
+    entry that was read, with balances taken from the horde; unknown_acts: acts that speak of earlier ones. proposals:
+    that were looked at; votes: of this peer that are among those counted.
     """
 
     ok: bool
@@ -74,6 +76,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cut_until: int = 0
     until: int = 0
     in_debt: int = 0
+    begins: int = 0
+    unknown_acts: int = 0
+    proposals: int = 0
+    votes: int = 0
     findings: tuple[Finding, ...] = ()
     more: int = 0
 
@@ -97,6 +103,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.of_others:
             yield f"and with {self.of_others} that somebody else was shown"
         yield f"{self.own} settlements of this peer are in it{self._pending()}"
+        if self.proposals:
+            yield f"{self.proposals} proposals; {self.votes} votes of this peer are among those that were counted"
+        if self.begins:
+            yield (
+                f"NOTE it was read from entry {self.begins:,} on: the balances there were taken as the horde signed"
+                f" them, and what is before was not added up{self._unknown()}"
+            )
         if self.in_debt:
             yield f"NOTE {self.in_debt} accounts are below zero: they were charged anew after a restore"
         for finding in self.findings:
@@ -107,6 +120,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.more:
             yield f"FAULT and {self.more} more"
         yield "all that can be checked is right" if self.ok else "NOT right"
+
+    def _unknown(self) -> str:
+        return f"; {self.unknown_acts} acts speak of earlier ones, and were not followed" if self.unknown_acts else ""
 
     def _pending(self) -> str:
         return f", {self.pending} are not covered by this checkpoint yet" if self.pending else ""

@@ -11,20 +11,27 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
+from peer.audit.votes import Counted, Row, Rows
 from peer.events import Refused, Unreachable
 from peer.scrape import http_url
 from protocol import codec, merkle
 from protocol.documents import RulesDocument
 from protocol.errors import Refusal
 from protocol.public import (
+    BALANCES_FOLDER,
     ENTRIES_FOLDER,
     HEAD_FILE,
+    MAX_BALANCES_BYTES,
     MAX_HEAD_BYTES,
     MAX_OPENED_BYTES,
     MAX_PART_BYTES,
     MAX_PROOF_BYTES,
+    MAX_PROPOSALS_BYTES,
+    MAX_PROPOSALS_FILE,
+    PROPOSALS_FILE,
     RULES_FOLDER,
     AskDisclosure,
+    Balances,
     Consistency,
     Head,
     Inclusion,
@@ -45,6 +52,8 @@ BUSY_STATUS = 503
 BUSY_TRIES = 8
 #: From here on an answer is about the tracker, and not about what was asked for.
 FAULT_STATUS = 500
+#: Parts of the list of proposals that are read.
+MAX_PROPOSAL_PARTS = 100
 
 Pause = Callable[[float], Awaitable[None]]
 
@@ -70,6 +79,15 @@ class Source(Protocol):
 
     async def rules(self, version: int) -> bytes:
         """A version of the rules, as signed."""
+
+    async def proposals(self) -> Sequence[Row]:
+        """What was proposed, the newest first, with outcomes and answers as signed; nothing of it is checked."""
+
+    async def counted(self, vote: bytes) -> Counted:
+        """Where a vote stands among those that were counted; a proof that has not been checked."""
+
+    async def balances(self, size: int) -> Balances:
+        """What an audit goes on from where an archive ends; nothing of it has been checked."""
 
     async def inclusion(self, entry: int, size: int) -> Inclusion:
         """A proof that has not been checked."""
@@ -117,6 +135,26 @@ class FromTracker:
     async def rules(self, version: int) -> bytes:
         """See `Source`."""
         return await self._get(f"/ledger/rules?version={version}", RulesDocument.MAX_BYTES)
+
+    async def proposals(self) -> Sequence[Row]:
+        """See `Source`."""
+        found: list[Row] = []
+        before = ""
+        for _ in range(MAX_PROPOSAL_PARTS):
+            part = self._json(await self._get(f"/proposals{before}", MAX_PROPOSALS_BYTES), Rows)
+            found += part.proposals
+            if not part.before or not part.proposals:
+                return found
+            before = f"?before={part.before}"
+        raise BadSource(f"{self.name}/proposals: shows more than {len(found)} proposals: is this a tracker's address?")
+
+    async def counted(self, vote: bytes) -> Counted:
+        """See `Source`."""
+        return self._json(await self._get("/proposals/proof", MAX_PROOF_BYTES, vote), Counted)
+
+    async def balances(self, size: int) -> Balances:
+        """See `Source`."""
+        return self._body(await self._get(f"/ledger/balances?size={size}", MAX_BALANCES_BYTES), Balances)
 
     async def inclusion(self, entry: int, size: int) -> Inclusion:
         """See `Source`."""
@@ -218,6 +256,25 @@ class FromFolder:
     async def rules(self, version: int) -> bytes:
         """See `Source`."""
         return self._read(f"{RULES_FOLDER}/{version}", RulesDocument.MAX_BYTES)
+
+    async def proposals(self) -> Sequence[Row]:
+        """See `Source`."""
+        try:
+            return msgspec.json.decode(self._read(PROPOSALS_FILE, MAX_PROPOSALS_FILE), type=Rows).proposals
+        except msgspec.DecodeError as error:
+            raise BadSource(f"{self._folder / PROPOSALS_FILE}: no proposals ({error}): export it again") from error
+
+    async def counted(self, vote: bytes) -> Counted:
+        """See `Source`: only the tracker can show it."""
+        raise BadSource(f"{self._folder}: who voted how is in no export")
+
+    async def balances(self, size: int) -> Balances:
+        """See `Source`."""
+        name = f"{BALANCES_FOLDER}/{size}"
+        try:
+            return codec.decode(self._read(name, MAX_BALANCES_BYTES), Balances)
+        except Refusal as error:
+            raise BadSource(f"{self._folder / name}: no balances of a ledger ({error}): export it again") from error
 
     async def inclusion(self, entry: int, size: int) -> Inclusion:
         """See `Source`; computed from the leaves."""

@@ -6,7 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from peer.audit.acts import Acts, Wrong
+from peer.audit.opening import Opening
 from peer.audit.report import Findings
+from peer.audit.votes import Rolls
 from protocol import booking, codec, merkle
 from protocol.documents import Leaf
 from protocol.errors import Refusal
@@ -17,16 +19,26 @@ from protocol.public import Row, is_open
 
 @dataclass
 class Walk:
-    """Goes along the entries from the first on. events: how many of each. charged: accounts that may be below zero,
-    since a restore made them pay again what they had spent."""
+    """Goes along the entries from the first on, or from where tree and balances stand. events: how many of each.
+    charged: accounts that may be below zero, since a restore made them pay again what they had spent."""
 
     acts: Acts
     findings: Findings
+    rolls: Rolls = field(default_factory=Rolls)
     tree: Frontier = field(default_factory=Frontier)
     balances: Counter[int] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     charged: set[int] = field(default_factory=set)
     _wrong: set[int] = field(default_factory=set)
+
+    def begin(self, opening: Opening) -> None:
+        """Begin where an archive ends. Who is below zero there has been charged before."""
+        self.tree, self.balances = opening.tree, Counter(dict(opening.balances))
+        self.acts.epoch, self.acts.begins = opening.epoch, opening.tree.size
+        self.charged = {account for account, balance in opening.balances if balance < 0 and account >= FIRST_PERSON}
+        if opening.epoch and self.balances[HELD] < 0:
+            self.charged.add(HELD)
+        self.rolls.begin(opening.day)
 
     def enter(self, row: Row) -> None:
         """The next entry."""
@@ -41,6 +53,7 @@ class Walk:
         if fault := booking.fault_of(leaf.event, leaf.postings):
             self.findings.add("postings", fault, index)
         self._post(index, leaf)
+        self.rolls.enter(index, leaf)
         if is_open(leaf):
             try:
                 self.acts.enter(index, leaf, row, before)

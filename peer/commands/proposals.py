@@ -87,11 +87,12 @@ def vote(settings: Settings, proposal: str, choice: str) -> None:
 
     async def work() -> None:
         from peer.acts import vote
-        from peer.proposing import find
+        from peer.proposing import find, keep_vote
 
         found = await find(settings.link(), proposal)
         async with settings.client() as horde:
-            await vote(horde, found.envelope.digest, yes=choice == "yes")
+            cast = await vote(horde, found.envelope.digest, yes=choice == "yes")
+        keep_vote(settings.home, settings.link().root, cast)
         if settings.json:
             print_json({"number": found.number, "yes": choice == "yes"})
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ from peer.audit.histories import Contradiction, check_contradiction
 from peer.audit.mine import Known
 from peer.audit.report import Report
 from peer.audit.source import Source
+from peer.audit.votes import Counted, Row, Rows
+from peer.events import Refused
 from protocol.documents import Leaf, Settlement, open_document
 from protocol.envelope import parse
-from protocol.public import Consistency, Head, Inclusion, Part
+from protocol.public import Balances, Consistency, Head, Inclusion, Part
 from protocol.rules import LedgerSection, Rules
 from tests.support.builders import ROOT
 from tests.support.history import BEN, History, live_through_everything
 from tracker.public.reader import PublicLedger
+from tracker.store.sqlite import voting
 
 #: Entries can be read without waiting for the day to be over.
 AT_ONCE = Rules(ledger=LedgerSection(delay_days=0))
@@ -35,6 +38,7 @@ class FromDatabase:
 
     def __init__(self, path: Path, now: int) -> None:
         self._ledger = PublicLedger(path)
+        self._path = path
         self._now = now
         self.parts = 0
 
@@ -51,6 +55,24 @@ class FromDatabase:
     async def rules(self, version: int) -> bytes:
         """A version of the rules."""
         return self._ledger.rules(version)
+
+    async def proposals(self) -> Sequence[Row]:
+        """What was proposed, as it would be served."""
+        shown = msgspec.json.encode({"proposals": self._ledger.proposals()})
+        return msgspec.json.decode(shown, type=Rows).proposals
+
+    async def counted(self, vote: bytes) -> Counted:
+        """Where a vote stands, as the tracker would show it."""
+        with closing(sqlite3.connect(self._path)) as connection:
+            found = voting.proof_of_vote(connection, parse(vote))
+        if found is None:
+            raise Refused("bad_value", "this vote was not counted, or the vote goes on")
+        place, size, proof = found
+        return Counted(place, size, tuple(node.hex() for node in proof))
+
+    async def balances(self, size: int) -> Balances:
+        """What an audit goes on from."""
+        return self._ledger.balances(size)
 
     async def inclusion(self, entry: int, size: int) -> Inclusion:
         """A proof."""

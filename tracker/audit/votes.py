@@ -9,10 +9,9 @@ from protocol.documents import Leaf
 from protocol.errors import Refusal
 from protocol.governing import Answer, Outcome, Proposal, Vote
 from protocol.merkle import leaf_hash, root_of
-from protocol.standing import earned, is_accepted, voices
+from protocol.standing import days_that_count, earned, is_accepted, voices
 from tracker.audit.papers import Horde, Version, check_signed, version_at
 from tracker.audit.report import Findings
-from tracker.ledger import day_of
 from tracker.sanctions import is_operator
 
 
@@ -34,8 +33,7 @@ def check_votes(connection: sqlite3.Connection, horde: Horde, versions: dict[int
             findings.add(f"{what}: its document", refusal, "a signed proposal")
         votes = version.rules.votes
         findings.expect(f"{what}: its end", until, opened + votes.open * 1000)
-        since, before = day_of(opened) - votes.days + 1, day_of(opened) + 1
-        roll = voices(earned(_leaves(connection, size), since, before), votes)
+        roll = voices(earned(_leaves(connection, size), *days_that_count(opened, votes)), votes)
         kept = dict(connection.execute("SELECT account, earned FROM voices WHERE proposal = ?", (number,)))
         findings.expect(f"{what}: who has a voice", kept, roll)
         ballots, yes = _ballots(connection, horde, number, digest, findings)

@@ -16,8 +16,8 @@ from protocol.governing import Answer, Outcome, Proposal, Vote
 from protocol.merkle import inclusion_proof, leaf_hash, root_of
 from protocol.proposing import value_of, with_value
 from protocol.rules import VotesSection
-from protocol.standing import earned, is_accepted, voices
-from tracker.ledger import day_of, show_kudos
+from protocol.standing import days_that_count, earned, is_accepted, voices
+from tracker.ledger import show_kudos
 from tracker.proposals import Proposed, Roll, check_proposal
 from tracker.sanctions import check_operator
 from tracker.store.sqlite import papers
@@ -37,8 +37,8 @@ def read_roll(path: Path, rules: VotesSection, now: int) -> Roll:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("BEGIN")
         [size] = connection.execute("SELECT coalesce(max(entry), -1) + 1 FROM entries").fetchone()
-        today = day_of(now)
-        found = earned(_leaves_since(connection, today - rules.days + 1), today - rules.days + 1, today + 1)
+        since, before = days_that_count(now, rules)
+        found = earned(_leaves_since(connection, since), since, before)
         return Roll(size, voices(found, rules))
 
 
