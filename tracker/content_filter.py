@@ -6,7 +6,7 @@ refuse gets a strike, of which nothing is kept but the number and the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from protocol.errors import ContentRefused
@@ -40,6 +40,11 @@ class ContentFilter:
         """Look with these lists from now on."""
         self._filter = Filter(lists)
 
+    @property
+    def lists(self) -> Sequence[WordList]:
+        """The lists in force."""
+        return self._filter.lists
+
     def find(self, digest: bytes) -> WordList | None:
         """The list in force with this digest."""
         return next((one for one in self._filter.lists if one.digest == digest), None)
@@ -50,14 +55,17 @@ class ContentFilter:
         return Verdict(found.refused, found.dropped, found.labels)
 
 
-async def check_content(verdict: Verdict, who: str, store: Store, rules: FilterSection, now: int) -> None:
-    """Raise `ContentRefused` for what may not be asked for here, and count it against `who` asked.
+async def check_content(
+    verdict: Verdict, payer: int, origin: str, user: bytes, store: Store, rules: FilterSection, now: int
+) -> None:
+    """Raise `ContentRefused` for what may not be asked for here, and count it against who asked: the account or
+    `origin`, or the user of a service. Raises what `Store.strike` raises.
 
     The text names the category and none of the words: who asked knows them, and whoever looks for the gaps of the lists
     shall not be shown them.
     """
     if verdict.refused:
-        strikes = await store.strike(who, rules, now)
+        strikes = await store.strike(payer, origin, user, rules, now)
         follows = (
             f"nothing is taken from you for {-(-(strikes.until - now) // 1000)} s now"
             if strikes.until > now

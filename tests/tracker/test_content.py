@@ -11,7 +11,7 @@ from protocol.errors import TimedOut
 from protocol.filter.wordlist import shipped
 from protocol.messages import Private, Refused
 from protocol.rules import FilterSection, Rules
-from tests.support.builders import SECOND, an_image_private
+from tests.support.builders import SECOND, a_profile, an_image_private
 from tests.support.peers import Desk, FakeClock, Peer, states
 from tracker.commands.exits import BAD_CONFIG, CommandError
 from tracker.commands.filter import test as judge_file
@@ -24,12 +24,13 @@ from tracker.word_lists import lists_of, naming
 
 LINE = FilterSection(strikes=2, timeout=60, longest_timeout=200, forget=1_000)
 TAKEN = ("", "")
+ALICE, BOB = bytes(15) + b"A", bytes(15) + b"B"
 WICKED = "sexual picture of a 12 year old"
 
 
-async def ask(requester: Peer, prompt: str) -> tuple[str, str]:
+async def ask(requester: Peer, prompt: str, user: bytes = b"") -> tuple[str, str]:
     """Ask for a picture; code and text of the refusal, empty where it was taken in."""
-    asked = requester.prepare(private=an_image_private(prompt))
+    asked = requester.prepare(private=an_image_private(prompt), user=user)
     await requester.say(Private(private=asked.private))
     await requester.send(asked.envelope)
     await requester.desk.quiet()
@@ -199,3 +200,36 @@ async def test_lists_are_there_by_their_digests(tmp_path: Path) -> None:
         answer = await client.get(f"/filter/{one.digest.hex()}")
         assert (answer.status, await answer.read()) == (200, one.raw)
         assert (await client.get(f"/filter/{'0' * 64}")).status == 404
+
+
+async def test_during_a_time_out_a_wicked_prompt_is_answered_like_any_other_and_counts_no_strike(strict):
+    requester = await strict.requester(account=True)
+    for _ in range(3):
+        await ask(requester, WICKED)
+    answers = {await ask(requester, prompt) for prompt in (WICKED, "a lighthouse", WICKED)}
+    assert len(answers) == 1, answers
+    assert answers.pop()[0] == "timed_out"
+
+    strict.clock.now += 60 * SECOND
+    assert "120 s now" in (await ask(requester, WICKED))[1]
+
+
+async def test_of_a_service_the_user_is_struck_and_the_others_are_not(strict):
+    service = await strict.requester(account=True)
+    await service.present(a_profile("Pictures for all", service=True))
+    await strict.quiet()
+    for _ in range(3):
+        assert (await ask(service, WICKED, ALICE))[0] == "content_refused"
+
+    assert (await ask(service, "a lighthouse", ALICE))[0] == "timed_out"
+    assert await ask(service, "a lighthouse", BOB) == TAKEN
+    assert await ask(service, "a lighthouse") == TAKEN
+
+
+@pytest.mark.parametrize("account", [True, False])
+async def test_who_is_no_service_escapes_no_strike_behind_invented_users(strict, account):
+    requester = await strict.requester(account=account)
+    for number in range(4):
+        assert (await ask(requester, WICKED, bytes(15) + bytes([number])))[0] == "bad_value"
+
+    assert "refusal 1:" in (await ask(requester, WICKED))[1]

@@ -444,8 +444,13 @@ class Store(ABC):
         """The newest `SHOWN_AWARDS` of them, the newest first."""
 
     @abstractmethod
-    async def strike(self, who: str, rules: FilterSection, now: int) -> Strikes:
-        """A prompt of `who` (`lines.party`) was refused: how that stands now. `admit` refuses during a time-out."""
+    async def strike(self, payer: int, origin: str, user: bytes, rules: FilterSection, now: int) -> Strikes:
+        """A prompt of this account, or of this user of a service, was refused: how that stands now.
+
+        Raises `TimedOut` during a time-out, as `admit` does, and counts nothing: so a prompt that is refused and one
+        that is not are told apart by nobody from whom nothing is taken. Raises `BadValue` for a user of an account that
+        is no service.
+        """
 
     @abstractmethod
     async def tidy(self, now: int) -> None:

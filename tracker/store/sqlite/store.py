@@ -348,9 +348,9 @@ class SqliteStore(Store):
         """See `Store`."""
         return await self._step(giving.awards)
 
-    async def strike(self, who: str, rules: FilterSection, now: int) -> Strikes:
+    async def strike(self, payer: int, origin: str, user: bytes, rules: FilterSection, now: int) -> Strikes:
         """See `Store`."""
-        return await self._step(lambda c: strikes.strike(c, who, rules, now))
+        return await self._step(lambda c: strikes.strike(c, self._tables, payer, origin, user, rules, now))
 
     async def tidy(self, now: int) -> None:
         """See `Store`."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 
+from protocol.postings import ANONYMOUS
 from protocol.rules import FilterSection
-from tracker.strikes import NONE, Strikes, struck
+from tracker.accounts import check_user
+from tracker.lines import party
+from tracker.store.sqlite.tables import Tables
+from tracker.strikes import NONE, Strikes, check_time_out, struck
 
 
 def find(connection: sqlite3.Connection, who: str) -> Strikes:
@@ -14,9 +18,22 @@ def find(connection: sqlite3.Connection, who: str) -> Strikes:
     return Strikes(*row) if row else NONE
 
 
-def strike(connection: sqlite3.Connection, who: str, rules: FilterSection, now: int) -> Strikes:
-    """One more against `who`."""
-    after = struck(find(connection, who), rules, now)
+def strike(
+    connection: sqlite3.Connection,
+    tables: Tables,
+    payer: int,
+    origin: str,
+    user: bytes,
+    rules: FilterSection,
+    now: int,
+) -> Strikes:
+    """One more; see `Store.strike`."""
+    if user:
+        check_user(user, is_service=payer != ANONYMOUS and tables.people.face(connection, payer).service)
+    who = party(origin, user)
+    before = find(connection, who)
+    check_time_out(before, now)
+    after = struck(before, rules, now)
     connection.execute(
         "INSERT INTO strikes (who, count, last, until) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (who) DO UPDATE SET count = excluded.count, last = excluded.last, until = excluded.until",
