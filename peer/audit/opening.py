@@ -10,13 +10,17 @@ from datetime import UTC, date, datetime
 import msgspec
 
 from peer.audit.horde import Horde
-from peer.audit.source import BadSource, Source
+from peer.audit.source import Source
 from protocol import documents
 from protocol.errors import Refusal
 from protocol.merkle import Frontier
 from protocol.public import End
 
 DAY_SECONDS = 86_400
+
+
+class BadOpening(Exception):
+    """What is shown is not what the horde signed for, or not by the horde; the text says what."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +45,18 @@ def choose(ends: Sequence[End], wanted: int | date | None) -> int:
 
 
 async def read_opening(source: Source, horde: Horde, size: int) -> Opening:
-    """What stands at the end of the archive there; raises `BadSource` if it is not what the horde signed for."""
+    """What stands at the end of the archive there; raises `BadOpening` if it is not what the horde signed for."""
     shown = await source.balances(size)
-    what = f"{source.name}: the balances at entry {size}"
+    what = f"the balances at entry {size}"
     try:
         envelope, said = horde.open(shown.document, documents.Balances)
     except Refusal as error:
-        raise BadSource(f"{what} are not signed by this horde: {error}") from error
+        raise BadOpening(f"{what} are not signed by this horde: {error}") from error
     tree = Frontier(said.size, shown.peaks)
     if hashlib.sha256(msgspec.msgpack.encode(shown.balances)).digest() != said.balances:
-        raise BadSource(f"{what} are others than those that were signed for: begin elsewhere, or at 0")
+        raise BadOpening(f"{what} are others than those that were signed for")
     if said.size != size or len(shown.peaks) != size.bit_count() or tree.root() != said.root:
-        raise BadSource(f"{what} are shown with another tree than the one that was signed for: begin elsewhere")
+        raise BadOpening(f"{what} are shown with another tree than the one that was signed for")
     if horde.is_cut(envelope.key, said.size - 1):
-        raise BadSource(f"{what} are of before a restore, which cut them: begin elsewhere, or at 0")
+        raise BadOpening(f"{what} are of before a restore, which cut them")
     return Opening(tree, shown.balances, said.epoch, said.time // (DAY_SECONDS * 1000))

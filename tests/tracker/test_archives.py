@@ -42,6 +42,7 @@ from tracker.audit.opening import Opening, digest_of
 from tracker.commands.archive import LEAST_DAYS
 from tracker.store.base import StoreError
 from tracker.store.sqlite import SqliteStore
+from tracker.store.sqlite.copies import make_copy
 
 
 async def everything(path: Path) -> None:
@@ -217,7 +218,7 @@ async def test_what_a_restore_has_brought_back_stays(tmp_path):
         await test_recovery.one(history, NOBODY, ANN)
         await history.store.seal(history.tick())
         copy = tmp_path / "copy.db"
-        test_recovery.make_copy(tmp_path / "horde.db", copy)
+        make_copy(tmp_path / "horde.db", copy)
         job = await test_recovery.one(history, ANN, BEN)
         async with test_recovery.restored(history, copy) as later:
             await later.show_both(job)
