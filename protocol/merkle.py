@@ -52,10 +52,13 @@ class Frontier:
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
     """The root over leaf hashes."""
-    frontier = Frontier()
-    for leaf in leaves:
-        frontier = frontier.append(leaf)
-    return frontier.root()
+    level = list(leaves)
+    while len(level) > 1:
+        pairs = zip(level[::2], level[1::2], strict=False)
+        above = [hashlib.sha256(b"\x01" + left + right).digest() for left, right in pairs]
+        # The one without a neighbour is the root of the smaller side further up.
+        level = above if len(level) % 2 == 0 else [*above, level[-1]]
+    return level[0] if level else EMPTY_ROOT
 
 
 def _split(size: int) -> int:
