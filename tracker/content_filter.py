@@ -6,7 +6,7 @@ refuse gets a strike, of which nothing is kept but the number and the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from protocol.errors import ContentRefused
@@ -39,11 +39,6 @@ class ContentFilter:
     def use(self, lists: Iterable[WordList]) -> None:
         """Look with these lists from now on."""
         self._filter = Filter(lists)
-
-    @property
-    def lists(self) -> Sequence[WordList]:
-        """The lists in force."""
-        return self._filter.lists
 
     def find(self, digest: bytes) -> WordList | None:
         """The list in force with this digest."""

@@ -19,13 +19,12 @@ from pathlib import Path
 from aiohttp import web
 
 from protocol.catalogue import Catalogue
-from protocol.changes import changes, told
 from protocol.envelope import Envelope, parse
 from protocol.filter.wordlist import WordList
 from protocol.keys import SigningKey, show_key
 from protocol.links import Link
 from protocol.rules import Rules
-from tracker.catalogue import Listing, catalogue_of, with_catalogue
+from tracker.catalogue import Listing, with_catalogue
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CANNOT_LISTEN, INTERRUPTED, OK, CommandError
 from tracker.commands.folder import (
     check_appointment,
@@ -38,15 +37,16 @@ from tracker.commands.folder import (
     read_serving_key,
     take_lock,
 )
-from tracker.config import Config, ConfigError, Settings, load
+from tracker.config import Config, Settings
 from tracker.content_filter import ContentFilter
 from tracker.coordinator import Coordinator
 from tracker.porch import CannotListen
+from tracker.reloading import Reloading
 from tracker.store.base import StoreError
 from tracker.store.sqlite import SqliteStore
 from tracker.tls import BadCertificate, Certificate, read_certificate
 from tracker.web import DESK, make_app, serving, show_certificate
-from tracker.word_lists import lists_of, naming
+from tracker.word_lists import naming
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +142,11 @@ async def _serve(horde: Horde, *, until_stdin_closes: bool, announce: Callable[[
         link = await stack.enter_async_context(serving(app))
         _spare_the_collector()
 
+        reloading = Reloading(config.path, coordinator, horde.lists)
+
         def reload() -> None:
             _reload_certificate(config.settings, app)
-            _reload(config.path, coordinator)
+            reloading.begin()
 
         _listen_to_signals(end, reload)
         if until_stdin_closes:
@@ -229,33 +231,3 @@ def _reload_certificate(settings: Settings, app: web.Application) -> None:
         )
     else:
         log.info("the certificate was read again", extra={"event": "certificate", "link": str(after)})
-
-
-_reloads: set[asyncio.Task[None]] = set()
-
-
-def _reload(path: Path, coordinator: Coordinator) -> None:
-    """Read the rules again and put them in force; a file with errors changes nothing."""
-    try:
-        config = load(path)
-        lists = lists_of(path.parent)
-        models = catalogue_of(path.parent, config.rules)
-    except ConfigError as error:
-        for fault in error.faults:
-            log.error("%s", fault)  # noqa: TRY400 (the text says it all)
-        log.error("the rules stay as they are")  # noqa: TRY400
-        return
-
-    async def publish() -> None:
-        before = coordinator.rules
-        coordinator.content_filter.use(lists)
-        coordinator.listing.use(models)
-        after = await coordinator.publish(with_catalogue(naming(config.rules, lists), models))
-        about: dict[str, object] = {"version": after.version}
-        if after.version != before.version:
-            about["changes"] = told(changes(before.rules, after.rules))
-        log.info("new rules are in force" if "changes" in about else "the rules have not changed", extra=about)
-
-    task = asyncio.get_running_loop().create_task(publish())
-    _reloads.add(task)
-    task.add_done_callback(_reloads.discard)
