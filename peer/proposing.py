@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from peer.audit.horde import Horde
 from peer.events import BadRequest, Unreachable
 from peer.home import Home, write_file
 from peer.scrape import fetch, http_url
@@ -59,7 +60,9 @@ async def proposals(link: Link, before: int | None = None) -> list[Proposed]:
     what = f"proposals?before={before}" if before else "proposals"
     content = await fetch(link, what)
     try:
-        return [_read(row, link) for row in content["proposals"]]
+        delegation = base64.b64decode((await fetch(link, "ledger"))["delegation"], validate=True)
+        horde = Horde.of(delegation, link.root)
+        return [read(row, horde) for row in content["proposals"]]
     except (KeyError, TypeError, ValueError, RecursionError, binascii.Error, Refusal) as error:
         raise Unreachable(f"{http_url(link)}/{what} shows no proposals that can be read: {error}") from error
 
@@ -93,10 +96,12 @@ async def find(link: Link, named: str) -> Proposed:
     raise BadRequest(f"no proposal {named[:80]!r} is known there: `potluck proposals` shows them")
 
 
-def _read(row: Mapping[str, Any], link: Link) -> Proposed:
-    envelope, said = _document(row, link, Proposal)
-    outcome = _document(row["outcome"], link, Outcome)[1] if row["outcome"] else None
-    answer = _document(row["answer"], link, Answer)[1] if row["answer"] else None
+def read(row: Mapping[str, Any], horde: Horde) -> Proposed:
+    """One proposal as it is published; raises a `Refusal` for what is not signed as it has to be, or what `base64`,
+    `json` and dictionaries raise for what is none."""
+    envelope, said = _document(row, horde, Proposal)
+    outcome = horde.open(_raw(row["outcome"]), Outcome)[1] if row["outcome"] else None
+    answer = _document(row["answer"], horde, Answer)[1] if row["answer"] else None
     if any(one is not None and one.proposal != envelope.digest for one in (outcome, answer)):
         raise ValueError("an outcome or answer of another proposal")
     json.loads(said.value)
@@ -114,8 +119,12 @@ def _read(row: Mapping[str, Any], link: Link) -> Proposed:
     )
 
 
-def _document(row: Mapping[str, Any], link: Link, of: type[D]) -> tuple[Envelope, D]:
-    envelope = parse_document(base64.b64decode(row["document"], validate=True), of)
-    check_document_context(envelope, link.root)
+def _raw(row: Mapping[str, Any]) -> bytes:
+    return base64.b64decode(row["document"], validate=True)
+
+
+def _document(row: Mapping[str, Any], horde: Horde, of: type[D]) -> tuple[Envelope, D]:
+    envelope = parse_document(_raw(row), of)
+    check_document_context(envelope, horde.root)
     envelope.verify()
     return envelope, open_document(envelope, of)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 
 from protocol import codec
-from protocol.documents import Leaf
-from protocol.errors import Refusal
+from protocol.documents import MAX_VALIDITY_MS, Leaf
+from protocol.errors import BadValue, Refusal
 from protocol.governing import Answer, Outcome, Proposal, Vote
 from protocol.merkle import leaf_hash, root_of
+from protocol.proposing import with_value
+from protocol.rules import Rules
 from protocol.standing import days_that_count, earned, is_accepted, voices
 from tracker.audit.papers import Horde, Version, check_signed, version_at
 from tracker.audit.report import Findings
@@ -28,9 +31,11 @@ def check_votes(connection: sqlite3.Connection, horde: Horde, versions: dict[int
             continue
         raw = _raw(connection, signer, Proposal.KIND, nonce)
         try:
-            findings.expect(f"{what}: its document", check_signed(raw, horde, Proposal)[0].digest, digest)
+            envelope, proposal = check_signed(raw, horde, Proposal)
         except Refusal as refusal:
             findings.add(f"{what}: its document", refusal, "a signed proposal")
+            continue
+        findings.expect(f"{what}: its document", envelope.digest, digest)
         votes = version.rules.votes
         findings.expect(f"{what}: its end", until, opened + votes.open * 1000)
         roll = voices(earned(_leaves(connection, size), *days_that_count(opened, votes)), votes)
@@ -50,7 +55,7 @@ def check_votes(connection: sqlite3.Connection, horde: Horde, versions: dict[int
             findings.expect(f"{what}: by what its outcome was counted", terms, (opened, rules, size, len(roll)))
             findings.expect(f"{what}: its outcome", found, right)
         if answer:
-            _check_answer(answer, digest, horde, versions, what, findings)
+            _check_answer(answer, Judged(digest, proposal, rules), horde, versions, what, findings)
 
 
 def _leaves(connection: sqlite3.Connection, size: int) -> list[Leaf]:
@@ -90,16 +95,39 @@ def _ballots(
     return found, yes
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What an answer is about. rules: the version by which the vote went."""
+
+    digest: bytes
+    said: Proposal
+    rules: int
+
+
 def _check_answer(
-    raw: bytes, proposal: bytes, horde: Horde, versions: dict[int, Version], what: str, findings: Findings
+    raw: bytes, about: Judged, horde: Horde, versions: dict[int, Version], what: str, findings: Findings
 ) -> None:
     try:
         envelope, said = check_signed(raw, horde, Answer)
     except Refusal as refusal:
         findings.add(f"{what}: its answer", refusal, "a signed answer")
         return
-    findings.expect(f"{what}: what is answered", said.proposal, proposal)
+    findings.expect(f"{what}: what is answered", said.proposal, about.digest)
+    # It was taken within the hour before the end of its validity.
+    earliest, latest = (version_at(versions, said.valid_until - ago) for ago in (MAX_VALIDITY_MS, 0))
     may = envelope.key in horde.keys or any(
-        is_operator(envelope.key, version.rules, horde.serving) for version in versions.values()
+        is_operator(envelope.key, version.rules, horde.serving)
+        for number, version in versions.items()
+        if earliest <= number <= latest
     )
     findings.expect(f"{what}: answered by an operator", may, True)
+    applied = versions.get(said.rules)
+    if said.rules and (applied is None or said.rules <= about.rules or not _is_applied(about.said, applied.rules)):
+        findings.add(f"{what}: the version that applies it", said.rules, "a later one, with that value")
+
+
+def _is_applied(said: Proposal, rules: Rules) -> bool:
+    try:
+        return with_value(rules, said.key, said.value) == rules
+    except BadValue:
+        return False

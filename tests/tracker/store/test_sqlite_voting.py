@@ -8,7 +8,7 @@ import pytest
 from protocol.errors import NotAllowed
 from protocol.rules import Rules
 from tests.support.books import check_books
-from tests.support.builders import DAY
+from tests.support.builders import DAY, SERVING, an_answer, signed
 from tests.support.clerk import Clerk, worker_key
 from tests.support.rules import plain
 from tests.tracker.store.test_sqlite import SqliteBackend
@@ -37,6 +37,9 @@ class TestSqliteVoting(VotingContract):
         ("INSERT INTO voices (proposal, account, earned) VALUES (1, 102, 5000)", "who has a voice"),
         ("UPDATE voices SET version = 0", "its outcome"),
         ("UPDATE proposals SET until = until + 1", "its end"),
+        ("UPDATE proposals SET rules = 2", "the rules by which it goes"),
+        ("answer by a stranger", "answered by an operator"),
+        ("answer that names another version", "the version that applies it"),
         ("SELECT 1", ""),
     ],
 )
@@ -53,6 +56,11 @@ async def test_votes_that_were_changed_are_found(tmp_path, change, found):
         proposal = await contract.propose(clerk)
         await contract.vote(clerk, proposal, 0)
         await contract.end(clerk)
+    if change.startswith("answer"):
+        key, version = (worker_key(5), 0) if "stranger" in change else (SERVING, 1)
+        said = an_answer(proposal=proposal.digest, valid_until=clerk.now + 1, rules=version)
+        raw = signed(said, key).raw.hex()
+        change = f"UPDATE proposals SET answer = x'{raw}'"
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(change)
     report = audit(path)
