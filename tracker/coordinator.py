@@ -118,12 +118,12 @@ class Coordinator:
         self._jobs = Jobs(store, self._presence, rules, clock=clock, chance=chance)
         self.figures = self._jobs.figures
         self._conversations: set[Conversation] = set()
-        self.registry = Registry(store, self._jobs, self._conversations, clock=clock)
+        self._askers = Askers(store)
+        self.registry = Registry(store, self._jobs, self._conversations, self._askers, clock=clock)
         self.ways = Ways(
             store, self._presence, self._jobs, self.registry, root=root, key=key, clock=clock, chance=chance
         )
         self.holdings = Holdings(store, self._presence, self._jobs)
-        self._askers = Askers(store)
         self.moderation = Moderation(
             store, self._jobs, self._conversations, self._feed, serving=key.public, clock=clock
         )

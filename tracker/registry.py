@@ -32,6 +32,7 @@ from tracker.store.base import Store
 from tracker.timers import Timers
 
 if TYPE_CHECKING:
+    from tracker.askers import Askers
     from tracker.conversation import Conversation
 
 log = logging.getLogger(__name__)
@@ -54,11 +55,13 @@ class Registry:
         store: Store,
         jobs: Jobs,
         conversations: Set[Conversation],
+        askers: Askers,
         *,
         clock: Callable[[], int],
     ) -> None:
         self._store = store
         self._jobs = jobs
+        self._askers = askers
         self._conversations = conversations
         self._clock = clock
         self._timers = Timers()
@@ -155,7 +158,11 @@ class Registry:
         store = self._store
         match document:
             case Profile():
+                # Workers are told whether a service asks: what is asked from here on looks that up again, behind this
+                # step, and what was being looked up before it is not remembered.
+                self._askers.forget(conversation.account)
                 await store.profile(envelope, document, now)
+                self._askers.forget(conversation.account)
             case Delegation():
                 await store.delegate(envelope, document, now)
                 return [document.delegate]

@@ -3,7 +3,7 @@
 from protocol.documents import Lease
 from protocol.messages import Account, AskQuote, Quote, Refused, Register
 from protocol.rules import AccountsSection, Rules
-from tests.support.builders import a_delegation_to, a_leaving, a_nonce, a_public_part, a_rotation
+from tests.support.builders import a_delegation_to, a_leaving, a_nonce, a_profile, a_public_part, a_rotation
 from tests.support.peers import Desk
 
 
@@ -64,3 +64,13 @@ async def test_a_delegate_is_quoted_what_its_delegation_leaves_it(desk):
         await machine.say(AskQuote(public=a_public_part()))
         assert (await machine.hear(Quote)).held == left
         await machine.ask()
+
+
+async def test_workers_hear_of_a_service_as_soon_as_it_says_that_it_is_one(desk):
+    worker, asker = await desk.worker(slots=3), await desk.requester(2, account=True)
+    names = []
+    for version, service in enumerate((False, True, False), 1):
+        await asker.present(a_profile("Ada", service=service, version=version))
+        await asker.ask()
+        names.append((await worker.hear(Lease)).asker.service)
+    assert names == ["", f"Ada#{asker.account}", ""]
