@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ EXISTING = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.command(short_help="Check a horde's ledger, which anybody can.")
 @click.argument("place", metavar="[URL|LINK|FOLDER]", default="")
 @click.option("--mine", is_flag=True, help="Look for what this peer knows, by proofs, without reading every entry.")
+@click.option(
+    "--from", "begin", metavar="N|DAY", help="Begin where an archive ends, at or before entry N or day YYYY-MM-DD."
+)
 @click.option("--against", metavar="FILE", type=EXISTING, multiple=True, help="Compare with what others were shown.")
 @click.option("--shown", metavar="FILE", type=FILE, help="Write what this peer was shown to FILE, for others.")
 @click.option("--check", metavar="FILE", type=EXISTING, help="Check a file that shows two histories, or opens a job.")
@@ -37,6 +41,7 @@ def audit(
     settings: Settings,
     place: str,
     mine: bool,
+    begin: str | None,
     against: tuple[Path, ...],
     shown: Path | None,
     check: Path | None,
@@ -46,8 +51,10 @@ def audit(
     """Check the ledger of a horde: the one joined, or that at URL or LINK, or in a FOLDER that was exported.
 
     Tree, balances, postings and public signatures are computed from the entries that can be read. What this peer was
-    shown and paid, ever, must be in it still, unless the horde's root has signed for a restore.
+    shown and paid, ever, must be in it still, unless the horde's root has signed for a restore. With --from, balances
+    are taken at the horde's word up to there, and the entries behind are added to them.
     """
+    about = _begin(begin)
 
     async def work() -> None:
         if check is not None:
@@ -57,9 +64,21 @@ def audit(
         elif shown is not None:
             _hand_out(settings, place, shown)
         else:
-            await _audit(settings, place, mine=mine, against=against)
+            await _audit(settings, place, mine=mine, begin=about, against=against)
 
     run(settings, work)
+
+
+def _begin(text: str | None) -> int | date | None:
+    """About where to begin: an entry, or a day."""
+    if text is None:
+        return None
+    try:
+        return int(text) if text.isascii() and text.isdecimal() else date.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r}: wanted an entry's number, or a day as 2026-11-22", param_hint="--from"
+        ) from error
 
 
 # Which ledger
@@ -99,7 +118,9 @@ async def _source(settings: Settings, place: str) -> AsyncIterator[tuple[Source,
         yield tracker, link.root if known else None
 
 
-async def _audit(settings: Settings, place: str, *, mine: bool, against: tuple[Path, ...]) -> None:
+async def _audit(
+    settings: Settings, place: str, *, mine: bool, begin: int | date | None, against: tuple[Path, ...]
+) -> None:
     from peer.audit.audit import Options, audit
     from peer.audit.mine import BadHanded, known, read_handed
     from peer.audit.source import BadSource
@@ -114,6 +135,7 @@ async def _audit(settings: Settings, place: str, *, mine: bool, against: tuple[P
                 is_known=root is not None,
                 version=home.delegation(meant),
                 full=not mine,
+                begin=begin,
                 folder=home.folder / "audit" / show_key(meant),
                 now=_now(),
                 others=[raw for path in against for raw in read_handed(path, meant)],
