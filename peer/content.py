@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 from peer.events import Unreachable
@@ -68,6 +68,8 @@ class Content:
                 known[digest] = self._fetched[digest] = await self._get(digest, named[digest])
             except (Unreachable, BadWordList, OSError) as error:
                 self._tell(News("filter", f"the word list {named[digest]!r} is not here yet: {error}"))
+        await asyncio.to_thread(_forget, self._folder, named.keys())
+        self._fetched = {digest: one for digest, one in self._fetched.items() if digest in named}
         own = [known[digest] for digest in sorted(named) if digest in known and known[digest] not in shipped()]
         if {one.digest for one in own} | {one.digest for one in shipped()} != self._filter.digests:
             self._filter = await asyncio.to_thread(Filter, [*shipped(), *own])
@@ -87,6 +89,13 @@ class Content:
 
 def _read(file: Path) -> bytes:
     return file.read_bytes() if file.is_file() else b""
+
+
+def _forget(folder: Path, named: Set[str]) -> None:
+    """Remove lists that the rules do not name: they would become more with every version of them."""
+    for file in folder.glob("*.txt"):
+        if file.stem not in named:
+            file.unlink(missing_ok=True)
 
 
 def _write(file: Path, raw: bytes) -> None:

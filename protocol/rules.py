@@ -21,6 +21,8 @@ LicenceId = Annotated[str, Meta(min_length=1, max_length=100)]
 Treatment = Literal["allow", "label", "replace", "refuse"]
 KeyText = Annotated[str, Meta(min_length=52, max_length=52)]
 Points = Annotated[tuple[Point, ...], Meta(min_length=1, max_length=32)]
+#: SHA-256, written in hex.
+HexDigest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
@@ -258,7 +260,7 @@ class FilterSection(Section, frozen=True, kw_only=True):
     timeout: Positive = 300
     longest_timeout: Positive = 604_800
     forget: Positive = 86_400
-    lists: dict[str, Annotated[str, Meta(min_length=64, max_length=64)]] = {}
+    lists: Annotated[dict[str, HexDigest], Meta(max_length=128)] = {}
 
     def treatments(self) -> dict[str, Treatment]:
         """How this horde treats each topic of the filter."""

@@ -24,6 +24,9 @@ def words_of(private: PrivatePart, prefix: str = "") -> Words:
         # Without guidance nothing is held off: an engine that reads these words at all is given them as a prompt.
         return Words(_lines(private.prompt, private.negative_prompt, private.sampler))
     said = [message.content for message in private.messages]
+    if prefix and private.messages and private.messages[-1].role == "assistant":
+        # Engines differ in whether they go on in that turn or in one of its own.
+        said.append(said[-1] + prefix)
     return Words(_lines(*said, private.prompt + prefix, *private.stop))
 
 

@@ -14,7 +14,7 @@ from peer.worker_jobs import Discard, Tell
 from protocol.errors import ContentRefused
 from protocol.filter.wordlist import shipped
 from protocol.links import Link
-from protocol.rules import Rules
+from protocol.rules import FilterSection, Rules
 from tests.peer.test_worker_jobs import TEXTS, an_opened, some_jobs, text_lease, told
 from tests.support.builders import NOW, ROOT, an_image_private, signed
 
@@ -65,6 +65,7 @@ async def test_a_list_that_is_named_no_more_is_used_no_more(tracker, tmp_path):
     assert await mine.bring(naming(club=DIGEST))
     assert await mine.bring(naming())
     assert mine.refuses(an_image_private("a casino"), "", naming()) == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_another_list_than_the_one_that_is_named_is_not_used(tracker, tmp_path):
@@ -74,6 +75,15 @@ async def test_another_list_than_the_one_that_is_named_is_not_used(tracker, tmp_
     assert not await mine.bring(naming(club=DIGEST))
     assert "another list than its rules name" in news[0].text
     assert mine.refuses(an_image_private("nude child"), "", naming(club=DIGEST)) == "minors"
+
+
+@pytest.mark.parametrize(
+    "lists", [{"club": "../" * 21 + "x"}, {"club": "a" * 64 + "\n"}, {f"club{n}": "a" * 64 for n in range(129)}]
+)
+def test_rules_name_lists_by_digests_alone_and_only_so_many(lists: dict[str, str]) -> None:
+    assert msgspec.convert({"lists": {"club": "a" * 64}}, FilterSection).lists
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"lists": lists}, FilterSection)
 
 
 def test_rules_that_name_no_list_leave_the_shipped_ones_in_force(tmp_path):
