@@ -10,20 +10,22 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from protocol import documents
 from protocol.amounts import read_account, read_kudos
-from protocol.documents import MAX_VALIDITY_MS
-from protocol.envelope import check_document_context, parse
+from protocol.documents import MAX_VALIDITY_MS, Document
+from protocol.envelope import Envelope, check_document_context
 from protocol.errors import BadKey, Refusal
 from protocol.governing import MAX_REASON_CHARACTERS, MAX_RULE_CHARACTERS, Act, Answer, Appeal
 from protocol.keys import parse_key
 from tracker.commands.exits import BAD_COMMAND_LINE, NOT_DONE, CommandError
 from tracker.commands.place import Place
 from tracker.commands.talk import ask_appeals, fetch, present
+
+D = TypeVar("D", bound=Document)
 
 _SPANS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 #: So many first letters of a digest are enough to name an act.
@@ -77,8 +79,10 @@ def appeals(place: Place) -> list[dict[str, object]]:
     found = asyncio.run(ask_appeals(place))
     rows = []
     for one in found.entries:
-        said = documents.open_document(parse(one.appeal), Appeal)
-        about = documents.open_document(parse(one.entry.act), Act)
+        try:
+            said, about = _signed(place, one.appeal, Appeal)[1], _signed(place, one.entry.act, Act)[1]
+        except Refusal as error:
+            raise CommandError(f"the tracker shows an appeal that nobody has signed: {error}", NOT_DONE) from error
         rows.append(
             {
                 "account": one.account,
@@ -150,13 +154,18 @@ async def find_act(place: Place, named: str) -> tuple[bytes, Act]:
 
 def _read_act(place: Place, row: dict[str, Any]) -> tuple[bytes, Act]:
     try:
-        envelope = parse(base64.b64decode(row["document"], validate=True))
-        check_document_context(envelope, place.root)
-        envelope.verify()
-        said = documents.open_document(envelope, Act)
+        envelope, said = _signed(place, base64.b64decode(row["document"], validate=True), Act)
     except (Refusal, binascii.Error) as error:
         raise CommandError(f"act {row['number']} of the log cannot be spoken of: {error}", NOT_DONE) from error
     return envelope.digest, said
+
+
+def _signed(place: Place, raw: bytes, of: type[D]) -> tuple[Envelope, D]:
+    """A document of this horde with a signature that holds; raises a `Refusal`."""
+    envelope = documents.parse_document(raw, of)
+    check_document_context(envelope, place.root)
+    envelope.verify()
+    return envelope, documents.open_document(envelope, of)
 
 
 def _account(text: str, _now: int) -> int:

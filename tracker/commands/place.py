@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from protocol.documents import Serving, open_document
 from protocol.errors import BadKey
 from protocol.keyfiles import KeyFileError, load_key
-from protocol.keys import SigningKey
+from protocol.keys import SigningKey, show_key
 from protocol.links import SCHEME, BadLink, parse_link
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CommandError
 from tracker.commands.folder import (
@@ -25,12 +29,17 @@ from tracker.config import Settings
 @dataclass(frozen=True)
 class Place:
     """A tracker that is being served, and the key that speaks to it. certificate: the digest of the one that it must
-    show; empty where an authority vouches for it."""
+    show; empty where an authority vouches for it. version: of the newest delegation that was seen; an older one is
+    refused. memory: where newer ones are remembered; None: the horde's folder has them. is_linked: a link says all
+    this, and who wrote it may have been anybody."""
 
     url: str
     root: bytes
     key: SigningKey
     certificate: bytes = b""
+    version: int = 0
+    memory: Path | None = None
+    is_linked: bool = False
 
 
 def find_place(horde: str, key_file: Path | None = None, url: str | None = None) -> Place:
@@ -49,7 +58,8 @@ def find_place(horde: str, key_file: Path | None = None, url: str | None = None)
         key = read_serving_key(settings)
         if fault := check_appointment(delegation, key, time.time_ns() // 1_000_000):
             raise CommandError(f"{settings.serving_key}: {fault}", BAD_HORDE)
-    return Place(url or local_url(settings), delegation.key, key, pin)
+    version = open_document(delegation, Serving).version
+    return Place(url or local_url(settings), delegation.key, key, pin, version)
 
 
 def _by_link(text: str, key_file: Path | None) -> Place:
@@ -59,14 +69,36 @@ def _by_link(text: str, key_file: Path | None) -> Place:
         raise CommandError(str(error), BAD_COMMAND_LINE) from error
     if key_file is None:
         raise CommandError(
-            "--key: wanted the file of a key that the horde's rules name (roles), as key.pem in a peer's folder",
+            "--key: wanted the file of a key that the horde's rules name (roles), as `key` in a peer's folder",
             BAD_COMMAND_LINE,
         )
     if link.needs_insecure:
         raise CommandError(
             f"{link.url} would send this over the internet in the clear: ask for a wss link", BAD_COMMAND_LINE
         )
-    return Place(link.url, link.root, _read_key(key_file), link.certificate)
+    memory = key_file.with_name(f"{key_file.name}.seen")
+    key, version = _read_key(key_file), _seen(memory).get(show_key(link.root), 0)
+    return Place(link.url, link.root, key, link.certificate, version, memory, is_linked=True)
+
+
+def _seen(memory: Path) -> dict[str, int]:
+    """Versions of delegations, by horde; none if nothing is remembered."""
+    try:
+        return msgspec.json.decode(memory.read_bytes(), type=dict[str, int])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def remember(place: Place, version: int) -> None:
+    """A newer delegation was seen: an older one is refused from now on. Whoever cannot write beside the key goes
+    without: what is said now is said to the right one all the same."""
+    if place.memory is None or version <= place.version:
+        return
+    seen = {**_seen(place.memory), show_key(place.root): version}
+    new = place.memory.with_name(f".{place.memory.name}.new")
+    with suppress(OSError):
+        new.write_bytes(msgspec.json.encode(seen))
+        new.replace(place.memory)
 
 
 def _read_key(path: Path) -> SigningKey:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -11,18 +13,28 @@ from typing import Any, TypeVar
 import aiohttp
 
 from protocol import codec, documents
-from protocol.documents import Serving
-from protocol.envelope import Envelope, Inbound, Outbound, check_delegation, decode_challenge, parse
-from protocol.errors import MAX_TEXT_CHARACTERS, Refusal, WrongHorde, refusal
+from protocol.documents import Serving, Shown
+from protocol.envelope import (
+    Envelope,
+    Inbound,
+    Outbound,
+    check_delegation,
+    check_document_context,
+    decode_challenge,
+    parse,
+)
+from protocol.errors import MAX_TEXT_CHARACTERS, BadDelegation, Refusal, WrongCertificate, WrongHorde, refusal
 from protocol.keys import show_key
 from protocol.messages import FROM_TRACKER, Appeals, AskAppeals, Hello, Holding, Refused, SessionMessage, Taken
 from tracker.commands.exits import NOT_DONE, CommandError
-from tracker.commands.place import Place
+from tracker.commands.place import Place, remember
 
 T = TypeVar("T")
 
 #: A tracker that serves answers at once.
 PATIENCE_S = 30.0
+#: A page that is larger is not read.
+MAX_PAGE_BYTES = 4 * 1024 * 1024
 #: A connection that breaks off leaves open what was done; the same document is sent again.
 TRIES = 3
 
@@ -75,8 +87,13 @@ async def fetch(place: Place, path: str) -> Any:
         ):
             if answer.status != HTTPStatus.OK:
                 raise CommandError(f"{url} answers with HTTP status {answer.status}", NOT_DONE)
-            return await answer.json()
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            raw = bytearray()
+            while len(raw) <= MAX_PAGE_BYTES and (more := await answer.content.read(MAX_PAGE_BYTES + 1 - len(raw))):
+                raw += more
+            if len(raw) > MAX_PAGE_BYTES:
+                raise CommandError(f"{url} answers more than {MAX_PAGE_BYTES} bytes: is it a tracker?", NOT_DONE)
+            return json.loads(raw)
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
         why = str(error) or "too slow"
         raise CommandError(f"{url}: nothing that can be read is answered ({why})", NOT_DONE) from error
 
@@ -107,6 +124,33 @@ def _pin(place: Place) -> aiohttp.Fingerprint | bool:
     return aiohttp.Fingerprint(place.certificate) if place.certificate else True
 
 
+def check_serving(raw: bytes, place: Place, now: int) -> Serving:
+    """The root's delegation to the key that serves; raises a `Refusal` for one that has ended, or is older than one
+    that was seen before."""
+    envelope = documents.parse_document(raw, Serving)
+    check_delegation(envelope, place.root)
+    said = documents.open_document(envelope, Serving)
+    if said.expires and said.expires <= now:
+        raise BadDelegation(
+            f"the root's delegation to the serving key ended at {said.expires}, and it is {now}: check this machine's"
+            " clock, or have a new one signed"
+        )
+    if said.version < place.version:
+        raise BadDelegation(
+            f"delegation {said.version}, and {place.version} was seen before: an older serving key may be a stolen one"
+        )
+    return said
+
+
+def check_shown(raw: bytes, place: Place, serving: bytes) -> None:
+    """Refuse a certificate for which the serving key does not vouch: else whoever wrote the link could listen."""
+    envelope = documents.parse_document(raw, Shown)
+    check_document_context(envelope, place.root)
+    envelope.verify()
+    if envelope.key != serving or documents.open_document(envelope, Shown).digest != place.certificate:
+        raise WrongCertificate("the tracker does not vouch for the certificate that the link names: get the link anew")
+
+
 class _Gone(Exception):
     """The tracker hung up."""
 
@@ -116,6 +160,7 @@ class _Session:
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse, place: Place) -> None:
         self._socket = socket
+        self._place = place
         self._root = place.root
         self._key = place.key
         self._id = secrets.token_bytes(16)
@@ -127,9 +172,11 @@ class _Session:
         challenge = decode_challenge(await self._receive())
         if challenge.root != self._root:
             raise WrongHorde(f"another horde is served there: {show_key(challenge.root)}")
-        delegation = parse(challenge.delegation)
-        check_delegation(delegation, self._root)
-        self._serving = documents.open_document(delegation, Serving).serving
+        serving = check_serving(challenge.delegation, self._place, time.time_ns() // 1_000_000)
+        if self._place.is_linked and self._place.certificate:
+            check_shown(challenge.shown, self._place, serving.serving)
+        remember(self._place, serving.version)
+        self._serving = serving.serving
         self._outbound = Outbound(self._root, challenge.session, self._key)
         await self.say(Hello(session=self._id, software="potluck-tracker admin"))
         while not (isinstance(heard := await self.hear(), Holding) and heard.last):
