@@ -197,7 +197,7 @@ class Coordinator:
             await self._vest()
         if now - self._positioned >= POSITIONS_MS:
             self._positioned = now
-            self._jobs.tell_positions()
+            self._jobs.positions.tell_all()
 
     async def stop(self) -> None:
         """Say good-bye to everybody, finish what is being committed, seal."""

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 from protocol.documents import Request
 from protocol.errors import ContentRefused, NotAllowed, Refusal
-from protocol.messages import UNWANTED_WORDS, Ended, Offer, Position, Requeued, Withdrawn
+from protocol.messages import UNWANTED_WORDS, Ended, Offer, Requeued, Withdrawn
 from protocol.postings import ANONYMOUS, mint_rate
 from protocol.work import PublicPart
 from tracker import lifecycle
@@ -32,6 +32,7 @@ from tracker.limits import affordable
 from tracker.lines import Name, name_of, party
 from tracker.matching import Queue, Terms, Waiting, Worker
 from tracker.pool import Pool
+from tracker.positions import Positions
 from tracker.presence import Listener, Presence
 from tracker.store.base import Admitted, Choice, Happened, Leased, RulesInForce, Standing, Store, StoreError
 from tracker.timers import Timers
@@ -39,8 +40,6 @@ from tracker.waits import Predictions
 
 log = logging.getLogger(__name__)
 
-#: How many jobs at the head of each bucket are told when their position changes.
-POSITIONS = 20
 #: Public parts whose constraints are kept: those of a request with many jobs are alike.
 KEPT = 1024
 #: Owners that could serve a job are counted up to this number, or to the one of the rule if that is larger.
@@ -77,7 +76,6 @@ class Jobs:
         self._clock = clock
         self._chance = chance
         self._timers = Timers()
-        self._positions: dict[bytes, int] = {}
         self._away: dict[bytes, object] = {}  # for each worker that left, a mark of the last time
         self._hour = 0
         self._declines: Counter[int] = Counter()  # of leases, by owner, in that hour
@@ -87,6 +85,9 @@ class Jobs:
         self.bars: Callable[[int], bool] = lambda _account: False  # whether an account may not ask any more
         self._starved = False
         self._constraints = lru_cache(KEPT)(self._constraints_now)
+        self.positions = Positions(
+            self.queue, self.pool, self.forecast, self.predictions, presence, clock=clock, terms=self.terms
+        )
 
     def put_in_force(self, rules: RulesInForce) -> None:
         """Go by other rules from now on."""
@@ -219,7 +220,7 @@ class Jobs:
         """A job that begins to wait gets a worker at once, or hears its position."""
         waiting = self.queue.get(job.handle)
         if waiting is not None and not self._match(waiting):
-            self._tell_position(waiting)
+            self.positions.tell(waiting)
 
     def _waiting(self, job: Job) -> Waiting:
         return Waiting.of(
@@ -315,7 +316,7 @@ class Jobs:
         requester = self._presence.requester(job.request)
         if requester is not None:
             self._presence.hand_lease(requester, attempt.worker, leased.document)
-        self._positions.pop(job.handle, None)
+        self.positions.forget(job.handle)
         self.predictions.served(job.handle, attempt.issued)
         self.counts["leases"] += 1
         self._watch_lease(lease, 0)
@@ -507,7 +508,7 @@ class Jobs:
         if lease is not None:
             self.pool.released(lease.worker, lease.name)
             self.leases.drop(lease)
-        self._positions.pop(job.handle, None)
+        self.positions.forget(job.handle)
         self.predictions.ended(job.handle, unserved=job.state is State.EXPIRED)
         self._timers.forget(job.handle)
         self._ended(job.origin, job.user, 1)
@@ -568,23 +569,6 @@ class Jobs:
             if job.cancelled:
                 due = self._clock() + grace + times.cancel * 1000
                 self._timers.at(due, lambda: self.happen(job.handle, 0, lifecycle.CancelOver()), job.handle)
-
-    # Positions
-
-    def tell_positions(self) -> None:
-        for waiting in self.queue.heads(POSITIONS):
-            self._tell_position(waiting)
-
-    def _tell_position(self, waiting: Waiting) -> None:
-        ahead = self.queue.ahead_of(waiting)
-        requester = self._presence.requester(waiting.request)
-        if requester is not None and self._positions.get(waiting.handle) != ahead:
-            self._positions[waiting.handle] = ahead
-            now = self._clock()
-            workers = self.pool.able(waiting, self.terms(now))
-            wait = self.forecast.wait(waiting, now) if workers else 0
-            self.predictions.told(waiting.handle, wait, now)
-            requester.tell(Position(job=waiting.handle, ahead=ahead, workers=workers, wait=wait))
 
     def prospect(
         self,

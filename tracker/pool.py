@@ -142,6 +142,7 @@ class Pool:
         self._declining: dict[int, dict[bytes, None]] = {}  # workers that do not serve an account
         self._settled: Counter[int] = Counter()
         self._leases: Counter[int] = Counter()  # how many the workers of each owner have or are about to get
+        self.changes = 0  # how often workers came, left or announced something else
         self.resting: set[int] = set()  # owners who turned down too much: their workers get nothing meanwhile
 
     # Who is here
@@ -157,6 +158,7 @@ class Pool:
             self.remove(key)
             worker.owner, worker.announce = owner, announce
         worker.named = named
+        self.changes += 1
         self.workers[key] = worker
         self._of_owner.setdefault(owner, {})[key] = None
         for account in named.declined:
@@ -181,6 +183,7 @@ class Pool:
         worker = self.workers.pop(key, None)
         if worker is None:
             return
+        self.changes += 1
         _drop(self._of_owner, worker.owner, key)
         for account in worker.named.declined:
             _drop(self._declining, account, key)

@@ -54,6 +54,7 @@ from tests.support.builders import (
     but,
 )
 from tests.support.peers import A_TEXT_OFFER, AN_OFFER, Desk, FakeClock, Peer, delivered, leased, states
+from tracker import positions
 from tracker.content_filter import ContentFilter
 
 PRICE = prices.price(Rules(), a_public_part().work, IMAGE_MODEL)
@@ -197,6 +198,33 @@ async def test_positions_are_told_as_they_change(desk):
     requester.forget()
     await desk.later(3)
     await requester.hears_nothing_of(Position)
+
+
+async def test_who_waits_is_told_when_workers_come_go_or_do_not_serve_him_any_more(desk, monkeypatch):
+    monkeypatch.setattr(positions, "LOOKED", 1)
+    worker, requester = await desk.worker(), await desk.requester()
+    await requester.ask(a_public_part(n=2))
+    await worker.report(await worker.hear(Lease), "opened")
+    await requester.ask(a_public_part(an_image_work(256, 256)))
+    await desk.later(3)
+    await desk.later(3)
+
+    async def told() -> set[tuple[int, int]]:
+        requester.forget()
+        for _ in range(6):  # two rounds over two buckets, one at a time, and the end of each
+            await desk.later(3)
+        return {(body.ahead, body.workers) for body in requester.inbox if isinstance(body, Position)}
+
+    assert await told() == set()
+    await worker.announce(paused=True)
+    assert await told() == {(0, 0)}
+    await worker.announce()
+    assert await told() == {(0, 1)}
+    other = await desk.worker(1, A_TEXT_OFFER)
+    assert await told() == set(), "that is no matter to pictures"
+    other.hang_up()
+    await desk.quiet()
+    assert await told() == set()
 
 
 async def test_a_job_that_names_no_model_goes_to_any_of_its_kind_that_it_can_bear(path):
