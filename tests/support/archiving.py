@@ -83,8 +83,9 @@ def audited_whole(path: Path, begin: int = 0) -> Report:
 
 
 def archive_files(path: Path) -> list[Path]:
-    """The archives of a database, in their order."""
-    return [path.parent / "archives" / archive.name for archive in listed(path)]
+    """The archives of a database that have their names, in their order."""
+    named = [path.parent / "archives" / archive.name for archive in listed(path)]
+    return [file for file in named if file.exists()]
 
 
 def evidence(path: Path) -> dict[str, set[tuple[Any, ...]]]:

@@ -6,15 +6,20 @@ import asyncio
 import json
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from peer.keeping import KEEP_DAYS
 from protocol import codec
 from protocol.documents import MAX_VALIDITY_MS, Balances, open_document, sign
 from protocol.envelope import parse
+from protocol.keyfiles import save_key
 from protocol.keys import parse_key
 from tests.support.archiving import (
     STAGES,
@@ -35,11 +40,15 @@ from tests.support.builders import a_delegation as the_roots
 from tests.support.history import ANN, BEN, CARL, NOBODY, History, live_through_everything
 from tests.support.rules import plain
 from tests.tracker import test_audit_economy, test_audit_people, test_recovery
+from tracker.__main__ import cli
 from tracker.archives.making import NotSound
 from tracker.archives.whole import listed, whole
 from tracker.audit import audit
 from tracker.audit.opening import Opening, digest_of
+from tracker.commands import exits
 from tracker.commands.archive import LEAST_DAYS
+from tracker.commands.folder import take_archives
+from tracker.commands.init import init
 from tracker.store.base import StoreError
 from tracker.store.sqlite import SqliteStore
 from tracker.store.sqlite.copies import make_copy
@@ -536,3 +545,93 @@ def test_an_archive_can_lie_somewhere_else(cut, tmp_path, number):
 def test_what_may_move_is_older_than_anything_that_peers_may_still_show() -> None:
     assert LEAST_DAYS * DAY > MAX_VALIDITY_MS
     assert LEAST_DAYS > KEEP_DAYS
+
+
+# The commands
+
+
+@pytest.fixture
+def folder(cut, tmp_path):
+    """A horde's folder whose database has two archives."""
+    found = tmp_path / "horde"
+    init(found, {"server.listen": "127.0.0.1:0", "horde.name": "a test"}, NOW)
+    for name in ("root.key", "serving.key", "serving.delegation", "horde.db"):
+        (found / name).unlink()
+    save_key(found / "root.key", ROOT)
+    save_key(found / "serving.key", SERVING)
+    (found / "serving.delegation").write_bytes(the_roots().raw)
+    shutil.copy(cut, found / "horde.db")
+    shutil.copytree(cut.parent / "archives", found / "archives")
+    return found
+
+
+def run(*words: object, code: int = exits.OK) -> str:
+    """A command line; what it prints."""
+    ended = CliRunner().invoke(cli, [str(word) for word in words])
+    assert ended.exit_code == code, ended.output
+    return ended.stdout + ended.stderr
+
+
+def test_what_peers_may_still_ask_for_is_not_archived(folder):
+    for words in (("--keep-days", 13), ("--before", "2999-01-01")):
+        assert "wanted a day at least 14 days ago" in run("archive", folder, *words, code=exits.BAD_COMMAND_LINE)
+    assert "wanted one of them" in run(
+        "archive", folder, "--keep-days", 90, "--before", "2026-01-01", code=exits.BAD_COMMAND_LINE
+    )
+
+
+def test_the_commands_say_what_they_did_and_what_they_need(folder, tmp_path):
+    text = run("archive", folder)
+    assert "archive-000003" in text
+    assert "Copy it and its .json to where your backups are" in text
+    assert "Nothing is old enough to move." in run("archive", folder)
+    text = run("audit", folder)
+    assert "NOTE evidence was checked from entry" in text
+    assert "(audit --archives)" in text
+    assert "read with 3 archives" in run("audit", folder, "--archives", "all")
+    assert "say by --archives where the archives are" in run("audit", folder, "--from", 1, code=exits.BAD_COMMAND_LINE)
+    assert "no archive ends at entry 1" in run("audit", folder, "--archives", "all", "--from", 1, code=exits.BAD_HORDE)
+    assert "keep a copy of each there too" in run("backup", folder, tmp_path / "copy.db")
+    archive_files(folder / "horde.db")[0].unlink()
+    assert "bring it from where it is kept" in run("audit", folder, "--archives", "all", code=exits.BAD_HORDE)
+    assert "an audit from the beginning does not" in run("restore", folder, tmp_path / "copy.db")
+
+
+def test_two_commands_do_not_archive_at_once(folder):
+    with closing(take_archives(folder)):
+        assert "wait for it to end" in run("archive", folder, code=exits.BAD_HORDE)
+
+
+def test_a_ledger_with_faults_is_told_so_by_the_command(folder):
+    change(folder / "horde.db", "UPDATE accounts SET balance = balance + 1 WHERE account = 100")
+    text = run("archive", folder, code=exits.FOUND_FAULTS)
+    assert "account 100: stored balance" in text
+    assert "nothing was moved: look into it by potluck-tracker audit" in text
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from tests.support.archiving import archive
+left = int(sys.argv[4])
+def stage(name):
+    global left
+    left -= name == sys.argv[3]
+    if not left:
+        os._exit(9)
+archive(Path(sys.argv[1]), int(sys.argv[2]), stage=stage)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_process_that_is_killed_at_any_step_has_lost_nothing(database, stage):
+    """The same as above with processes that end at once, and leave everything as it lies."""
+    before, moment = evidence(database), half(database)
+    words = [sys.executable, "-c", KILLED, str(database), str(moment), stage, "1"]
+    assert subprocess.run(words, cwd=Path(__file__).parents[2], check=False).returncode == 9
+    assert evidence(database) == before
+    audited(database)
+    archive(database, moment)
+    assert evidence(database) == before
+    audited_whole(database)
