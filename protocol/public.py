@@ -23,6 +23,12 @@ MAX_PROOF_BYTES = 16 * 1024
 MAX_PROPOSALS_BYTES = 4 * 1024 * 1024
 MAX_PROPOSALS_FILE = 64 * 1024 * 1024
 MAX_OPENED_BYTES = 256 * 1024
+#: Services in one answer.
+SERVICES_SHOWN = 1000
+#: More than this are not listed; anybody can be one.
+MAX_SERVICES = 100_000
+MAX_SERVICES_BYTES = 1024 * 1024
+MAX_SERVICES_FILE = 16 * 1024 * 1024
 MAX_BALANCES_BYTES = 32 * 1024 * 1024
 
 #: An exported ledger's files: its head in JSON, parts by their first entry, rules by their version, balances by size.
@@ -32,6 +38,8 @@ RULES_FOLDER = "rules"
 #: What was proposed, with outcomes and answers, as `/proposals` shows it: JSON.
 PROPOSALS_FILE = "proposals.json"
 BALANCES_FOLDER = "balances"
+#: Which accounts are services: JSON.
+SERVICES_FILE = "services.json"
 
 #: Events whose evidence is public: acts of the root, of operators and of moderators, which concern everybody.
 OPEN_EVENTS = ("award", "epoch", "act", "return", "trust")
@@ -83,6 +91,20 @@ class Balances(Body, frozen=True, kw_only=True):
     document: bytes
     balances: tuple[tuple[int, Thousandths], ...]
     peaks: Annotated[tuple[Digest, ...], Meta(max_length=64)]
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """An account that asks for users of its own, and its name as people see it, by the tracker's word."""
+
+    account: int
+    name: str
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """Services by their accounts; JSON. after: what to ask on with, None if these are the last."""
+
+    services: tuple[Service, ...]
+    after: int | None = None
 
 
 class Inclusion(msgspec.Struct, frozen=True, kw_only=True):

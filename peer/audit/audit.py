@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -18,7 +18,7 @@ from peer.audit.horde import Horde
 from peer.audit.mine import Known
 from peer.audit.opening import BadOpening, Opening, choose, read_opening
 from peer.audit.parts import Parts
-from peer.audit.report import Findings, Report
+from peer.audit.report import Findings, Report, ServiceFound
 from peer.audit.source import BadSource, Source
 from peer.audit.votes import Rolls, Voted, Votes
 from peer.audit.votes import Row as Proposed
@@ -28,7 +28,7 @@ from peer.home import write_file
 from protocol.documents import Checkpoint, RulesDocument, Settlement, open_document, parse_document
 from protocol.errors import Refusal
 from protocol.keys import show_key
-from protocol.public import PART_ENTRIES, Head, part_of
+from protocol.public import PART_ENTRIES, Head, Service, part_of
 from protocol.rules import Rules, from_json
 
 Told = Callable[[int, int], None]
@@ -111,6 +111,7 @@ class _Audit:
         self._findings = Findings()
         self._counts = Counts()
         self._walk: Walk | None = None
+        self._services: Sequence[Service] = ()
         self._opening: Opening | None = None
         self._issued: dict[int, int] = {}
         self._voted: list[Voted] = []
@@ -275,6 +276,8 @@ class _Audit:
             text = f"the entries tell of epoch {walk.acts.epoch}, and epoch {self.public.said.epoch} was signed for"
             self._findings.add("document", text)
         self._walk = walk
+        with suppress(Refused):
+            self._services = await self._source.services()
         walk.rolls.end(size, self._findings)
         if self._source.is_live:
             await self._look_for_own(votes, own)
@@ -331,6 +334,11 @@ class _Audit:
             self._findings.add("rules", f"{text} {newest.ledger.delay_days}")
         return found
 
+    def _services_found(self, walk: Walk) -> Iterator[ServiceFound]:
+        for one in self._services:
+            gave, took = walk.gave[one.account], walk.took[one.account]
+            yield ServiceFound(account=one.account, name=one.name, gave=gave, took=took)
+
     def report(self) -> Report:
         """What was found."""
         walk, counts, now = self._walk, self._counts, self.target.said
@@ -355,6 +363,7 @@ class _Audit:
             cut=counts.cut,
             cut_until=counts.cut_until,
             until=self.public.said.time,
+            services=tuple(self._services_found(walk)) if walk else (),
             in_debt=walk.in_debt if walk else 0,
             begins=self._opening.tree.size if self._opening else 0,
             unknown_acts=walk.acts.unknown if walk else 0,

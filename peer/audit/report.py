@@ -10,6 +10,8 @@ import msgspec
 
 #: More than this many findings say nothing new; the rest is counted.
 MAX_FINDINGS = 200
+#: People are told of so many services, those that took most.
+MAX_SERVICES_TOLD = 20
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +43,15 @@ class Findings:
             self.kept.append(Finding(kind=kind, text=text, entry=entry, evidence=evidence))
 
 
+class ServiceFound(msgspec.Struct, frozen=True, kw_only=True):
+    """A service, by the tracker's word; gave, took: its account by the entries that were read, in thousandths."""
+
+    account: int
+    name: str
+    gave: int
+    took: int
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The result.
 
@@ -52,7 +63,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     covered by a checkpoint yet. cut: checkpoints and settlements that a restore has cut openly; cut_until: when the
     last of them was signed. in_debt: accounts below zero since they were charged after a restore. begins: the first
     entry that was read, with balances taken from the horde; unknown_acts: acts that speak of earlier ones. proposals:
-    that were looked at; votes: of this peer that are among those counted.
+    that were looked at; votes: of this peer that are among those counted. services: what each gave and took.
     """
 
     ok: bool
@@ -75,6 +86,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cut: int = 0
     cut_until: int = 0
     until: int = 0
+    services: tuple[ServiceFound, ...] = ()
     in_debt: int = 0
     begins: int = 0
     unknown_acts: int = 0
@@ -110,6 +122,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 f"NOTE it was read from entry {self.begins:,} on: the balances there were taken as the horde signed"
                 f" them, and what is before was not added up{self._unknown()}"
             )
+        for one in sorted(self.services, key=lambda one: -one.took)[:MAX_SERVICES_TOLD]:
+            yield f"service {one.name} gave {show_kudos(one.gave)} kudos and took {show_kudos(one.took)}"
         if self.in_debt:
             yield f"NOTE {self.in_debt} accounts are below zero: they were charged anew after a restore"
         for finding in self.findings:

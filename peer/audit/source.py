@@ -28,8 +28,12 @@ from protocol.public import (
     MAX_PROOF_BYTES,
     MAX_PROPOSALS_BYTES,
     MAX_PROPOSALS_FILE,
+    MAX_SERVICES,
+    MAX_SERVICES_BYTES,
+    MAX_SERVICES_FILE,
     PROPOSALS_FILE,
     RULES_FOLDER,
+    SERVICES_FILE,
     AskDisclosure,
     Balances,
     Consistency,
@@ -37,6 +41,8 @@ from protocol.public import (
     Inclusion,
     Opened,
     Part,
+    Service,
+    Services,
     part_name,
     part_of,
 )
@@ -85,6 +91,9 @@ class Source(Protocol):
 
     async def counted(self, vote: bytes) -> Counted:
         """Where a vote stands among those that were counted; a proof that has not been checked."""
+
+    async def services(self) -> Sequence[Service]:
+        """Which accounts are services, at the tracker's word."""
 
     async def balances(self, size: int) -> Balances:
         """What an audit goes on from where an archive ends; nothing of it has been checked."""
@@ -151,6 +160,16 @@ class FromTracker:
     async def counted(self, vote: bytes) -> Counted:
         """See `Source`."""
         return self._json(await self._get("/proposals/proof", MAX_PROOF_BYTES, vote), Counted)
+
+    async def services(self) -> Sequence[Service]:
+        """See `Source`; only the first, where there are too many to be listed."""
+        found: list[Service] = []
+        after: int | None = 0
+        while after is not None and len(found) < MAX_SERVICES:
+            part = self._json(await self._get(f"/ledger/services?after={after}", MAX_SERVICES_BYTES), Services)
+            found += part.services
+            after = part.after if part.services else None
+        return found
 
     async def balances(self, size: int) -> Balances:
         """See `Source`."""
@@ -267,6 +286,13 @@ class FromFolder:
     async def counted(self, vote: bytes) -> Counted:
         """See `Source`: only the tracker can show it."""
         raise BadSource(f"{self._folder}: who voted how is in no export")
+
+    async def services(self) -> Sequence[Service]:
+        """See `Source`."""
+        try:
+            return msgspec.json.decode(self._read(SERVICES_FILE, MAX_SERVICES_FILE), type=Services).services
+        except msgspec.DecodeError as error:
+            raise BadSource(f"{self._folder / SERVICES_FILE}: no services ({error}): export it again") from error
 
     async def balances(self, size: int) -> Balances:
         """See `Source`."""

@@ -16,11 +16,16 @@ from protocol.merkle import Frontier
 from protocol.postings import ANONYMOUS, BURN, FIRST_PERSON, HELD, MINT
 from protocol.public import Row, is_open
 
+#: Events by which people are paid for serving, and by which they pay for jobs.
+EARNING = frozenset({"settle", "recovered", "vest", "trust"})
+COSTING = frozenset({"hold", "charged", "release", "refund"})
+
 
 @dataclass
 class Walk:
     """Goes along the entries from the first on, or from where tree and balances stand. events: how many of each.
-    charged: accounts that may be below zero, since a restore made them pay again what they had spent."""
+    charged: accounts that may be below zero, since a restore made them pay again what they had spent. gave, took: what
+    people earned by serving, and what their own jobs cost them, as far as it was entered here."""
 
     acts: Acts
     findings: Findings
@@ -29,6 +34,8 @@ class Walk:
     balances: Counter[int] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     charged: set[int] = field(default_factory=set)
+    gave: Counter[int] = field(default_factory=Counter)
+    took: Counter[int] = field(default_factory=Counter)
     _wrong: set[int] = field(default_factory=set)
 
     def begin(self, opening: Opening) -> None:
@@ -73,6 +80,10 @@ class Walk:
     def _post(self, index: int, leaf: Leaf) -> None:
         for account, amount in leaf.postings:
             self.balances[account] += amount
+            if account >= FIRST_PERSON and leaf.event in EARNING:
+                self.gave[account] += amount
+            elif account >= FIRST_PERSON and leaf.event in COSTING:
+                self.took[account] -= amount
             if leaf.event == "charged" and account >= FIRST_PERSON:
                 self.charged.add(account)
         for account, _ in leaf.postings:

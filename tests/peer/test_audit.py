@@ -22,7 +22,7 @@ from peer.audit.report import Findings
 from peer.audit.shown import LATEST, Shown, superfluous
 from peer.audit.walk import Walk
 from protocol import documents
-from protocol.documents import Checkpoint, Leaf, open_document
+from protocol.documents import Checkpoint, Leaf, Profile, open_document
 from protocol.envelope import parse
 from protocol.keys import SigningKey, show_key
 from protocol.public import AskDisclosure
@@ -262,6 +262,31 @@ async def test_a_head_of_another_root_or_signed_by_another_key_is_refused(tmp_pa
         older = Options(root=ROOT.public, version=99, full=False, folder=tmp_path, now=history.now)
         report = (await audit(FromDatabase(path, history.now), older, known, lambda _, __: None)).report
         assert kinds(report) == {"document"}
+
+
+# Services
+
+
+async def test_services_are_shown_in_clear_with_what_the_entries_say_that_they_gave_and_took(tmp_path: Path) -> None:
+    path = tmp_path / "horde.db"
+    async with History.open(path, AT_ONCE) as history:
+        for key, name, is_service in ((ANN, "Ink", True), (BEN, "Ben", False)):
+            profile = Profile(version=1, name=name, service=is_service)
+            await history.store.profile(signed(profile, key), profile, history.tick())
+        await history.award(history.accounts[ANN.public], 50_000)
+        await history.serve(ANN, BEN)
+        await history.serve(BEN, ANN)
+        await history.store.seal(history.tick())
+        state = await history.store.account(history.accounts[ANN.public], history.now)
+
+        report = await audited(path, Known(), history.now)
+
+    [ink] = report.services
+    assert report.ok
+    assert ink.name == f"Ink#{ink.account}"
+    assert (ink.gave, ink.took) == (state.earned - state.withheld, state.spent + state.held)
+    assert ink.took > 0
+    assert any("service Ink#" in line for line in report.lines())
 
 
 # What a peer keeps

@@ -19,7 +19,7 @@ from peer.audit.votes import Counted, Row, Rows
 from peer.events import Refused
 from protocol.documents import Leaf, Settlement, open_document
 from protocol.envelope import parse
-from protocol.public import Balances, Consistency, Head, Inclusion, Part
+from protocol.public import Balances, Consistency, Head, Inclusion, Part, Service
 from protocol.rules import LedgerSection, Rules
 from tests.support.builders import ROOT
 from tests.support.history import BEN, History, live_through_everything
@@ -73,6 +73,10 @@ class FromDatabase:
     async def balances(self, size: int) -> Balances:
         """What an audit goes on from."""
         return self._ledger.balances(size)
+
+    async def services(self) -> Sequence[Service]:
+        """All services."""
+        return self._ledger.services(0).services
 
     async def inclusion(self, entry: int, size: int) -> Inclusion:
         """A proof."""

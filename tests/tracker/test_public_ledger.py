@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from protocol import codec, merkle
 from protocol.booking import fault_of
 from protocol.digests import commitment
-from protocol.documents import Award, Checkpoint, Evidence, Leaf, Settlement, open_document
+from protocol.documents import Award, Checkpoint, Evidence, Leaf, Profile, Settlement, open_document
 from protocol.envelope import parse
 from protocol.errors import BadValue, NotAllowed
 from protocol.public import AskDisclosure, Opened, Part
@@ -179,3 +179,18 @@ async def test_the_index_for_public_documents_is_used(tmp_path: Path) -> None:
         connection.close()
 
     assert "documents_public" in str(plan)
+
+
+async def test_services_are_listed_in_parts(lived: tuple[History, PublicLedger]) -> None:
+    history, ledger = lived
+    for key in (ANN, BEN):
+        profile = Profile(version=1, name="Ink", service=True)
+        await history.store.profile(signed(profile, key), profile, history.tick())
+    both = sorted(history.accounts[key.public] for key in (ANN, BEN))
+
+    first = ledger.services(0, most=1)
+    last = ledger.services(first.after or 0)
+
+    assert [one.account for one in (*first.services, *last.services)] == both
+    assert first.after == both[0]
+    assert last.after is None

@@ -16,9 +16,11 @@ from protocol.public import (
     BALANCES_FOLDER,
     ENTRIES_FOLDER,
     HEAD_FILE,
+    MAX_SERVICES,
     PART_ENTRIES,
     PROPOSALS_FILE,
     RULES_FOLDER,
+    SERVICES_FILE,
     part_name,
 )
 from tracker.commands.exits import BAD_COMMAND_LINE, BAD_HORDE, CommandError
@@ -63,6 +65,8 @@ def export(folder: Path, target: Path, *, begin: int, now: int, told: Callable[[
             parts += 1
             told(min(first + PART_ENTRIES, size), size)
         shown = {"proposals": ledger.proposals(), "before": None}
+        services = ledger.services(0, most=MAX_SERVICES)
+        _write(target / SERVICES_FILE, msgspec.json.format(msgspec.json.encode(services), indent=2) + b"\n")
         _write(target / PROPOSALS_FILE, msgspec.json.format(msgspec.json.encode(shown), indent=2) + b"\n")
         # Last, so that a folder with a head is whole.
         _write(target / HEAD_FILE, msgspec.json.format(msgspec.json.encode(head), indent=2) + b"\n")

@@ -22,6 +22,7 @@ from protocol.documents import (
     Settlement,
     open_document,
     parse_document,
+    shown_name,
 )
 from protocol.envelope import Envelope, check_document_context, parse
 from protocol.errors import BadValue, NotAllowed, UnknownJob
@@ -29,6 +30,7 @@ from protocol.keys import show_key
 from protocol.public import (
     OPEN_EVENTS,
     PART_ENTRIES,
+    SERVICES_SHOWN,
     AskDisclosure,
     Balances,
     Consistency,
@@ -39,6 +41,8 @@ from protocol.public import (
     OpenedEntry,
     Part,
     Row,
+    Service,
+    Services,
 )
 from protocol.rules import from_json
 from tracker.audit.opening import Opening
@@ -126,6 +130,16 @@ class PublicLedger:
         """All that was proposed, the newest first, with outcomes and answers."""
         with self._open() as connection:
             return [as_shown(one) for one in voting.proposals(connection, 2**62, -1)]
+
+    def services(self, after: int, most: int = SERVICES_SHOWN) -> Services:
+        """Accounts of services, those above a number."""
+        with self._open() as connection:
+            rows = connection.execute(
+                "SELECT account, name FROM profiles WHERE service = 1 AND account > ? ORDER BY account LIMIT ?",
+                (after, most),
+            ).fetchall()
+        found = tuple(Service(account=account, name=shown_name(name, account)) for account, name in rows)
+        return Services(services=found, after=found[-1].account if len(found) == most else None)
 
     def inclusion(self, entry: int, size: int) -> Inclusion:
         """The proof that an entry is among the first `size`; raises `BadValue`."""

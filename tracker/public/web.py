@@ -16,7 +16,7 @@ from aiohttp import web
 
 from protocol import codec
 from protocol.errors import BadValue, Busy, NotAllowed, Refusal, UnknownJob
-from protocol.public import AskDisclosure, Part
+from protocol.public import AskDisclosure, Part, Services
 from tracker.public.reader import PublicLedger
 from tracker.replies import as_json
 from tracker.store.base import StoreError
@@ -71,6 +71,7 @@ def add_ledger(app: web.Application, ledger: PublicLedger, coordinator: Coordina
             web.get("/ledger/entries", _entries),
             web.get("/ledger/rules", _rules),
             web.get("/ledger/balances", _balances),
+            web.get("/ledger/services", _services),
             web.get("/ledger/proof", _proof),
             web.get("/ledger/consistency", _consistency),
             web.post("/ledger/open", _open),
@@ -122,6 +123,14 @@ async def _rules(request: web.Request) -> web.Response:
     if not found:
         return as_json({"code": BadValue.code, "text": "there is no such version: /ledger names the newest"}, 404)
     return web.Response(body=found, content_type="application/msgpack")
+
+
+async def _services(request: web.Request) -> web.Response:
+    def read(counter: Counter) -> Services:
+        return counter.ledger.services(_number(request, "after") if "after" in request.query else 0)
+
+    found = await _answer(request, read)
+    return found if isinstance(found, web.Response) else as_json(found)
 
 
 async def _balances(request: web.Request) -> web.Response:
