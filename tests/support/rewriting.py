@@ -7,9 +7,13 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+
 from protocol import codec, documents, merkle
-from protocol.documents import Checkpoint, Leaf, open_document
+from protocol.digests import commitment
+from protocol.documents import Checkpoint, Evidence, Leaf, open_document
 from protocol.envelope import parse
+from protocol.governing import Act
 from protocol.keys import SigningKey
 from protocol.merkle import Frontier
 from tests.support.builders import NOW
@@ -43,6 +47,34 @@ def rewrite(path: Path, key: SigningKey, entry: int, change: Callable[[Leaf], Le
             "UPDATE entries SET leaf = ?, hash = ? WHERE entry = ?", (leaf, merkle.leaf_hash(leaf), entry)
         )
         _sign_anew(connection, key)
+
+
+def sign_act_anew(path: Path, key: SigningKey, by: SigningKey) -> int:
+    """Have the first act of moderators signed by somebody else, everywhere; its entry. key: the serving key."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        entry, digest = connection.execute("SELECT entry, digest FROM acts WHERE act <> 'award' LIMIT 1").fetchone()
+        [raw] = connection.execute("SELECT raw FROM documents WHERE digest = ?", (digest,)).fetchone()
+        envelope = parse(raw)
+        forged = documents.sign(open_document(envelope, Act), by, envelope.context)
+        leaf, evidence = connection.execute("SELECT leaf, evidence FROM entries WHERE entry = ?", (entry,)).fetchone()
+        said = msgspec.structs.replace(codec.decode(evidence, Evidence), documents=(forged.digest,))
+        evidence = codec.encode(said)
+        again = msgspec.structs.replace(codec.decode(leaf, Leaf), evidence=commitment(said.salt, evidence))
+        leaf = codec.encode(again)
+        connection.execute(
+            "UPDATE entries SET leaf = ?, hash = ?, evidence = ? WHERE entry = ?",
+            (leaf, merkle.leaf_hash(leaf), evidence, entry),
+        )
+        connection.execute(
+            "UPDATE documents SET digest = ?, signer = ?, raw = ? WHERE digest = ?",
+            (forged.digest, by.public, forged.raw, digest),
+        )
+        connection.execute(
+            "UPDATE acts SET digest = ?, signer = ? WHERE digest = ?", (forged.digest, by.public, digest)
+        )
+        connection.execute("UPDATE acts SET about = ? WHERE about = ?", (forged.digest, digest))
+        _sign_anew(connection, key)
+    return int(entry)
 
 
 def fill(path: Path, count: int) -> None:

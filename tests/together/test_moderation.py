@@ -15,10 +15,12 @@ from peer.events import Refused, Settled
 from protocol.documents import open_document
 from protocol.envelope import parse
 from protocol.governing import Act
-from protocol.keyfiles import create_key
+from protocol.keyfiles import create_key, load_key
 from protocol.keys import show_key
 from tests.support.horde import PATIENCE_S, POLL_S, Horde
 from tests.support.people import get
+from tests.support.rewriting import sign_act_anew
+from tests.together.test_public_ledger import audit, covered
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +38,8 @@ class Office:
     @property
     def rules(self) -> str:
         moderators = json.dumps([self.keys["one"], self.keys["other"]])
-        return f"roles.moderators = {moderators}\nroles.operators = {json.dumps([self.keys['operator']])}\n"
+        operators = json.dumps([self.keys["operator"]])
+        return f"roles.moderators = {moderators}\nroles.operators = {operators}\nledger.delay_days = 0\n"
 
     async def do(self, horde: Horde, who: str, act: str, *words: str, code: int = 0) -> dict[str, Any]:
         """An act by that key, from anywhere."""
@@ -141,6 +144,27 @@ async def test_moderation_in_the_open_every_act_is_signed_has_its_effect_and_can
         assert refused.value.code == "suspended"
         report = await horde.audit()
         assert report["ok"], report["findings"]
+        await anybody_checks(horde, office)
+
+
+async def anybody_checks(horde: Horde, office: Office) -> None:
+    """Who stands outside finds every act signed by who had the role; and one that was not, the control."""
+    assert horde.link is not None
+    http = horde.link.url.replace("ws", "http", 1)
+    await covered(horde)
+    found = await audit(horde, "outside", http)
+    assert found["ok"], found["findings"]
+    assert found["read"] == found["size"]
+    assert horde.tracker is not None
+    assert await horde.tracker.stop() == 0
+    serving, nobody = load_key(horde.tracker_folder / "serving.key"), load_key(office.files["nobody"])
+    entry = sign_act_anew(horde.tracker_folder / "horde.db", serving, nobody)
+    await horde.serve()
+    http = horde.link.url.replace("ws", "http", 1)
+    found = await audit(horde, "elsewhere", http, code=6)
+    faults = [(finding["kind"], finding["entry"]) for finding in found["findings"]]
+    assert ("document", entry) in faults
+    assert any("no such role" in finding["text"] for finding in found["findings"])
 
 
 async def waits(horde: Horde) -> None:
