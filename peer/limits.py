@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from protocol.documents import Asker, Lease
+from protocol.documents import Asker, Lease, is_among
 from protocol.filter.doors import words_of
 from protocol.filter.verdict import Filter
 from protocol.filter.wordlist import LEAST_OPEN, BadWordList, parse
@@ -27,6 +28,7 @@ from protocol.toml_file import ConfigError, TableReader, tables_of, text_of
 from protocol.work import PSEUDONYM_BYTES, ModelName, PrivatePart
 
 FILE_NAME = "peer.toml"
+_NUMBERED = re.compile(r".*#[1-9][0-9]*", re.DOTALL)
 #: Words of one file.
 MAX_WORDS = 1_000
 
@@ -141,7 +143,7 @@ class Limits:
             return "this worker is paused for all but its own account"
         if asker.anonymous and not people.anonymous:
             return "this worker does not serve people without an account"
-        if asker.service and (not people.services or asker.service in people.not_services):
+        if asker.service and (not people.services or is_among(asker.service, people.not_services)):
             return f"this worker does not serve {'this service' if people.services else 'services'}"
         if asker.give_back < people.min_give_back:
             return f"this worker serves people of give-back class {people.min_give_back} and above"
@@ -183,6 +185,10 @@ def parse_limits(text: str, path: Path) -> Limits:
         for shown in getattr(limits.people, name):
             if not _is_pseudonym(shown):
                 reader.fault(("people", name), f"wanted pseudonyms as `potluck worker` shows them, found {shown!r}")
+    for name in limits.people.not_services:
+        if not _NUMBERED.fullmatch(name):
+            text = f"wanted names as `potluck worker` shows them (Ada#107), found {name!r}"
+            reader.fault(("people", "not_services"), text)
     for number, word in enumerate(limits.content.words):
         if fault := _fault_of(word):
             reader.fault(("content", "words"), f"word {number + 1}, {word!r}: {fault}")

@@ -10,6 +10,7 @@ Times are milliseconds since 1970 (UTC), kudos are thousandths.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, TypeVar
 
 from msgspec import Meta
@@ -559,6 +560,12 @@ def fault_of_name(name: str) -> str:
 def shown_name(name: str, account: int) -> str:
     """How people see an account: no two accounts look alike, since the number is part of it."""
     return f"{name}#{account}"
+
+
+def is_among(shown: str, names: Iterable[str]) -> bool:
+    """Whether an account is one of these, all as `shown_name` has them: by its number, whatever it calls itself now."""
+    number = shown[shown.rfind("#") :]
+    return number.startswith("#") and any(name.endswith(number) for name in names)
 
 
 def sign(document: Document, key: SigningKey, root: bytes) -> Envelope:

@@ -17,6 +17,7 @@ from typing import Any
 
 from sortedcontainers import SortedList
 
+from protocol.documents import is_among
 from protocol.errors import NotOffered
 from protocol.messages import Announce, Offer
 from protocol.rules import LimitsSection, Rules
@@ -192,7 +193,7 @@ _OF_THE_PAIR = frozenset({Reason.HAD_IT, Reason.ACCOUNT, Reason.NO_SERVICES})
 
 def why_not_terms(job: Waiting, announce: Announce, offers: Sequence[Offer], terms: Terms) -> Offer | Reason:
     """The same, whichever of the workers that announced this it is."""
-    if job.service and job.service in announce.not_services:
+    if job.service and is_among(job.service, announce.not_services):
         return Reason.NO_SERVICES
     found: Offer | Reason = Reason.OTHER_KIND
     for offer in offers:

@@ -105,6 +105,10 @@ def test_the_limits_are_told_to_people_key_by_key() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
+        (
+            "[people]\nnot_services = ['Ada']",
+            "peer.toml:2: people.not_services: wanted names as `potluck worker` shows them (Ada#107), found 'Ada'",
+        ),
         ("[wrk]\n", "peer.toml:1: wrk: unknown table (did you mean work?); known are work, people, content"),
         ("[people]\n\nanonymus = true\n", "peer.toml:3: people.anonymus: unknown key (did you mean anonymous?)"),
         ("[content]\nanonymous = true\n", "content.anonymous: unknown key (did you mean people.anonymous?)"),
@@ -168,6 +172,7 @@ PERSON = Asker(give_back=3, pseudonym=SOMEBODY)
         (Limits(people=PeopleTable(anonymous=False)), a_lease_for(Asker(anonymous=True)), "without an account"),
         (Limits(people=PeopleTable(services=False)), a_lease_for(Asker(service="Ada#7")), "services"),
         (Limits(people=PeopleTable(not_services=("Ada#7",))), a_lease_for(Asker(service="Ada#7")), "this service"),
+        (Limits(people=PeopleTable(not_services=("Ada#7",))), a_lease_for(Asker(service="Eva#7")), "this service"),
         (Limits(people=PeopleTable(min_give_back=2)), a_lease_for(but(PERSON, give_back=1)), "class 2"),
         (Limits(people=PeopleTable(min_give_back=1)), a_lease_for(Asker(anonymous=True)), "class 1"),
         (Limits(people=PeopleTable(not_accounts=(show_pseudonym(SOMEBODY),))), a_lease_for(PERSON), "this account"),
