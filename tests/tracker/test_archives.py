@@ -241,6 +241,26 @@ async def test_what_a_restore_has_brought_back_stays(tmp_path):
             audited_whole(copy)
 
 
+async def test_what_was_paid_anew_after_a_restore_stays_so_that_nobody_is_paid_twice(tmp_path):
+    async with History.open(tmp_path / "horde.db") as history:
+        job = await test_recovery.begin(history, ANN, BEN)
+        copy = tmp_path / "copy.db"
+        make_copy(tmp_path / "horde.db", copy)
+        await test_recovery.finish(history, job)
+        async with test_recovery.restored(history, copy) as later:
+            await later.history.store.seal(later.history.tick())
+            await later.history.acknowledge(job.asked, job.receipt)
+            await later.history.store.seal(later.history.tick())
+            before = await later.accounts()
+            made = archive(copy, later.history.tick(400 * DAY), alone=False, key=test_recovery.NEXT_SERVING)
+            assert (made.number, made.requests) == (1, 0)
+            shown = await later.show(job.kept(), BEN)
+            assert not shown.entered
+            assert await later.accounts() == before
+            audited(copy)
+            audited_whole(copy)
+
+
 # While a tracker serves
 
 
@@ -595,6 +615,18 @@ def test_the_commands_say_what_they_did_and_what_they_need(folder, tmp_path):
     archive_files(folder / "horde.db")[0].unlink()
     assert "bring it from where it is kept" in run("audit", folder, "--archives", "all", code=exits.BAD_HORDE)
     assert "an audit from the beginning does not" in run("restore", folder, tmp_path / "copy.db")
+
+
+def test_what_is_half_moved_is_told_and_an_audit_waits_for_it(folder):
+    database = folder / "horde.db"
+    with pytest.raises(Killed):
+        archive(database, checkpoints(database)[-1].time + 1, stage=killed_at("name"))
+    assert "is half moved: give `potluck-tracker archive` once more" in run("check", folder)
+    assert "is not whole yet" in run("audit", folder, "--archives", "all", code=exits.BAD_HORDE)
+    assert "everything is as the evidence says" in run("audit", folder)
+    assert "was half moved, and is whole now." in run("archive", folder)
+    assert "3, up to entry" in run("check", folder)
+    assert "read with 3 archives" in run("audit", folder, "--archives", "all")
 
 
 def test_two_commands_do_not_archive_at_once(folder):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocol import codec
-from protocol.documents import Evidence, Leaf, Settlement, open_document
+from protocol.documents import Epoch, Evidence, Leaf, Settlement, open_document
 from protocol.envelope import parse
 from tracker.store.sqlite.papers import job_identity
 
@@ -83,7 +83,13 @@ def _read_entries(connection: sqlite3.Connection) -> None:
 
 
 def _keep_recovered(connection: sqlite3.Connection, former: Mapping[bytes, int]) -> None:
-    """Jobs of which a settlement was shown that a restore had cut."""
+    """Jobs of which a settlement was shown that a restore had cut, or may be shown yet: those that were under way in
+    the copy and have ended since. By their rows the tracker knows that they were paid anew."""
+    for (raw,) in connection.execute("SELECT raw FROM documents WHERE kind = 'epoch'").fetchall():
+        time = open_document(parse(raw), Epoch).time
+        connection.execute(
+            "INSERT INTO temp.kept_jobs SELECT job FROM jobs WHERE admitted <= ?1 AND changed >= ?1", (time,)
+        )
     for key, entries in former.items():
         for job, raw in connection.execute(
             "SELECT substr(identity, 1, 16), raw FROM documents WHERE kind = 'settlement' AND signer = ?", (key,)

@@ -64,6 +64,8 @@ def whole(
         raise StoreError(f"{database}: no archive ends at entry {begin}: wanted 0 or one of {ends or 'none'}")
     wanted = [archive for archive in archives if archive.said.size > begin]
     for archive in wanted:
+        if archive.state == "moving" and not (folder / archive.name).exists():
+            raise StoreError(f"{folder / archive.name}: is not whole yet: give `potluck-tracker archive` once more")
         file.check(folder / archive.name, archive.said.file, archive.file_bytes)
     with TemporaryDirectory(prefix=".audit-", dir=database.parent) as scratch:
         copy = Path(scratch) / database.name
@@ -77,9 +79,9 @@ def whole(
 
 def _put_back(copy: Path, path: Path, number: int) -> None:
     try:
-        with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(copy.resolve().as_uri(), uri=True, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous = OFF")  # it lasts as long as this process
-            connection.execute("ATTACH ? AS archive", (str(path),))
+            connection.execute("ATTACH ? AS archive", (f"{path.resolve().as_uri()}?mode=ro&immutable=1",))
             connection.execute("BEGIN")
             for table in ("requests", "jobs", "attempts", "documents", "checkpoints"):
                 rows = connection.execute(f"PRAGMA archive.table_info({table})").fetchall()

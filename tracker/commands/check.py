@@ -19,6 +19,7 @@ from protocol.envelope import parse
 from protocol.errors import Refusal
 from protocol.keys import show_key
 from protocol.rules import Rules, from_json
+from tracker.archives.whole import read_list
 from tracker.audit.database import open_read_only
 from tracker.catalogue import with_catalogue
 from tracker.commands.exits import CommandError
@@ -128,10 +129,23 @@ def _check_database(config: Config, root: bytes | None) -> Iterator[Finding]:
             if root is not None and horde[0] != root:
                 text = f"belongs to horde {show_key(horde[0])}, the delegation to {show_key(root)}"
                 yield Finding("error", "database", f"{path}: {text}")
+            yield from _check_archives(connection, path)
             named = naming(config.rules, lists_of(config.path.parent))
             yield _check_rules(with_catalogue(named, read_catalogue(config)), *rules)
     except (StoreError, sqlite3.Error) as error:
         yield Finding("error", "database", str(error))
+
+
+def _check_archives(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
+    found = read_list(connection, path)
+    half = [archive.name for archive in found if archive.state == "moving"]
+    if half:
+        text = f"{half[0]} is half moved: give `potluck-tracker archive` once more"
+        yield Finding("warning", "archives", text)
+    elif found:
+        yield Finding(
+            "ok", "archives", f"{len(found)}, up to entry {found[-1].said.size:,}; keep copies of all of them"
+        )
 
 
 def _check_rules(rules: Rules, version: int, document: bytes) -> Finding:
