@@ -29,8 +29,10 @@ MEET_PATH = "/meet"
 
 #: From the tracker's word to the end of the last try.
 MEET_SECONDS = 10.0
-#: So long one try lasts, and so long it waits after a refusal: the other side may start a little later.
-TRY_SECONDS = 1.0
+#: So long one try lasts if no other is told: systems say anew what was lost after one second first, so that a try of
+#: one second would end just before a loss is made good, and close what the other side has taken for connected.
+TRY_SECONDS = 2.5
+#: So long a try waits after a refusal: the other side may start a little later.
 AGAIN_SECONDS = 0.05
 #: Nobody but the other side is expected.
 BACKLOG = 4
@@ -100,6 +102,8 @@ class Punching:
         self._seconds = seconds
         self._try_seconds = try_seconds
         self._told: asyncio.Queue[Punch] = asyncio.Queue(maxsize=16)
+        #: Set when there is a try that was told and is not begun.
+        self._next = asyncio.Event()
         self._port = LocalPort()
         self._trouble = "no answer"
 
@@ -107,6 +111,7 @@ class Punching:
         """The tracker says where to connect to, and when."""
         with contextlib.suppress(asyncio.QueueFull):
             self._told.put_nowait(message)
+            self._next.set()
 
     async def connect(self) -> tuple[socket.socket, Address]:
         """A socket that is connected to the other side, and its address; raises `NoMeeting`."""
@@ -159,6 +164,8 @@ class Punching:
                 if not telling.done():
                     raise last
                 message = telling.result()
+                if self._told.empty():
+                    self._next.clear()
                 try:
                     return await self._try(message)
                 except NoMeeting as error:
@@ -177,8 +184,9 @@ class Punching:
         with self._port.new_socket(family) as listening:
             listening.setblocking(False)
             listening.listen(BACKLOG)
-            connecting = self._dial(address, family, message.delay / 1000)
-            met = await _first(_accept(listening, address.host), connecting, message.delay / 1000 + self._try_seconds)
+            delay = message.delay / 1000
+            ways = _accept(listening, address.host), self._dial(address, family, delay)
+            met = await _first(ways, delay + self._try_seconds, self._next)
         if met is None:
             raise NoMeeting("no_meeting", f"{address}: {self._trouble} (try {message.number})")
         return met, address
@@ -231,18 +239,19 @@ async def _accept(listening: socket.socket, host: str) -> socket.socket:
 
 
 async def _first(
-    one: Coroutine[Any, Any, socket.socket], other: Coroutine[Any, Any, socket.socket], seconds: float
+    ways: tuple[Coroutine[Any, Any, socket.socket], ...], seconds: float, ended: asyncio.Event
 ) -> socket.socket | None:
-    """What the first of the two brings within this time; what the other one brings too is closed."""
-    tasks = [asyncio.ensure_future(one), asyncio.ensure_future(other)]
+    """What the first of these brings within this time, and before `ended`; what another one brings too is closed."""
+    tasks = [asyncio.ensure_future(way) for way in ways]
+    ending = asyncio.ensure_future(ended.wait())
     taken: socket.socket | None = None
     try:
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({*tasks, ending}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         taken = next((task.result() for task in tasks if task.done() and task.exception() is None), None)
     finally:
-        for task in tasks:
+        for task in (*tasks, ending):
             task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        for outcome in await asyncio.gather(*tasks, ending, return_exceptions=True):
             if isinstance(outcome, socket.socket) and outcome is not taken:
                 outcome.close()
     return taken

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import pytest
 
-from peer.paths.punch import LocalPort, Meeting, NoMeeting, Punching, meeting_of, show_token
+from peer.paths.punch import TRY_SECONDS, LocalPort, Meeting, NoMeeting, Punching, meeting_of, show_token
 from protocol.messages import Meet, Punch
 from tests.support.builders import a_handle, a_nonce
+from tests.support.horde import until
 from tests.support.paths import MeetingPlace
+from tracker.meeting import TRY_S
 
 
 def a_punch(address: str, number: int = 1) -> Punch:
@@ -77,6 +80,30 @@ async def test_every_try_that_was_announced_is_made_and_then_no_more() -> None:
             punching.told(a_punch("127.0.0.1:1", number))
         with pytest.raises(NoMeeting, match=r"try 2"):
             await punching.connect()
+
+
+async def test_a_try_lasts_until_the_next_is_told() -> None:
+    place = MeetingPlace(lambda side, punch: None)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        async with place.serving():
+            meeting = Meeting(place.url, True, _token("requester"), private_too=True, tries=2)
+            punching = Punching(meeting, seconds=30, try_seconds=60)
+            punching.told(a_punch("127.0.0.1:1"))
+            connecting = asyncio.create_task(punching.connect())
+            await until(lambda: punching._trouble != "no answer", "the first try was not made")
+            punching.told(a_punch(f"127.0.0.1:{port}", 2))
+            met, address = await connecting
+
+    with met:
+        assert address.port == port
+
+
+def test_a_try_outlasts_the_first_packet_that_is_sent_anew_and_the_pause_before_the_next_try() -> None:
+    first_sent_anew = 1.0  # RFC 6298, 2.1
+
+    assert min(TRY_SECONDS, TRY_S) > first_sent_anew
+    assert TRY_SECONDS > TRY_S
 
 
 async def test_a_tracker_that_is_not_there_is_said() -> None:
