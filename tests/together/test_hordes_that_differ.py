@@ -20,6 +20,8 @@ from tests.support.horde import Horde, Process, add_rules, until
 
 HANG_UP: int = getattr(signal, "SIGHUP", 0)
 
+pytestmark = pytest.mark.timeout(300)
+
 PAGES = Path(__file__).parents[2] / "docs" / "hordes"
 FOLDER = "/var/lib/potluck"
 REFUSED = re.compile(r" +# refused: (\w+)$")

@@ -22,7 +22,7 @@ from tests.support.people import get
 from tests.support.rewriting import sign_act_anew
 from tests.together.test_public_ledger import audit, covered
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 IMAGE = ("--dry-run", "image")
 

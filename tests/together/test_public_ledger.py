@@ -22,7 +22,7 @@ from tests.support.horde import PATIENCE_S, POLL_S, Horde, Process, until
 from tests.support.raw_peer import fund
 from tests.support.rewriting import dearer, rewrite, same
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 RULES = "ledger.delay_days = 0\n"
 
