@@ -40,6 +40,7 @@ from tests.support.builders import a_delegation as the_roots
 from tests.support.history import ANN, BEN, CARL, NOBODY, History, live_through_everything
 from tests.support.rules import plain
 from tests.tracker import test_audit_economy, test_audit_people, test_recovery
+from tests.tracker.test_audit_damage import flipped
 from tracker.__main__ import cli
 from tracker.archives.making import NotSound
 from tracker.archives.whole import listed, whole
@@ -530,6 +531,26 @@ def test_whatever_else_is_signed_for_an_archive_is_compared(cut, changes, found)
 def test_damage_in_what_is_left_is_found_as_ever(cut, statement, found):
     change(cut, statement)
     assert found in findings(cut)
+
+
+def test_a_flipped_byte_in_what_is_kept_of_an_archive_is_found(cut):
+    """Where its file is, and how large, decides nothing: the digest that was signed for does."""
+    chance = random.Random(5)
+    columns = {name for (_, name, *_) in look(cut, "PRAGMA table_info(archives)")}
+    assert columns == {"number", "size", "name", "bytes", "document", "books", "state"}
+    for column in ("number", "size", "document", "books"):
+        [(value,)] = look(cut, f"SELECT {column} FROM archives WHERE number = 2")
+        damaged = flipped(value, chance.randrange(1000), chance.randrange(7))
+        change(cut, f"UPDATE archives SET {column} = ? WHERE number = 2", damaged)
+        assert findings(cut), column
+        change(cut, f"UPDATE archives SET {column} = ? WHERE {column} = ?", value, damaged)
+    for column in ("name", "bytes"):
+        [(value,)] = look(cut, f"SELECT {column} FROM archives WHERE number = 2")
+        change(cut, f"UPDATE archives SET {column} = ? WHERE number = 2", flipped(value, 3))
+        with pytest.raises(StoreError), whole(cut, cut.parent / "archives", 0):
+            pass
+        change(cut, f"UPDATE archives SET {column} = ? WHERE number = 2", value)
+    audited_whole(cut)
 
 
 def test_a_manifest_lies_beside_each_archive(cut):
