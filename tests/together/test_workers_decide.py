@@ -158,6 +158,7 @@ async def test_a_paused_worker_serves_its_own_account_and_for_nothing_and_others
             await horde.run("peer", "worker", "--pause", "--home", ann)
             await told(worker, "limits", lambda said: "paused" in said, after=before)
             assert await why_it_waits(bob) == {"paused": 1}
+            assert (await horde.scrape())["paused"] == 1
 
             own = await picture(owner, "two nude women in a casino")
             assert (own.paid, own.minted, own.burned) == (0, 0, 0), "nothing moves between keys of one account"
