@@ -17,7 +17,8 @@ import string
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
+from html.entities import html5
 from importlib import resources
 from itertools import accumulate
 
@@ -175,11 +176,10 @@ def _is_invisible(code: int) -> bool:
     return code in (0x17B4, 0x17B5) or 0x180B <= code <= 0x180F or 0xE0100 <= code <= 0xE01EF
 
 
-@cache
-def _strange_marks() -> re.Pattern[str]:
-    """Marks of any script behind a character of ASCII, of which they are no part."""
-    marks = [chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code)).startswith("M")]
-    return re.compile(f"(?<=[\\x00-\\x7f])[{''.join(marks)}]+")
+@lru_cache(maxsize=256)
+def _behind_ascii(marks: str) -> re.Pattern[str]:
+    """These marks behind a character of ASCII."""
+    return re.compile(f"(?<=[\\x00-\\x7f])[{marks}]+")
 
 
 @cache
@@ -252,7 +252,7 @@ def fold(text: str) -> str:
     """The text's letters by their looks, in lower case; what is no letter is as it was, or a stop."""
     text = text.replace(_CUT, _RUN)
     if "&" in text and ";" in text:
-        text = _ENTITY.sub(_named, text)
+        text = _ENTITY.sub(lambda match: _character(match[0]), text)
     if text.isascii():
         return text.lower()
     text = _LONG.sub(" ", text)
@@ -266,13 +266,19 @@ def fold(text: str) -> str:
         # in is never changed again.
         for character, becomes in changes:
             text = text.replace(character, becomes or "")
-    if any(unicodedata.category(one).startswith("M") and _FOLDED[ord(one)] == one for one in characters):
-        text = _strange_marks().sub("", text)
+    marks = [one for one in characters if unicodedata.category(one).startswith("M") and _FOLDED[ord(one)] == one]
+    if marks:
+        # Marks of any script are no part of a letter of ours. To split takes half the time of `sub`.
+        text = "".join(_behind_ascii("".join(sorted(marks))).split(text))
     return text
 
 
-def _named(match: re.Match[str]) -> str:
-    return html.unescape(match[0]).replace(_CUT, _RUN)
+@lru_cache(maxsize=4096)
+def _character(entity: str) -> str:
+    """What an entity stands for; itself, if it is none."""
+    if not entity.startswith("&#"):
+        return html5.get(entity[1:], entity)
+    return html.unescape(entity)
 
 
 def words(text: str) -> str:
@@ -305,9 +311,10 @@ def _guess(folded: str, by: _Pass) -> Reading:
 
 def _without_digits(folded: str) -> Reading | None:
     """A reading without digits, of the stretches in which they stick to letters; None where they do so in none."""
-    stuck = [_is_mixed(signs.encode()) for signs in _DIGITS.over(folded).split(_CUT)]
-    if not any(stuck):
+    signs = _DIGITS.over(folded)
+    if not _is_mixed(signs.encode()):
         return None
+    stuck = [_is_mixed(part.encode()) for part in signs.split(_CUT)]
     parts = zip(folded.split(_CUT), stuck, strict=True)
     return Reading(_one_space_apart(_BARE.over(_CUT.join([part if is_stuck else "" for part, is_stuck in parts]))))
 

@@ -145,7 +145,7 @@ def _meet(hits: Sequence[Hit]) -> bool:
                     continue
                 is_explicit = (weight if mine is sexual else other) >= EXPLICIT
                 credit = 0 if is_explicit else 2 * context.around(before, place)
-                if place - before <= reach(weight * other - credit):
+                if place - before <= _REACH[max(0, weight * other - credit)]:
                     return True
         mine[weight] = place
     return False

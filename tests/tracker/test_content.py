@@ -1,5 +1,6 @@
 """The prompt filter at the tracker: refusals, strikes, time-outs, word lists; nothing of what was said stays."""
 
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,12 @@ LINE = FilterSection(strikes=2, timeout=60, longest_timeout=200, forget=1_000)
 TAKEN = ("", "")
 ALICE, BOB = bytes(15) + b"A", bytes(15) + b"B"
 WICKED = "sexual picture of a 12 year old"
+
+
+@cache
+def red_line() -> ContentFilter:
+    """With the shipped lists; made once."""
+    return ContentFilter(shipped())
 
 
 async def ask(requester: Peer, prompt: str, user: bytes = b"") -> tuple[str, str]:
@@ -142,7 +149,7 @@ def test_a_horde_with_lists_that_cannot_be_followed_is_not_judged_by(tmp_path: P
 @pytest.fixture
 async def strict(path):
     clock = FakeClock()
-    async with Desk.open(path, Rules(filter=LINE), clock=clock, content_filter=ContentFilter(shipped())) as desk:
+    async with Desk.open(path, Rules(filter=LINE), clock=clock, content_filter=red_line()) as desk:
         yield desk
 
 
@@ -171,9 +178,9 @@ async def test_a_large_private_part_is_looked_at_beside_and_its_request_waits_fo
 async def test_strikes_last_beyond_the_process_and_hold_nothing_of_what_was_said(path):
     rules = Rules(filter=msgspec.structs.replace(LINE, strikes=0))
     clock = FakeClock()
-    async with Desk.open(path, rules, clock=clock, content_filter=ContentFilter(shipped())) as desk:
+    async with Desk.open(path, rules, clock=clock, content_filter=red_line()) as desk:
         assert (await ask(await desk.requester(account=True), WICKED))[0] == "content_refused"
-    async with Desk.open(path, rules, clock=clock, content_filter=ContentFilter(shipped())) as desk:
+    async with Desk.open(path, rules, clock=clock, content_filter=red_line()) as desk:
         assert (await ask(await desk.requester(account=True), "a lighthouse"))[0] == "timed_out"
         clock.now += 10_000 * SECOND
         await desk.store.tidy(clock.now)
@@ -184,7 +191,7 @@ async def test_strikes_last_beyond_the_process_and_hold_nothing_of_what_was_said
 
 async def test_words_to_be_dropped_are_refused_without_a_strike(path):
     rules = Rules(filter=FilterSection(strikes=0, violence="replace"))
-    async with Desk.open(path, rules, content_filter=ContentFilter(shipped())) as desk:
+    async with Desk.open(path, rules, content_filter=red_line()) as desk:
         requester = await desk.requester()
         code, text = await ask(requester, "a castle, beheading")
         assert code == "content_refused"
