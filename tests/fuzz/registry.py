@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.fuzz.governing import Governing
 from tests.fuzz.http import TrackerWeb, WorkerWeb
 from tests.fuzz.pure import Codec, Envelopes, Heading, Planted, Stream
 from tests.fuzz.sessions import AtPeer, Conversing, Stranger
@@ -13,7 +14,7 @@ from tests.fuzz.target import Memory, Target, traced
 
 TARGETS: dict[str, type[Target]] = {
     target.name: target
-    for target in (Codec, Envelopes, Stream, Heading, Stranger, Conversing, AtPeer, TrackerWeb, WorkerWeb)
+    for target in (Codec, Envelopes, Stream, Heading, Stranger, Conversing, Governing, AtPeer, TrackerWeb, WorkerWeb)
 }
 #: With the one that has a fault, so that it can be tried out whether faults are found.
 EVERY = {**TARGETS, Planted.name: Planted}

@@ -17,6 +17,8 @@ from unittest.mock import patch
 from protocol import codec, frames
 from protocol.documents import Lease
 from protocol.frames import OpenBody
+from protocol.governing import SAYS
+from tests.fuzz.governing import ACTS, CHANGES, KINDS
 from tests.fuzz.http import LEASE
 from tests.fuzz.registry import CORPUS
 from tests.fuzz.script import piece, pieces
@@ -30,7 +32,17 @@ UPGRADE = (
     b"GET /peer HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
-PAGES = ("/", "/scrape", "/rules", "/healthz", "/peer", "/nowhere", "/%2e%2e/x?y=1#z")
+PAGES = (
+    "/",
+    "/scrape",
+    "/rules",
+    "/acts?before=9",
+    "/proposals?before=9",
+    "/healthz",
+    "/peer",
+    "/nowhere",
+    "/%2e%2e/x?y=1#z",
+)
 
 
 def encoded_in(name: str) -> list[bytes]:
@@ -148,6 +160,31 @@ def of_conversation() -> Iterator[bytes]:
         yield b"\x01\x01\x01" + bytes([2, kind, kind % 3]) + piece(b"\x81\xa3job\xc4\x10" + bytes(16))
 
 
+def of_governing() -> Iterator[bytes]:
+    """Scripts of `Governing`: acts of each kind, agreed to, appealed against, lifted; a vote from its proposal to its
+    answer; then with a byte changed here and there."""
+
+    def act(who: int, what: str, *choices: int, changed: bytes = b"\0") -> bytes:
+        return bytes([who, 1, ACTS.index(what), *choices]) + changed
+
+    for what in ACTS:
+        optional = sum(name in ("until", "to") for name in SAYS[what][1])
+        first = act(0, what, 0, 3, 2, *[1] * optional)
+        rest = b"".join(act(who, word, 0, 0, 0, 0) for who, word in ((1, "agree"), (2, "uphold"), (1, "lift")))
+        yield first + b"\x03\x03\x00\x00" + rest + act(2, "agree", 0, 0, 0, 3)
+        yield first + act(0, "agree", 0, 0, 0, 0) + b"\x03\x06\x00\x02\x00"
+        yield act(0, what, 0, 3, 2, *[0] * optional, changed=b"\x01\x00\x28\x00\x05") + b"\x02\x06\x00\x00\x00"
+    proposed = b"\x03\x04\x00\x00" + b"\x03\x07\x00"
+    votes = b"".join(bytes([who, 5, 0, yes, yes, 0]) for who, yes in ((3, 1), (0, 0), (3, 0)))
+    yield proposed + votes + b"\x00\x07\x3d\x00\x07\x3d\x02\x06\x00\x01\x00\x00"
+    for change in range(len(CHANGES)):
+        yield bytes([3, 4, change, 0, 3, 4, change, 1, 0, 30, 0, 7, 3, 7, 0]) + votes
+    for kind in range(len(KINDS)):
+        yield bytes([kind % 5, 0, kind]) + piece(b"\x81\xa5nonce\xc4\x10" + bytes(16))
+    for other in range(7):
+        yield bytes([3, 6, 0, other, 0, 0, 0, 3, 6, 2, other, 1, 0])
+
+
 def of_peer_session() -> Iterator[bytes]:
     """Scripts of `AtPeer`: each message and each document, as it is and with a byte changed."""
     for step in (2, 4):
@@ -178,6 +215,7 @@ def write() -> None:
         "stream": of_stream(),
         "session": of_session(said),
         "conversation": of_conversation(),
+        "governing": of_governing(),
         "peer-session": of_peer_session(),
         "tracker-web": of_tracker_web(said),
         "worker-web": of_worker_web(),

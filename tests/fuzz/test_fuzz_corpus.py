@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.governing import SAYS
 from protocol.messages import Register
 from tests.fuzz import registry
+from tests.fuzz.governing import Governing
 from tests.fuzz.http import TrackerWeb, WorkerWeb
 from tests.fuzz.pure import Planted
 from tests.fuzz.registry import CORPUS, TARGETS, corpus, feed, opened
 from tests.fuzz.script import pieces
-from tests.fuzz.seeds import of_conversation
+from tests.fuzz.seeds import of_conversation, of_governing
 from tests.fuzz.sessions import STRANGER, Caller, Conversing, Stranger
 from tests.fuzz.target import LOOK, WARM_UP, Fault, LoopTarget, Target
 
@@ -78,6 +80,20 @@ def test_conversations_of_the_corpus_get_as_far_as_payment(tmp_path):
     with closing(sqlite3.connect(tmp_path / "horde.db")) as connection:
         entries = connection.execute("SELECT count(*) FROM entries").fetchone()[0]
     assert entries
+
+
+def test_what_is_kept_for_moderators_and_votes_brings_about_every_kind_of_act_and_an_answer(tmp_path):
+    assert set(of_governing()) <= set(corpus(Governing.name))
+    feed(Governing(tmp_path), corpus(Governing.name))
+    with closing(sqlite3.connect(tmp_path / "horde.db")) as connection:
+        acts = {act for (act,) in connection.execute("SELECT act FROM acts WHERE since > 0")}
+        [answered] = connection.execute(
+            "SELECT count(*) FROM proposals WHERE outcome <> x'' AND answer <> x''"
+        ).fetchone()
+        [voted] = connection.execute("SELECT count(*) FROM voices WHERE version > 0").fetchone()
+    assert acts == {*SAYS, "award"}
+    assert answered
+    assert voted
 
 
 # What is looked for is found

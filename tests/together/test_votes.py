@@ -12,11 +12,13 @@ import pytest
 
 from peer.acts import propose, vote
 from peer.events import Refused
+from peer.proposing import keep_vote
 from protocol.envelope import Envelope
 from protocol.merkle import leaf_hash, verify_inclusion
 from tests.support.horde import PATIENCE_S, POLL_S, Horde
 from tests.support.people import get
 from tests.together.test_moderation import IMAGE, number_of, picture
+from tests.together.test_public_ledger import audit, covered
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +26,7 @@ RULES = """
 votes.standing = 1000
 votes.quorum = 2
 votes.open = 10
+ledger.delay_days = 0
 """
 
 
@@ -33,6 +36,7 @@ async def command(horde: Horde, name: str, *words: str, code: int = 0) -> dict[s
     return found
 
 
+@pytest.mark.timeout(300)
 async def test_having_a_say_those_who_served_decide_on_a_rule_and_the_operator_applies_it(tmp_path: Path) -> None:
     async with Horde.open(tmp_path, RULES) as horde:
         for name in ("ann", "ben"):
@@ -81,6 +85,18 @@ async def test_having_a_say_those_who_served_decide_on_a_rule_and_the_operator_a
         await horde.run(*words, "--rules", "3", "--text", "there are workers enough")
         [shown] = (await command(horde, "cid", "proposals"))["proposals"]
         assert shown["answer"] == {"rules": 3, "text": "there are workers enough"}
+
+        # Anybody counts the voices again; who has voted finds that it was counted.
+        await covered(horde)
+        assert horde.link is not None
+        keep_vote(horde.home("ben"), horde.link.root, ballot)
+        found = await audit(horde, "ben")
+        assert found["ok"], found["findings"]
+        assert (found["proposals"], found["votes"]) == (1, 1)
+        await horde.run("tracker", "export", str(horde.tracker_folder), str(tmp_path / "export"))
+        found = await audit(horde, "cid", str(tmp_path / "export"))
+        assert found["ok"], found["findings"]
+        assert (found["proposals"], found["votes"]) == (1, 0)
         report = await horde.audit()
         assert report["ok"], report["findings"]
 
