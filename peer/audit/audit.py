@@ -87,10 +87,14 @@ async def audit(source: Source, options: Options, known: Known, told: Told) -> A
     known: what this peer knew before it asks: what it is shown meanwhile may be newer than what it is answered. told:
     how many of how many entries have been read.
     """
-    proposals = await source.proposals() if options.full else ()  # first: the rules by which votes went are older
+    try:
+        proposals = await source.proposals() if options.full else ()  # first: the rules by which votes went are older
+        hidden = ""
+    except Refused as error:
+        proposals, hidden = (), f"what was proposed cannot be read: {error}"
     head = await source.head()
     auditor = _Audit(source, options, head, told)
-    await auditor.compare(known)
+    await auditor.compare(known, hidden)
     if options.full:
         await auditor.read_all(proposals, known.votes)
     report = auditor.report()
@@ -148,8 +152,10 @@ class _Audit:
 
     # What was known before
 
-    async def compare(self, known: Known) -> None:
-        """Hold what is shown against all that is known."""
+    async def compare(self, known: Known, hidden: str) -> None:
+        """Hold what is shown against all that is known. hidden: what could not be read, and why; or nothing."""
+        if hidden:
+            self._findings.add("unproven", hidden)
         comparison = Comparison(self._source, self.horde, self.target, self._options.now)
         await self._compare_rules(known.rules)
         self._compare_public(known.checkpoints)

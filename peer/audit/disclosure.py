@@ -86,13 +86,15 @@ def check_disclosure(made: Disclosure) -> Sequence[Shows]:
     """What it shows, entry by entry; raises `NotShown`."""
     try:
         horde = Horde.of(made.delegation, parse_key(made.horde))
-        checkpoint = horde.open(made.checkpoint, Checkpoint)[1]
+        signed, checkpoint = horde.open(made.checkpoint, Checkpoint)
         papers = {envelope.digest: envelope for envelope in _papers(made, horde)}
         shows = [_entry(entry, checkpoint, papers) for entry in made.entries]
     except (Refusal, ValueError) as error:
         raise NotShown(f"something in it is not what it should be: {error}") from error
     if not shows:
         raise NotShown("it opens no entry")
+    if any(horde.is_cut(signed.key, one.entry) for one in shows):
+        raise NotShown("the root has signed that a restore cut an entry in it")
     if len({one.job for one in shows}) != 1:
         raise NotShown("its entries are of different jobs")
     for envelope in papers.values():

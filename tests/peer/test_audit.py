@@ -22,7 +22,7 @@ from peer.audit.report import Findings
 from peer.audit.shown import LATEST, Shown, superfluous
 from peer.audit.walk import Walk
 from protocol import documents
-from protocol.documents import Checkpoint, Leaf, Profile, open_document
+from protocol.documents import Checkpoint, Former, Leaf, Profile, Serving, open_document
 from protocol.envelope import parse
 from protocol.keys import SigningKey, show_key
 from protocol.public import AskDisclosure
@@ -338,6 +338,12 @@ def test_a_file_of_another_horde_or_of_nothing_is_refused(tmp_path: Path) -> Non
 # The disclosure
 
 
+def appointed(cut_at: int) -> bytes:
+    """The root's word that another key serves, and from where on a restore has cut what the one before entered."""
+    former = Former(key=SERVING.public, entries=cut_at)
+    return documents.sign(Serving(serving=a_key(5).public, version=2, epoch=1, former=(former,)), ROOT, ROOT.public).raw
+
+
 async def test_a_party_shows_anybody_what_it_paid_and_nothing_can_be_changed_in_it(tmp_path: Path) -> None:
     path = tmp_path / "horde.db"
     async with History.open(path, AT_ONCE) as history:
@@ -353,6 +359,7 @@ async def test_a_party_shows_anybody_what_it_paid_and_nothing_can_be_changed_in_
     made = make_disclosure(party, opened, ROOT.public)
     again = msgspec.json.decode(msgspec.json.encode(made), type=Disclosure)
     shows = check_disclosure(again)
+    assert check_disclosure(msgspec.structs.replace(made, delegation=appointed(cut_at=100)))
 
     assert [one.event for one in shows] == ["hold", "settle"]
     assert {one.job for one in shows} == {asked.job}
@@ -367,6 +374,7 @@ async def test_a_party_shows_anybody_what_it_paid_and_nothing_can_be_changed_in_
         replace(made, entries=(hold, replace(settle, entry=hold.entry))),
         replace(made, entries=(hold, replace(settle, proof=settle.proof[1:]))),
         replace(made, documents=(*made.documents[:1], a_checkpoint(3, 1, a_key(4)))),
+        replace(made, delegation=appointed(cut_at=made.entries[1].entry)),
     ):
         with pytest.raises(NotShown):
             check_disclosure(wrong)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from peer.audit.histories import NotShown, check_contradiction, does_leave_out
 from peer.audit.mine import Known, known, shown_by
 from peer.audit.source import BadSource
+from peer.audit.votes import Row
 from peer.events import Refused, Unreachable
 from peer.home import Home
 from peer.keeping import Keeping
@@ -191,6 +192,22 @@ async def test_rules_of_before_a_restore_are_not_held_against_those_after_it(tmp
         report = await audited(path, Known(rules=other.raw), history.now)
 
     assert report.ok
+
+
+class HidesProposals(FromDatabase):
+    """Does not show what was proposed."""
+
+    async def proposals(self) -> Sequence[Row]:
+        raise Refused("refused", "there is nothing here")
+
+
+async def test_whoever_hides_one_thing_does_not_hide_the_rest_by_that(tmp_path: Path) -> None:
+    path = tmp_path / "horde.db"
+    async with lived(path) as (history, mine):
+        rewrite(path, SERVING, entry_of(path, "settle"), dearer)
+        found = await found_in(HidesProposals(path, history.now), tmp_path / "audit", mine, history.now)
+
+    assert {"unproven", "rewritten"} <= kinds(found)
 
 
 # Keys

@@ -20,6 +20,7 @@ from peer.audit.source import BUSY_TRIES, BadSource, FromTracker
 from peer.events import Refused, Unreachable
 from protocol import codec
 from protocol.documents import Document
+from protocol.errors import Busy
 from protocol.links import Link
 from protocol.public import MAX_PART_BYTES, PART_ENTRIES, AskDisclosure, Opened, Part, Row
 from protocol.rules import LedgerSection, Rules
@@ -29,7 +30,7 @@ from tests.support.horde import POLL_S
 from tests.support.rewriting import fill
 from tracker.config import Settings
 from tracker.coordinator import Coordinator
-from tracker.public.web import COUNTER, READERS, WAITING
+from tracker.public.web import COUNTER, OF_ONE, READERS, WAITING
 from tracker.store.sqlite import SqliteStore
 from tracker.web import make_app, serving
 
@@ -163,21 +164,32 @@ async def test_a_job_is_disclosed_to_who_shows_its_settlement(tmp_path: Path) ->
     assert [status for status, _ in refused] == [400, 400, 400, 413]
 
 
-async def test_too_many_readers_are_sent_away_and_those_before_them_answered(tmp_path: Path) -> None:
+async def test_too_many_readers_and_those_of_one_house_are_sent_away_and_those_before_them_answered(
+    tmp_path: Path,
+) -> None:
     async with served(tmp_path) as tracker:
         counter = tracker.app[COUNTER]
         counter.readers = asyncio.Semaphore(0)
-        waiting = [asyncio.create_task(tracker.get("/ledger")) for _ in range(READERS + WAITING)]
-        while counter.waiting < READERS + WAITING:  # noqa: ASYNC110 (nobody there sets an event for tests)
+        waiting = [asyncio.create_task(tracker.get("/ledger")) for _ in range(OF_ONE)]
+        while counter.waiting < OF_ONE:  # noqa: ASYNC110 (nobody there sets an event for tests)
             await asyncio.sleep(POLL_S)
         late, said = await tracker.get("/ledger")
-        for _ in waiting:
+        others = [
+            asyncio.create_task(counter.read(lambda: 7, f"house {number // OF_ONE}"))
+            for number in range(READERS + WAITING - OF_ONE)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await counter.read(lambda: 7, "another house")
+        for _ in (*waiting, *others):
             counter.readers.release()
         answered = await asyncio.gather(*waiting)
+        assert set(await asyncio.gather(*others)) == {7}
 
     assert late.status == 503
     assert said["code"] == "busy"
     assert {answer.status for answer, _ in answered} == {200}
+    assert counter.waiting == len(counter.houses) == 0
 
 
 async def test_something_else_than_a_tracker_is_told_from_one(tmp_path: Path) -> None:

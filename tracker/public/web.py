@@ -7,6 +7,7 @@ ledger must not hold up those who ask for work.
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from aiohttp import web
 from protocol import codec
 from protocol.errors import BadValue, Busy, NotAllowed, Refusal, UnknownJob
 from protocol.public import AskDisclosure, Part, Services
+from tracker.doors import client_of, household_of
 from tracker.public.reader import PublicLedger
 from tracker.replies import as_json
 from tracker.store.base import StoreError
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 #: So many read at once; so many more may wait.
 READERS = 2
 WAITING = 16
+#: Of all these, those from one address.
+OF_ONE = 6
 #: A whole part never changes but by a restore, and whoever reads it names the epoch in its address.
 LASTING = "public, max-age=86400"
 MAX_ASKED_BYTES = 32 * 1024
@@ -40,23 +44,28 @@ T = TypeVar("T")
 
 @dataclass
 class Counter:
-    """Where the ledger is read. waiting: how many are being answered or wait for it."""
+    """Where the ledger is read. waiting: how many are being answered or wait for it; houses: of them, by household."""
 
     ledger: PublicLedger
     coordinator: Coordinator
     readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
     waiting: int = 0
+    houses: collections.Counter[str] = field(default_factory=collections.Counter)
 
-    async def read(self, run: Callable[[], T]) -> T:
-        """What a reader finds; raises `Busy` if too many want something."""
-        if self.waiting >= READERS + WAITING:
+    async def read(self, run: Callable[[], T], household: str) -> T:
+        """What a reader finds; raises `Busy` if too many want something, or too many of one household."""
+        if self.waiting >= READERS + WAITING or self.houses[household] >= OF_ONE:
             raise Busy("too many read the ledger now: try again in a second")
         self.waiting += 1
+        self.houses[household] += 1
         try:
             async with self.readers:
                 return await asyncio.to_thread(run)
         finally:
             self.waiting -= 1
+            self.houses[household] -= 1
+            if not self.houses[household]:
+                del self.houses[household]
 
 
 COUNTER = web.AppKey("ledger_counter", Counter)
@@ -83,7 +92,7 @@ async def _answer(request: web.Request, run: Callable[[Counter], T]) -> T | web.
     """What was read, or the answer that says why it was not."""
     counter = request.app[COUNTER]
     try:
-        return await counter.read(lambda: run(counter))
+        return await counter.read(lambda: run(counter), household_of(client_of(request).address))
     except Refusal as refusal:
         return as_json({"code": refusal.code, "text": refusal.text}, _STATUS.get(type(refusal), 400))
     except StoreError as error:
