@@ -20,8 +20,9 @@ MAX_REASON_CHARACTERS = 300
 MAX_APPEAL_CHARACTERS = 2000
 MAX_PROPOSAL_CHARACTERS = 2000
 MAX_VALUE_CHARACTERS = 4000
-#: A block of addresses names no fewer than these bits leave open, so that the public log names a network, and nobody.
-BLOCK_BITS = {4: 24, 6: 48}
+#: A block of addresses names no fewer than these bits leave open, so that the public log names a network, and nobody:
+#: 256 households at least, to whom providers give an address, or at most a /48.
+BLOCK_BITS = {4: 24, 6: 40}
 
 ActKind = Literal["warn", "limit", "suspend", "ban", "pause", "trust", "return", "block", "lift", "agree", "uphold"]
 

@@ -271,7 +271,7 @@ FULL_DOCUMENTS: tuple[Document, ...] = (
     b.an_act("limit", open_jobs=2, until=b.NOW + b.DAY),
     b.an_act("pause", worker=b.a_digest("a worker"), until=b.NOW + b.DAY),
     b.an_act("return", amount=5_000, to=101),
-    b.an_act("block", block="2001:db8::/48", until=b.NOW + b.DAY),
+    b.an_act("block", block="2001:db8::/40", until=b.NOW + b.DAY),
     b.an_act("agree", about=b.a_digest("an act")),
     b.an_appeal(text="x" * 2000),
     b.a_proposal(key='models."a name".price', value="500"),
