@@ -158,7 +158,9 @@ def _block() -> None:
 @ACT
 @_as_act
 def _lift() -> None:
-    """End ACT: its number in the log, or the first letters of its digest. Answers what was appealed against it."""
+    """End ACT: its number in the log, or the first letters of its digest. Answers what was appealed against it.
+
+    Of a ban that is in force it proposes that: a second moderator has to `agree` to it."""
 
 
 @admin.command("agree")

@@ -18,7 +18,7 @@ from protocol.messages import MAX_ACT_ENTRIES, MAX_APPEAL_ENTRIES, ActEntry, Act
 from protocol.postings import ANONYMOUS
 from tracker import lifecycle
 from tracker.jobs import Jobs
-from tracker.sanctions import Sanctions, check_role
+from tracker.sanctions import WORDS, Sanctions, check_role
 from tracker.store.base import Logged, Store
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Moderation:
         """A peer has said who it is: it hears of what stands against its account, or waits for a second signature."""
         if conversation.account:
             found = await self._store.acts_of(conversation.account, self._clock(), MAX_ACT_ENTRIES)
-            if standing := [one for one in found if one.state != "over" and one.kind != Award.KIND]:
+            if standing := [one for one in found if _matters(one)]:
                 conversation.tell(Acts(entries=_entries(standing)))
 
     async def tell_acts(self, conversation: Conversation) -> None:
@@ -142,6 +142,13 @@ class Moderation:
         found, more = await self._store.appeals(self._clock(), MAX_APPEAL_ENTRIES)
         entries = tuple(AppealEntry(account=one.account, appeal=one.document, entry=_entry(one.about)) for one in found)
         conversation.tell(Appeals(entries=entries, more=more))
+
+
+def _matters(one: Logged) -> bool:
+    """Whether an act means something for its account now; words on other acts do as long as they wait."""
+    if one.kind in WORDS:
+        return one.state == "proposed"
+    return one.state != "over" and one.kind != Award.KIND
 
 
 def _entries(found: Sequence[Logged]) -> tuple[ActEntry, ...]:

@@ -154,3 +154,20 @@ async def test_a_key_without_a_role_reads_no_appeals_and_one_that_lost_it_reads_
         await desk.coordinator.publish(Rules())
         await moderator.say(AskAppeals())
         assert await moderator.refused() == "not_allowed"
+
+
+async def test_whoever_comes_hears_of_what_stands_and_not_of_every_word_on_it(path):
+    async with Desk.open(path, RULES) as desk:
+        accused, office = await desk.requester(1, account=True), Office(desk)
+        warning = await office.do("warn", account=accused.account)
+        await office.do("uphold", about=warning.digest)
+        ban = await office.do("ban", account=accused.account)
+        await office.do("agree", 702, about=ban.digest)
+        await office.do("lift", about=ban.digest)
+        limit = await office.do("limit", account=accused.account, open_jobs=1)
+        await office.do("lift", about=limit.digest)
+        accused.hang_up()
+        accused.forget()
+        await accused.come_back()
+        told = (await accused.hear(Acts)).entries
+        assert [(one.number, one.state) for one in told] == [(5, "proposed"), (3, "stands"), (1, "stands")]
