@@ -266,11 +266,11 @@ class Conversation:
             self.hand(rules.document)
         await coordinator.moderation.greet(self)
         held = await coordinator.holdings.of(self)
+        if not self.is_closed:  # before the last holding, so that who stays but shortly has it too
+            coordinator.witnesses.greet(self, coordinator.clock())
         for at in range(0, len(held) or 1, MAX_HOLDING_ENTRIES):
             part = tuple(held[at : at + MAX_HOLDING_ENTRIES])
             self.tell(Holding(entries=part, last=at + MAX_HOLDING_ENTRIES >= len(held)))
-        if not self.is_closed:
-            coordinator.witnesses.greet(self, coordinator.clock())
         log.info("%s is here (%s)", self.who, hello.software)
 
     async def _hear(self, message: SessionMessage) -> None:

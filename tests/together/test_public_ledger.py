@@ -14,8 +14,10 @@ import aiohttp
 import msgspec
 import pytest
 
+from peer.audit.mine import parties, shown_by
+from peer.audit.shown import read_checkpoint
 from peer.events import Settled
-from protocol.documents import Leaf
+from protocol.documents import Leaf, Settlement, open_document, parse_document
 from protocol.keyfiles import load_key
 from tests.support.following import Following, followed
 from tests.support.horde import PATIENCE_S, POLL_S, Horde, Process, until
@@ -92,6 +94,11 @@ async def test_a_ledger_that_anyone_can_check_is_caught_when_it_is_rewritten_and
         await until(lambda: paid_for(ann) == 2, "the worker heard of both settlements")
         await covered(horde)
 
+        # Who comes again is shown a checkpoint over its own entry.
+        async with horde.client("payer"):
+            pass
+        assert covering_own(horde)
+
         # Everybody finds the same, from the tracker and from files; those who know something find it by proof.
         http = horde.link.url.replace("ws", "http", 1)
         nobody = await audit(horde, "nobody", http)
@@ -154,12 +161,18 @@ async def no_party_is_named(http: str) -> None:
 
 def job_of(horde: Horde) -> str:
     """The job of the newest settlement that the payer keeps."""
-    from peer.audit.mine import parties
-    from protocol.documents import Settlement, open_document, parse_document
-
     assert horde.link is not None
     *_, party = parties(horde.home("payer"), horde.link.root)
     return open_document(parse_document(party.settlement, Settlement), Settlement).job.hex()
+
+
+def covering_own(horde: Horde) -> bool:
+    """Whether the payer keeps a checkpoint over the entry of its newest settlement."""
+    assert horde.link is not None
+    home, root = horde.home("payer"), horde.link.root
+    *_, party = parties(home, root)
+    entry = open_document(parse_document(party.settlement, Settlement), Settlement).entry
+    return any(read_checkpoint(raw, root)[1].size > entry for raw in shown_by(home, root).all())
 
 
 async def tampered_evidence_shows_nothing(horde: Horde, file: Path) -> None:
