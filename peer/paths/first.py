@@ -26,11 +26,17 @@ async def first_of(
             patience = seconds if len(tasks) < len(ways) else None
             await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             taken = next((task for task in tasks if task.done() and task.exception() is None), None)
-    finally:
-        others = [task for task in tasks if task is not taken]
-        for task in others:
-            task.cancel()
-        for task, outcome in zip(others, await asyncio.gather(*others, return_exceptions=True), strict=True):
-            if not isinstance(outcome, BaseException):
-                await discard(task.result())
+        await _end([task for task in tasks if task is not taken], discard)
+    except BaseException:  # cancelled: also what was taken is nobody's
+        await _end(tasks, discard)
+        raise
     return (taken or tasks[0]).result()
+
+
+async def _end(tasks: Sequence[asyncio.Task[T]], discard: Callable[[T], Awaitable[None]]) -> None:
+    """Let nothing come of these any more."""
+    for task in tasks:
+        task.cancel()
+    for task, outcome in zip(tasks, await asyncio.gather(*tasks, return_exceptions=True), strict=True):
+        if not isinstance(outcome, BaseException):
+            await discard(task.result())

@@ -64,6 +64,29 @@ async def test_what_comes_too_late_is_discarded() -> None:
     assert ways.discarded == ["second"]
 
 
+async def test_who_is_cancelled_while_others_are_discarded_keeps_nothing() -> None:
+    ways, held = Ways(2), asyncio.Event()
+    discarded: list[str] = []
+
+    async def discard(found: str) -> None:
+        discarded.append(found)
+        held.set()
+        if found == "second" and len(discarded) == 1:
+            await asyncio.Event().wait()
+
+    running = asyncio.create_task(first_of([partial(ways.go, number) for number in range(2)], 0, discard))
+    while len(ways.begun) < 2:  # noqa: ASYNC110 (what is waited for is nothing that tells)
+        await asyncio.sleep(0)
+    for end, found in zip(ways.ends, ("first", "second"), strict=True):
+        end.set_result(found)
+    await held.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    assert set(discarded) == {"first", "second"}
+
+
 async def test_where_none_gets_there_it_is_said_what_the_first_met() -> None:
     ways = Ways(2)
     for number, end in enumerate(ways.ends):
