@@ -1,8 +1,8 @@
 """Port mapping: the home's router is asked, by UPnP, to let requesters in at a port that it passes on to us.
 
-Needs the extra `nat`. Whoever answers the search in the local network may be anybody, so that the description is read
-from its own address alone, and what it says about our outer address is tested by the tracker before anybody relies on
-it.
+Needs the extra `nat`. Whoever answers the search in the local network may be anybody, so that it is asked at its own
+address alone, wherever its description leads; and who comes to the outer address that it names expects our certificate
+there.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ async def _map(port: int, former: Mapping | None, search: Search, chance: random
 async def _map_at(router: str, port: int, wanted: list[int], chance: random.Random) -> Mapping:
     wanted = wanted + [chance.randrange(20_000, 60_000) for _ in range(TRIES - len(wanted))]
     try:
-        async with asyncio.timeout(ASK_SECONDS), _session() as http:
+        async with asyncio.timeout(ASK_SECONDS), _session(router) as http:
             device = await _device(router, http)
             host = str(await device.async_get_external_ip_address() or "")
             ipaddress.IPv4Address(host)
@@ -177,13 +177,29 @@ async def _ask(device: IgdDevice, outer: int, port: int, inside: IPv4Address) ->
 async def _unmap(mapping: Mapping) -> None:
     """The router need not let anybody in any more."""
     with contextlib.suppress(UpnpError, aiohttp.ClientError, OSError):
-        async with asyncio.timeout(FAREWELL_SECONDS), _session() as http:
+        async with asyncio.timeout(FAREWELL_SECONDS), _session(mapping.router) as http:
             device = await _device(mapping.router, http)
             await device.async_delete_port_mapping(_ANYBODY, mapping.port, "TCP")
 
 
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+def _session(router: str) -> aiohttp.ClientSession:
+    """For requests to this router's host and no other one: its description could name anybody's address as its own."""
+    host = urlsplit(router).hostname
+
+    async def check(_session: aiohttp.ClientSession, _context: object, params: aiohttp.TraceRequestStartParams) -> None:
+        if params.url.host != host:
+            raise aiohttp.ClientConnectionError(f"what calls itself a router sends us to {params.url.host}")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(check)
+    trace.on_request_redirect.append(_refuse_redirect)
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace])
+
+
+async def _refuse_redirect(
+    _session: aiohttp.ClientSession, _context: object, _params: aiohttp.TraceRequestRedirectParams
+) -> None:
+    raise aiohttp.ClientConnectionError("what calls itself a router sends us elsewhere")
 
 
 async def _device(router: str, http: aiohttp.ClientSession) -> IgdDevice:
