@@ -88,8 +88,13 @@ def _parse_certificate(shown: str) -> bytes:
     return digest
 
 
+#: RFC 6598: neither private nor global to the library.
+_SHARED = ipaddress.ip_network("100.64.0.0/10")
+
+
 def is_private_host(host: str) -> bool:
-    """Whether `host` is an address on loopback, link-local or a private network, or `localhost`."""
+    """Whether `host` is an address on loopback, link-local or a private network, or `localhost`. The networks that
+    providers and overlays number for themselves (100.64.0.0/10) are private as well."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -98,7 +103,8 @@ def is_private_host(host: str) -> bool:
         return False
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    return address.is_private or address.is_loopback or address.is_link_local
+    is_inner = isinstance(address, ipaddress.IPv4Address) and address in _SHARED
+    return is_inner or address.is_private or address.is_loopback or address.is_link_local
 
 
 def _one(fields: dict[str, list[str]], name: str) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import aiohappyeyeballs
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
 from protocol.links import is_private_host
 
@@ -18,6 +21,13 @@ AddrInfo: TypeAlias = "tuple[int | socket.AddressFamily, int | socket.SocketKind
 
 #: Between two addresses of one name.
 NEXT_SECONDS = 0.25
+
+#: Names that are looked up at once.
+MAX_LOOKUPS = 4
+_LOOKUPS = ThreadPoolExecutor(MAX_LOOKUPS, "names")
+_NUMERIC = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+#: Addresses of that version of IP only which is there; with it Windows finds no `localhost` where there is no network.
+_FLAGS = socket.AI_ADDRCONFIG if sys.platform != "win32" else 0
 
 #: Of IPv6, what is reached from everywhere; and what NAT64 makes of the addresses of IPv4, also for names.
 _GLOBAL = ipaddress.ip_network("2000::/3")
@@ -68,11 +78,31 @@ def is_private(host: str) -> bool:
     return is_private_host(host)
 
 
+class Resolver(AbstractResolver):
+    """Resolves names that others chose, in threads of its own: who lets us wait for names holds up nothing else."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The addresses of `host`; raises `OSError`."""
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, family=family, flags=_FLAGS)
+        infos = await asyncio.get_running_loop().run_in_executor(_LOOKUPS, look_up)
+        return [
+            ResolveResult(
+                hostname=host, host=str(where[0]), port=int(where[1]), family=found, proto=proto, flags=_NUMERIC
+            )
+            for found, _, proto, _, where in infos
+        ]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
 class PublicResolver(AbstractResolver):
     """Resolves names, but to no private address: nobody leads us into our own network."""
 
     def __init__(self) -> None:
-        self._inner = ThreadedResolver()
+        self._inner = Resolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
@@ -90,7 +120,7 @@ class PublicResolver(AbstractResolver):
 
 def resolver(*, private_too: bool) -> AbstractResolver:
     """Resolves names, to private addresses only if that is allowed."""
-    return ThreadedResolver() if private_too else PublicResolver()
+    return Resolver() if private_too else PublicResolver()
 
 
 async def dial(address: Address, names: AbstractResolver) -> socket.socket:

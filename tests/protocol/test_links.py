@@ -120,7 +120,10 @@ def test_a_long_name_is_cut() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "a.localhost", "127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "::1", "fe80::1", "fd00::1"],
+    [
+        *("localhost", "a.localhost", "127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "100.64.0.1"),
+        *("100.127.255.255", "::ffff:100.64.0.1", "::1", "fe80::1", "fd00::1"),
+    ],
 )
 def test_a_private_host_may_be_reached_without_tls(host: str) -> None:
     assert is_private_host(host)
@@ -129,7 +132,8 @@ def test_a_private_host_may_be_reached_without_tls(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["example.org", "localhost.example.org", "8.8.8.8", "172.32.0.1", "2606:4700::1", "::ffff:8.8.8.8"]
+    "host",
+    ["example.org", "localhost.example.org", "8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1", "::ffff:8.8.8.8"],
 )
 def test_a_public_host_may_not(host: str) -> None:
     assert not is_private_host(host)
