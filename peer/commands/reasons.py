@@ -39,7 +39,8 @@ JOB: Mapping[str, str] = {
     "no_services": "do not serve this service",
     "give_back": "serve only people who give more back",
     "account": "do not serve this account",
-    "had_it": "have had this job, and did not finish it",
+    "had_it": "have had this job, and did not finish it or could not be reached from here; they can get it if it is"
+    " asked for anew",
     "not_offered": "cannot be paid for it: the rules have no price for it any more",
     "over_max_price": "cost more than your --max-price",
     "free_rate": "do no work for free at the moment; with enough kudos they would serve you",
@@ -73,6 +74,8 @@ def waiting_text(reasons: Mapping[str, int]) -> str:
     told = "; ".join(f"{JOB.get(reason, reason)} ({count})" for reason, count in _counted(reasons))
     if can_be_served(reasons):
         return f"the workers that are here {told}"
+    if "had_it" in reasons:  # which lies in this job, and not in what was asked for
+        return f"no worker that is here gets this job any more: they {told}"
     return f"no worker that is here could ever serve this: they {told}"
 
 

@@ -303,6 +303,9 @@ def test_who_waits_is_told_whether_time_alone_may_help() -> None:
     assert "no worker that is here could ever serve this: they do not serve this topic (2)" in waiting_text({"flag": 2})
     assert waiting_text({"flag": 2, "busy": 1}).startswith("the workers that are here do not serve this topic (2); can")
     assert "no worker is here" in waiting_text({})
+    only_once = waiting_text({"had_it": 1})
+    assert "ever" not in only_once
+    assert "could not be reached from here; they can get it if it is asked for anew (1)" in only_once
     assert waiting_text({"news": 1}).endswith("news (1)"), "a tracker that knows a reason more is understood"
 
 
