@@ -33,6 +33,11 @@ WORKER_PORT = 7000
 _UNCHECKED = ssl.create_default_context()
 _UNCHECKED.check_hostname = False
 _UNCHECKED.verify_mode = ssl.CERT_NONE
+#: What else runs on the machine may hold up the many processes of a street.
+PATIENT_RULES = """
+times.accept = 20
+times.open = 30
+"""
 #: Longer than anything takes that works.
 PATIENCE_S = 45.0
 
@@ -100,7 +105,7 @@ class StreetHorde:
         address = f"{TRACKER_NAME}:{PORT}"
         at = ("--listen", address, "--url", f"{scheme}://{address}", "--name", "a street", *init)
         await run("tracker", "init", str(folder / "tracker"), *at, prefix=network.prefix(TRACKER))
-        add_rules(folder / "tracker", PLAIN_RULES + rules)
+        add_rules(folder / "tracker", PLAIN_RULES + PATIENT_RULES + rules)
         processes: list[Process] = []
         try:
             serving, tracker = await _serve(network, folder)

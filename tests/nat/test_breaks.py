@@ -100,4 +100,4 @@ async def test_a_picture_comes_punched_over_a_long_slow_and_lossy_link(tmp_path:
             asked = await horde.picture(REQUESTER, "painter", "--width", "512", "--height", "512", "--steps", "5")
             await asked.finished()
 
-    assert asked.paths[-1] == PUNCHED
+    assert asked.paths[-1] == PUNCHED, asked.events("path")
