@@ -20,6 +20,7 @@ from protocol.documents import Acknowledgement, Denial, Opening, sign
 from protocol.envelope import Envelope
 from protocol.keys import SigningKey
 from protocol.messages import Held, Refused, SessionMessage, Unreachable
+from protocol.rules import Rules
 
 
 class Line(Protocol):
@@ -28,6 +29,7 @@ class Line(Protocol):
     root: bytes
     serving: bytes | None
     delegation: Envelope | None
+    rules: Rules | None
 
     @property
     def is_ready(self) -> bool:
@@ -212,6 +214,7 @@ class Job:
             now=line.now,
             tracker=self._desk.tracker,
             relays_only=self._desk.relays_only,
+            open_ms=line.rules.times.open * 1000 if line.rules is not None else 0,
             asked_at=former.asked_at if former is not None and former.attempt[1] == attempt else None,
         )
 

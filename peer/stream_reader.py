@@ -31,6 +31,10 @@ MEDIA_TYPE = "application/x-potluck-stream"
 CONNECT_SECONDS = 3.0
 #: From the end of the handshake to the worker's answer; the opening is on its way in that time.
 ANSWER_SECONDS = 10.0
+#: So long over a connection that was kept, which may have ended without a word.
+KEPT_SECONDS = 4.0
+#: Bytes a second of an opening for which an answer is waited for longer, where another path may bring it.
+SLOW_RATE = 50_000
 #: Without any frame, not even a sign of life, for so long the stream counts as cut.
 SILENCE_SECONDS = 10.0
 #: So long a connection that is not used is kept; a worker keeps it longer.
@@ -155,11 +159,7 @@ class StreamReader:
             if reading is None:
                 race = Race(worker.addresses, worker.none_because, worker.certificate, self._ground, guide)
                 await stack.enter_async_context(race)
-                try:
-                    taken = await race.first()
-                except NoPath as error:
-                    raise StreamBroken(error.reason, str(error)) from error
-                response = await self.open(taken, body, after)
+                taken, response = await self._open_first(race, body, after)
                 reading = _Reading(self, race, response, taken, after, again or body)
             frames_of_it = await stack.enter_async_context(contextlib.aclosing(reading.read()))
             async for item in frames_of_it:
@@ -167,12 +167,32 @@ class StreamReader:
             if reading.taken.path is not Path.RELAYED:
                 self._keep(worker.certificate, reading.taken)
 
-    async def open(self, taken: Taken, body: bytes, after: int) -> aiohttp.ClientResponse:
-        """The worker's answer to an opening over this path; raises `StreamBroken`."""
+    async def _open_first(self, race: Race, body: bytes, after: int) -> tuple[Taken, aiohttp.ClientResponse]:
+        """The worker's answer over the first path that brings one: one that stands may end before, or be held up by
+        whoever passes the bytes on. Raises `StreamBroken`."""
+        try:
+            taken = await race.first()
+            while True:
+                most = race.half_seconds if taken.path is Path.RELAYED else None
+                try:
+                    return taken, await self.open(taken, body, after, most)
+                except StreamBroken as error:
+                    if not isinstance(error.__cause__, aiohttp.ClientError | OSError):
+                        raise
+                    taken = await race.instead(taken, error.reason, str(error))
+        except NoPath as error:
+            raise StreamBroken(error.reason, str(error)) from error
+
+    async def open(self, taken: Taken, body: bytes, after: int, most: float | None = None) -> aiohttp.ClientResponse:
+        """The worker's answer to an opening over this path; raises `StreamBroken`. most: so many seconds are enough for
+        a small one, since it may come over another path."""
         assert self._session is not None  # noqa: S101
+        seconds = self._answer_seconds
+        if most is not None:
+            seconds = min(seconds, most + len(body) / SLOW_RATE)
         try:
             # The time-outs of aiohttp begin anew with every byte, also of a head that never ends.
-            async with asyncio.timeout(self._answer_seconds):
+            async with asyncio.timeout(seconds):
                 # Not https: what is called so stands already, and is TLS.
                 response = await self._session.post(
                     f"http://{taken.name}/stream",
@@ -189,15 +209,25 @@ class StreamReader:
                 raise await _refusal(response)
         return response
 
+    def doubt(self, taken: Taken) -> None:
+        """A stream has broken over this path."""
+        assert self._ground is not None  # noqa: S101
+        self._ground.doubt(taken.relay)
+
     async def _open_kept(self, worker: Worker, body: bytes, after: int) -> _Reading | None:
         """Over a connection that served before, if there is one."""
         while (taken := self._take_kept(worker.certificate)) is not None:
             try:
-                return _Reading(self, None, await self.open(taken, body, after), taken, after, body)
+                response = await self.open(taken, body, after, KEPT_SECONDS)
             except StreamBroken as error:
-                # It may have ended meanwhile; an opening that was lost with it does no harm to the next one.
-                if not isinstance(error.__cause__, aiohttp.ClientError):
+                # It may have ended meanwhile, also without a word where our address is another one by now; an opening
+                # that was lost with it does no harm to the next one.
+                if not isinstance(error.__cause__, aiohttp.ClientError | OSError):
                     raise
+                if isinstance(error.__cause__, TimeoutError):
+                    return None  # no time for others that may have ended in the same way
+            else:
+                return _Reading(self, None, response, taken, after, body)
         return None
 
     def _keep(self, certificate: bytes, taken: Taken) -> None:
@@ -263,6 +293,7 @@ class _Reading:
                             await _to_the_end(self._response)
                             return
                 if not await self._take_over():
+                    self._streams.doubt(self.taken)
                     raise StreamBroken("cut", "the stream ended before the result was whole")
                 yield Answered(self.taken.path, self.taken.reason)
         finally:
@@ -292,6 +323,7 @@ class _Reading:
             broken = StreamBroken("silent", f"no sign of life from the worker for {silence:g} seconds")
         except (aiohttp.ClientError, OSError) as error:
             broken = StreamBroken("cut", f"the stream was cut: {error}")
+        self._streams.doubt(self.taken)
         if self._opening is None or await asyncio.shield(self._opening) is None:
             raise broken
 

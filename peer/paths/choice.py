@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class Path(enum.IntEnum):
@@ -45,6 +45,13 @@ class Timing:
     answer: int = 3_000
     race: int = 8_000
 
+    def within(self, open_ms: int) -> Timing:
+        """The same where the tracker gives so long for the opening: what is kept back is for the opening itself."""
+        return replace(self, race=max(LEAST_RACE, open_ms - KEPT_BACK), answer=max(self.answer, open_ms * 3 // 10))
+
+
+#: Of the tracker's time for the opening, in milliseconds: for TLS and the opening, and what a race has at least.
+KEPT_BACK, LEAST_RACE = 2_000, 2_000
 
 TIMING = Timing()
 
@@ -116,7 +123,9 @@ class Choice:
         self.is_over = False
         self._names = {Way(Path.DIRECT, number): address for number, address in enumerate(self.addresses)}
         self._direct_left = [] if self.relays_only else list(self._names)
+        self._spared: list[Way] = []
         self._relays_left: list[Way] = []
+        self._doubted: list[Way] = []
         self._relays = 0
         self._pending: set[Way] = set()
         self._failures: list[tuple[str, str]] = []
@@ -150,9 +159,29 @@ class Choice:
             if other.path >= way.path:
                 self._pending.discard(other)
                 effects.append(Drop(other))
+                self._spared += [other] if other.path is Path.DIRECT else []
         if way.path is Path.DIRECT:
+            self._spared += self._direct_left
             self._direct_left.clear()
         self._relays_left.clear()
+        self._doubted.clear()
+        return effects + self._conclude()
+
+    def broke(self, reason: str, text: str, now: int) -> list[Effect]:
+        """The way that was taken ended before the worker answered. What was dropped for it is tried again, as far as it
+        is ours to try; for all else the tracker is asked once more, since the worker waits nowhere any longer."""
+        way, self.used, self.is_over = self.used, None, False
+        assert way is not None  # noqa: S101 (else nothing could break)
+        self._failures.append((reason, f"{self._named(way)}: {text}"))
+        if now >= self._ends:
+            return self._end()
+        if Way(Path.PUNCHED) not in self._pending:
+            self._names.pop(Way(Path.PUNCHED), None)
+        self._direct_left += self._spared
+        self._spared.clear()
+        effects = self._dial(now)
+        if self.helped and self._help is not _Help.ASKED:
+            effects += self._ask(now, "broken")
         return effects + self._conclude()
 
     def failed(self, way: Way, reason: str, text: str, now: int) -> list[Effect]:
@@ -167,6 +196,9 @@ class Choice:
             if not self._pending and self._help is _Help.UNASKED and self.used is None:
                 effects += self._ask(now, reason)
         elif way.path is Path.PUNCHED:
+            effects += self._relay()
+        elif self._doubted and not any(other.path is Path.RELAYED for other in self._pending):
+            self._relays_left, self._doubted = self._doubted, []
             effects += self._relay()
         return effects + self._conclude()
 
@@ -187,18 +219,21 @@ class Choice:
         self._pending.add(way)
         return [Try(way)]
 
-    def relays(self, names: Sequence[str], reason: str, now: int) -> list[Effect]:
-        """The tracker has named relays, the best first, or said why there is none."""
+    def relays(self, names: Sequence[str], reason: str, now: int, doubted: int = 0) -> list[Effect]:
+        """The tracker has named relays, the best first, or said why there is none. doubted: so many of them, the last
+        ones, have let somebody down before: they are tried where the others have failed."""
         self._help = _Help.OVER
+        ways = [Way(Path.RELAYED, self._relays + index) for index in range(len(names))]
+        self._relays += len(names)
         if self.is_over or self.used is not None:
             return []
         if not names:
             self._failures.append((reason or "no_path", f"relayed: the tracker names no relay ({reason or 'none'})"))
-        for name in names:
-            way = Way(Path.RELAYED, self._relays)
-            self._relays += 1
-            self._names[way] = name
-            self._relays_left.append(way)
+        self._names.update(zip(ways, names, strict=True))
+        self._relays_left += ways[: len(ways) - doubted]
+        self._doubted += ways[len(ways) - doubted :]
+        if not self._relays_left:
+            self._relays_left, self._doubted = self._doubted, []
         self._relays_at = now + self.timing.head_start
         effects = [] if Way(Path.PUNCHED) in self._pending else self._relay()
         return effects + self._conclude()
@@ -221,6 +256,11 @@ class Choice:
             if self._relays_left and now >= self._relays_at:
                 effects += self._relay()
         return effects + self._conclude()
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the tracker's answer is waited for."""
+        return self._help is _Help.ASKED and not self.is_over
 
     @property
     def wake(self) -> int | None:
@@ -259,7 +299,7 @@ class Choice:
 
     def _conclude(self) -> list[Effect]:
         """End the race where nothing can come of it any more."""
-        if self.is_over or self._pending or self._direct_left or self._relays_left:
+        if self.is_over or self._pending or self._direct_left or self._relays_left or self._doubted:
             return []
         if self.used is None and self._help is not _Help.OVER:
             return []
@@ -275,6 +315,7 @@ class Choice:
         self._pending.clear()
         self._direct_left.clear()
         self._relays_left.clear()
+        self._doubted.clear()
         self._help = _Help.OVER
         return effects + self._conclude()
 

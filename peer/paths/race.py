@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp.abc import AbstractResolver
@@ -19,12 +19,15 @@ from peer.paths.choice import TIMING, Ask, Choice, Drop, Effect, GiveUp, Path, T
 from peer.paths.connector import Connector, WrongCertificate
 from peer.paths.punch import NoMeeting, Punching, meeting_of
 from peer.paths.relay_end import NotRelayed, RelayEnds, Ticket, Tracker, check_ticket
-from protocol.errors import Refusal
+from protocol.errors import Busy, Refusal
 from protocol.keys import SigningKey
 from protocol.messages import AskPaths, Meet, Paths, Punch, Refused
 
 #: Trackers refuse to be asked about one attempt twice within a second.
 ASK_AGAIN_SECONDS = 1.1
+#: How many relays are remembered for having let us down, and how long.
+MAX_DOUBTED = 64
+DOUBTED_SECONDS = 600.0
 
 Said = Meet | Punch | Paths
 
@@ -41,18 +44,21 @@ class NoPath(Exception):
 
 @dataclass(frozen=True)
 class Taken:
-    """A path that stands. name: of its connection. reason: why this one, for people."""
+    """A path that stands. name: of its connection. reason: why this one, for people. relay: the key of the one that it
+    leads through, if there is any."""
 
     path: Path
     name: str
     reason: str
+    relay: bytes = b""
 
 
 @dataclass
 class Guide:
     """The tracker's help for one attempt. attempt: job and number. key: the job key. say: a session message, None if it
     cannot be sent now. now: the tracker's clock. tracker: how it is reached. asked: digest of our question; asked_at:
-    when it was put, on the loop's clock, also if that was for an earlier opening of the attempt."""
+    when it was put, on the loop's clock, also if that was for an earlier opening of the attempt. open_ms: so long the
+    tracker gives from the lease to the opening, 0 where that is not known."""
 
     attempt: tuple[bytes, int]
     key: SigningKey
@@ -62,6 +68,7 @@ class Guide:
     now: Callable[[], int]
     tracker: Tracker
     relays_only: bool = False
+    open_ms: int = 0
     asked: bytes | None = None
     asked_at: float | None = None
     _listener: Callable[[Said | Refused], None] | None = None
@@ -87,7 +94,8 @@ class Guide:
 @dataclass(frozen=True)
 class Ground:
     """What all races of a requester share. relays: None where nothing is relayed. connect_seconds: for each
-    connection, and again for its handshake."""
+    connection, and again for its handshake. doubted: relays over which a stream has broken, and until when, on the
+    loop's clock, they are tried after all others."""
 
     connector: Connector
     relays: RelayEnds | None
@@ -95,6 +103,19 @@ class Ground:
     connect_seconds: float
     private_too: bool
     timing: Timing = TIMING
+    doubted: dict[bytes, float] = field(default_factory=dict)
+
+    def doubt(self, relay: bytes) -> None:
+        """For a while this relay is tried after all others: it may be the one that broke a stream."""
+        if relay:
+            self.doubted.pop(relay, None)
+            self.doubted[relay] = asyncio.get_running_loop().time() + DOUBTED_SECONDS
+        while len(self.doubted) > MAX_DOUBTED:
+            del self.doubted[next(iter(self.doubted))]
+
+    def doubts(self, ticket: Ticket) -> bool:
+        """Whether the relay of this ticket is tried after all others."""
+        return self.doubted.get(ticket.terms.relay, 0.0) > asyncio.get_running_loop().time()
 
 
 @dataclass(eq=False)
@@ -119,12 +140,13 @@ class Race:
         self._certificate = certificate
         self._ground = ground
         self._guide = guide
+        self._timing = ground.timing.within(guide.open_ms) if guide is not None and guide.open_ms else ground.timing
         self._choice = Choice(
             [str(address) for address in addresses],
             none_because,
             helped=guide is not None,
             relays_only=guide is not None and guide.relays_only,
-            timing=ground.timing,
+            timing=self._timing,
         )
         self._runs: dict[Way, _Run] = {}
         self._tickets: list[Ticket] = []
@@ -132,6 +154,7 @@ class Race:
         self._first: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._meeting: Meet | None = None
+        self._reason = ""  # for which the tracker was asked
 
     async def __aenter__(self) -> Race:
         if self._guide is not None:
@@ -159,8 +182,23 @@ class Race:
         """Whether nothing better can come any more."""
         return self._choice.is_over and self.better is None
 
+    @property
+    def half_seconds(self) -> float:
+        """Half of the time that the race has."""
+        return self._timing.race / 2000
+
     async def first(self) -> Taken:
         """The first path that stands; raises `NoPath`."""
+        return await self._first
+
+    async def instead(self, taken: Taken, reason: str, text: str) -> Taken:
+        """The path that stands in place of the one that was taken, which ended before the worker answered; raises
+        `NoPath` if none does in what is left of the race's time."""
+        self._ground.doubt(taken.relay)
+        if (better := self.take_better()) is not None:
+            return better
+        self._first = asyncio.get_running_loop().create_future()
+        self._carry_out(self._choice.broke(reason, text, self._clock()))
         return await self._first
 
     def take_better(self) -> Taken | None:
@@ -177,7 +215,8 @@ class Race:
                 case Ask(reason):
                     _ = self._spawn(self._ask(reason))
                 case Use(way, reason):
-                    self._use(Taken(way.path, self._runs[way].name, reason))
+                    relay = self._tickets[way.number].terms.relay if way.path is Path.RELAYED else b""
+                    self._use(Taken(way.path, self._runs[way].name, reason, relay))
                 case Drop(way):
                     run = self._runs[way]
                     if run.task is not None and run.task is not asyncio.current_task():
@@ -213,6 +252,7 @@ class Race:
     async def _ask(self, reason: str) -> None:
         guide = self._guide
         assert guide is not None  # noqa: S101 (else nothing is asked)
+        self._reason = reason
         job, attempt = guide.attempt
         message = AskPaths(job=job, attempt=attempt, relays_only=guide.relays_only, reason=reason[:40])
         clock = asyncio.get_running_loop().time
@@ -227,6 +267,9 @@ class Race:
     def _heard(self, message: Said | Refused) -> None:
         now = self._clock()
         match message:
+            case Refused(code=Busy.code) if self._choice.is_asking:
+                # The two askings of an attempt came closer together than they were put: the net is not even.
+                _ = self._spawn(self._ask(self._reason))
             case Refused():
                 self._carry_out(self._choice.not_asked(message.code, f"the tracker: {message.text}"))
             case Meet():
@@ -237,15 +280,17 @@ class Race:
                     if run.punching is not None:
                         run.punching.told(message)
             case Paths():
-                before, reason = len(self._tickets), message.reason
+                found, reason = [], message.reason
                 for raw in message.tickets:
                     try:
-                        self._tickets.append(self._checked(raw))
+                        found.append(self._checked(raw))
                     except Refusal as error:
                         log.warning("a relay ticket that cannot be used: %s", error.text)
                         reason = error.code
-                names = [ticket.name for ticket in self._tickets[before:]]
-                self._carry_out(self._choice.relays(names, reason, now))
+                found.sort(key=self._ground.doubts)
+                self._tickets += found
+                doubted = sum(map(self._ground.doubts, found))
+                self._carry_out(self._choice.relays([ticket.name for ticket in found], reason, now, doubted))
 
     def _checked(self, raw: bytes) -> Ticket:
         guide = self._guide

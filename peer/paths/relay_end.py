@@ -93,6 +93,9 @@ def check_ticket(
     terms = open_document(envelope, RelayTicket)
     if (terms.job, terms.attempt) != attempt or me not in (terms.requester, terms.worker):
         raise BadTicket("a ticket for another attempt, or for others")
+    if terms.relay in (terms.requester, terms.worker):
+        # Nor would it hide the one from the other.
+        raise BadTicket("a ticket for a relay that is one of the two which are to meet there")
     if terms.valid_until <= now:
         raise BadTicket(f"a ticket until {terms.valid_until}, and it is {now}")
     return Ticket(terms, envelope)

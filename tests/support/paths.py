@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestServer
@@ -27,6 +27,7 @@ from peer.relaying import Offering, Relaying
 from peer.stream_reader import StreamReader, Worker
 from peer.stream_server import StreamServer
 from protocol.documents import RelayTicket
+from protocol.keys import SigningKey
 from protocol.messages import AskPaths, Meet, Paths, Punch
 from tests.support.builders import (
     JOB_KEY,
@@ -70,7 +71,7 @@ class SlowDoor:
         self._behind = port
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, stack: AsyncExitStack) -> SlowDoor:
+    async def serve(self, stack: AsyncExitStack) -> Self:
         """Serve until the stack ends."""
         server = await asyncio.start_server(self._come, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
@@ -95,10 +96,33 @@ class SlowDoor:
             await self.opened.wait()
             inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._behind)
             writers.append(inner_writer)
-            await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+            await asyncio.gather(_copy(reader, inner_writer), self._back(inner_reader, writer))
         finally:
             for each in writers:
                 each.transport.abort()
+
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _copy(reader, writer)
+
+
+class BadDoor(SlowDoor):
+    """A port that leads to another one, until `is_bad`: then it says nothing any more, or ends what passes through."""
+
+    def __init__(self, port: int, is_bad: Callable[[], bool], *, ends: bool) -> None:
+        super().__init__(port)
+        self.opened.set()
+        self._is_bad = is_bad
+        self._ends = ends
+
+    async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            if self._is_bad():
+                if self._ends:
+                    writer.transport.abort()
+                    return
+                await asyncio.Event().wait()
+            writer.write(data)
+        writer.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -191,17 +215,21 @@ class Scene:
         """What the requester reads."""
         return self.reader.read(self.worker(*ports), b"opening", -1, self.guide, again=b"again", **options)
 
+    async def bad_door(self, port: int, *, ends: bool) -> BadDoor:
+        """A way to `port` on which no answer comes back once the worker has an opening."""
+        return await BadDoor(port, lambda: bool(self.desk.openings), ends=ends).serve(self.stack)
+
     async def door(self) -> SlowDoor:
         """A direct address that does not answer until it is told to."""
         return await SlowDoor(self.server.port).serve(self.stack)
 
-    async def relay(self, **ticket: Any) -> Relaying:
+    async def relay(self, key: SigningKey = RELAY, **ticket: Any) -> Relaying:
         """One more relay of a volunteer, and a ticket for it."""
         certificate = fresh_certificate(self.folder / f"relay-{len(self.tickets)}")
-        relaying = Relaying(RELAY.public, ROOT.public, Offering(), serving=lambda: SERVING.public, now=clock)
+        relaying = Relaying(key.public, ROOT.public, Offering(), serving=lambda: SERVING.public, now=clock)
         server = StreamServer(None, certificate.context, host="127.0.0.1", port=0, routes=relaying.routes())
         await self.stack.enter_async_context(server)
-        terms = a_relay_ticket(LEASE, relay=RELAY, url=f"wss://127.0.0.1:{server.port}", certificate=certificate.digest)
+        terms = a_relay_ticket(LEASE, relay=key, url=f"wss://127.0.0.1:{server.port}", certificate=certificate.digest)
         self.tickets.append(but(terms, **{"valid_until": clock() + 10 * MINUTE, **ticket}))
         return relaying
 

@@ -146,6 +146,86 @@ def test_who_wants_relays_only_is_neither_met_nor_dialled() -> None:
     assert ways(choice.relays(["r:1"], "", 2), Try) == [RELAYED]
 
 
+def test_where_the_path_taken_ends_before_the_answer_other_addresses_and_the_tracker_are_asked_again() -> None:
+    choice = Choice(["a:1", "b:1"])
+    choice.begin(0)
+    choice.stands(DIRECT, 10)
+
+    effects = choice.broke("no_connection", "it ended", 20)
+
+    assert (ways(effects, Try), asked(effects)) == ([SECOND], ["broken"])
+    assert ways(choice.relays(["r:1"], "", 30), Try) == [RELAYED]
+    given = gave_up(choice.failed(SECOND, "no_connection", "refused", 40) + choice.failed(RELAYED, "cut", "cut", 50))
+    assert given is not None
+    assert given.text.startswith("direct a:1: it ended; ")
+
+
+def test_where_a_relayed_path_ends_before_the_answer_it_can_be_met_and_relayed_anew() -> None:
+    choice = Choice([])
+    choice.begin(0)
+    choice.meeting(10)
+    choice.relays(["r:1"], "", 20)
+    choice.failed(PUNCHED, "no_meeting", "no answer", 30)
+    choice.stands(RELAYED, 40)
+
+    assert asked(choice.broke("timeout", "no answer", 50)) == ["broken"]
+    assert ways(choice.meeting(60), Try) == [PUNCHED]
+
+
+def test_who_wants_relays_only_is_not_shown_either_where_a_relay_ends() -> None:
+    choice = Choice(["a:1"], relays_only=True)
+    choice.begin(0)
+    choice.relays(["r:1", "s:1"], "", 10)
+    choice.stands(RELAYED, 20)
+
+    effects = choice.broke("timeout", "no answer", 30)
+
+    assert (ways(effects, Try), asked(effects)) == ([], ["broken"])
+    assert choice.meeting(40) == []
+
+
+def test_a_path_that_ends_when_time_is_up_is_the_end() -> None:
+    choice = Choice(["a:1", "b:1"])
+    choice.begin(0)
+    choice.stands(DIRECT, 10)
+
+    assert gave_up(choice.broke("timeout", "no answer", TIMING.race)) is not None
+    assert choice.is_over
+
+
+def test_relays_that_are_not_wanted_when_they_are_named_keep_their_numbers() -> None:
+    choice = Choice(["a:1"])
+    choice.begin(0)
+    choice.tick(TIMING.ask_after)
+    choice.stands(DIRECT, 400)
+    assert choice.relays(["r:1"], "", 410) == []
+    choice.broke("no_connection", "it ended", 420)
+
+    assert ways(choice.relays(["s:1"], "", 430), Try) == [OTHER]
+
+
+def test_relays_in_doubt_are_tried_where_the_others_have_failed() -> None:
+    choice = Choice([])
+    choice.begin(0)
+
+    assert ways(choice.relays(["r:1", "s:1"], "", 10, doubted=1), Try) == [RELAYED]
+    assert ways(choice.failed(RELAYED, "timeout", "no answer", 20), Try) == [OTHER]
+    assert ways(choice.stands(OTHER, 30), Use) == [OTHER]
+
+
+def test_relays_in_doubt_are_tried_at_once_where_there_are_no_others() -> None:
+    choice = Choice([])
+    choice.begin(0)
+
+    assert ways(choice.relays(["r:1", "s:1"], "", 10, doubted=2), Try) == [RELAYED, OTHER]
+
+
+def test_a_race_lasts_as_long_as_the_tracker_waits_for_the_opening_but_for_a_rest() -> None:
+    assert TIMING.within(10_000) == TIMING
+    assert TIMING.within(30_000).race == 28_000
+    assert TIMING.within(1_000).race == 2_000
+
+
 def test_giving_up_says_what_was_tried_on_each_path() -> None:
     choice = Choice(["a:1"])
     choice.begin(0)
@@ -226,8 +306,13 @@ def test_however_it_goes_the_race_ends_and_the_best_that_stood_is_used(seed: int
 
     now = 0
     carry_out(choice.begin(now))
-    while not choice.is_over:
+    while not choice.is_over or (used and chance.random() < 0.3 and now < TIMING.race):
         act = chance.randrange(6)
+        if (choice.used is not None and chance.random() < 0.1) or choice.is_over:
+            used.clear()
+            stood.clear()
+            carry_out(choice.broke("cut", "it ended", now))
+            continue
         if act == 0 and begun:
             way = chance.choice(sorted(begun, key=lambda way: (way.path, way.number)))
             begun.discard(way)
@@ -240,7 +325,8 @@ def test_however_it_goes_the_race_ends_and_the_best_that_stood_is_used(seed: int
         elif act == 2 and chance.random() < 0.3:
             carry_out(choice.meeting(now))
         elif act == 3 and chance.random() < 0.3:
-            carry_out(choice.relays(["r:1"] * chance.randrange(3), "", now))
+            names = ["r:1"] * chance.randrange(3)
+            carry_out(choice.relays(names, "", now, chance.randrange(len(names) + 1)))
         else:
             assert choice.wake is not None
             now = max(now + 1, choice.wake)

@@ -16,12 +16,13 @@ from aiohttp.test_utils import unused_port
 from peer.output import Output
 from peer.paths.choice import Path as Way
 from peer.paths.choice import Timing
+from peer.paths.race import Race
 from peer.paths.relay_end import NotRelayed, RelayEnds, Tracker, check_ticket
 from peer.spool import Spool
 from peer.stream_reader import Answered, StreamBroken
 from protocol.errors import BadTicket
 from protocol.frames import Alive, Final, Frame, Progressed, Text
-from protocol.messages import Meet, Refused
+from protocol.messages import AskPaths, Meet, Refused
 from tests.support.builders import (
     JOB_KEY,
     NOW,
@@ -40,7 +41,7 @@ from tests.support.builders import (
     signed,
 )
 from tests.support.horde import until
-from tests.support.paths import ATTEMPT, LEASE, a_scene
+from tests.support.paths import ATTEMPT, LEASE, BadDoor, a_scene
 
 TEXT = signed(a_lease(a_request(a_public_part(a_text_work(max_tokens=30_000)))))
 RECEIPT, SALT = signed(a_receipt()), a_salt()
@@ -207,6 +208,65 @@ async def test_the_nearest_of_several_relays_is_taken(tmp_path: Path, output: Ou
         assert relaying.rooms.pairs == 1
 
 
+async def test_the_next_address_serves_where_the_first_dies_before_the_answer(tmp_path: Path, output: Output) -> None:
+    finish(output)
+    async with a_scene(tmp_path, output) as scene:
+        door = await scene.bad_door(scene.server.port, ends=True)
+        items = await rest(scene.stream(door.port, scene.server.port))
+
+        assert [item.reason for item in items if isinstance(item, Answered)] == [
+            f"direct 127.0.0.1:{scene.server.port}"
+        ]
+        assert scene.desk.openings == [b"opening", b"opening"]
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ends", "stalls"])
+async def test_a_relay_that_lets_the_opening_through_and_no_answer_is_replaced_and_tried_last(
+    tmp_path: Path, output: Output, ends: bool
+) -> None:
+    finish(output)
+    patient = Timing(race=60_000, answer=30_000)
+    async with a_scene(tmp_path, output, timing=patient, reading={"answer_seconds": 3.0}) as scene:
+        bad = await scene.relay()
+        door = await scene.bad_door(int(scene.tickets[0].url.rpartition(":")[2]), ends=ends)
+        scene.tickets[0] = but(scene.tickets[0], url=f"wss://127.0.0.1:{door.port}")
+        say = scene.say
+        good = await scene.relay(key=a_key(41))
+        [better] = scene.tickets[1:]
+        scene.tickets.pop()
+
+        async def say_more(asked: AskPaths) -> bytes | None:
+            said = await say(asked)
+            if better not in scene.tickets:
+                scene.tickets.append(better)
+            return said
+
+        scene.guide.say = say_more
+        items = await rest(scene.stream())
+
+        assert (paths(items), isinstance(items[-1], Final)) == ([Way.RELAYED], True)
+        assert [asked.reason for asked in scene.asked] == ["no_address", "broken"]
+        assert (bad.rooms.pairs, good.rooms.pairs) == (1, 1)
+        assert scene.desk.openings == [b"opening", b"opening"]
+
+
+async def test_a_connection_that_was_kept_and_answers_no_more_is_replaced(
+    tmp_path: Path, output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(output)
+    monkeypatch.setattr("peer.stream_reader.KEPT_SECONDS", 0.2)
+    async with a_scene(tmp_path, output) as scene:
+        served = [False]
+        door = await BadDoor(scene.server.port, lambda: served[0], ends=False).serve(scene.stack)
+        await rest(scene.stream(door.port))
+        served[0] = True
+        items = await rest(scene.stream(door.port, scene.server.port))
+
+        assert [item.reason for item in items if isinstance(item, Answered)] == [
+            f"direct 127.0.0.1:{scene.server.port}"
+        ]
+
+
 async def test_where_no_path_leads_it_is_said_what_was_tried_on_each(tmp_path: Path, output: Output) -> None:
     async with a_scene(tmp_path, output) as scene:
         scene.meets = True
@@ -231,6 +291,31 @@ async def test_what_the_tracker_refuses_is_passed_on(tmp_path: Path, output: Out
         scene.guide.say = refuse
         with pytest.raises(StreamBroken, match="nobody relays here"):
             await rest(scene.stream())
+
+
+async def test_a_tracker_that_was_asked_too_soon_is_asked_again(tmp_path: Path, output: Output) -> None:
+    finish(output)
+    async with a_scene(tmp_path, output) as scene:
+        await scene.relay()
+        say = scene.guide.say
+
+        async def too_soon(asked: AskPaths) -> bytes | None:
+            scene.guide.say = say
+            message = Refused(code="busy", text="paths were asked for within a second", about=b"it")
+            asyncio.get_running_loop().call_soon(lambda: scene.guide.refused(message))
+            return b"it"
+
+        scene.guide.say = too_soon
+        assert paths(await rest(scene.stream())) == [Way.RELAYED]
+
+
+async def test_a_race_lasts_as_long_as_the_horde_gives_for_the_opening(tmp_path: Path, output: Output) -> None:
+    async with a_scene(tmp_path, output) as scene:
+        assert scene.reader._ground is not None
+        scene.guide.open_ms = 60_000
+        race = Race([], "no_address", bytes(32), scene.reader._ground, scene.guide)
+
+        assert race.half_seconds == 29
 
 
 async def test_a_tracker_that_is_away_does_not_keep_a_direct_path_from_being_found(
@@ -269,6 +354,8 @@ async def test_a_relay_that_answers_in_the_workers_place_gets_nothing(tmp_path: 
         ({"attempt": 2}, JOB_KEY),
         ({"job": bytes(16)}, JOB_KEY),
         ({"valid_until": NOW}, JOB_KEY),
+        ({"relay": WORKER.public}, JOB_KEY),
+        ({"relay": JOB_KEY.public}, JOB_KEY),
     ],
 )
 def test_a_ticket_for_others_another_attempt_or_another_time_is_not_used(change: dict[str, Any], who: Any) -> None:
