@@ -51,7 +51,8 @@ def write(
     start, size: entries up to the end of the archive before, and up to this one's. time: of its checkpoint.
     """
     while True:
-        new.unlink(missing_ok=True)
+        for leftover in (new, new.with_name(f"{new.name}-journal")):
+            leftover.unlink(missing_ok=True)
         os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with closing(open_file(database)) as connection:
             before = stamp_of(database)

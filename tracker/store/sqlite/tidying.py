@@ -1,7 +1,7 @@
 """What is kept for limits and dropped when they have passed, so that it does not grow with the horde's age.
 
-Documents and entries are evidence and stay. What is dropped here was counted from them, and `audit` compares what is
-left of it from the moments on that stand in `horde`.
+Documents and entries are evidence, and stay or move into archives. What is dropped here was counted from them, and
+`audit` compares what is left of it from the moments on that stand in `horde`.
 """
 
 from __future__ import annotations
