@@ -21,8 +21,8 @@ from protocol.envelope import parse
 from protocol.public import AskDisclosure, Balances, End
 from tests.support.archiving import archive, checkpoints, look
 from tests.support.auditing import FromDatabase, evidence_of, found_in, kinds, lived
-from tests.support.builders import ROOT, SERVING, a_key, but
-from tests.support.history import BEN, CARL, History
+from tests.support.builders import DAY, ROOT, SERVING, a_key, but
+from tests.support.history import ANN, BEN, CARL, History
 from tests.support.rewriting import dearer, rewrite
 from tracker.commands.export import export
 from tracker.commands.init import init
@@ -174,3 +174,24 @@ async def test_what_has_moved_is_opened_to_its_parties_while_the_archive_is_at_h
     archive_file.rename(tmp_path / "elsewhere")
     with pytest.raises(Exception, match="kept elsewhere: ask the operator to bring it"):
         ledger.opened(AskDisclosure(settlement=settlement))
+
+
+@pytest.mark.parametrize("cut_at", ["before", "between"])
+async def test_a_job_that_has_not_moved_is_opened_whole_wherever_an_archive_ends(cut_at: str, tmp_path: Path) -> None:
+    path = tmp_path / "horde.db"
+    async with lived(path) as (history, _):
+        await history.store.seal(history.tick())
+        if cut_at == "before":
+            archive(path, history.tick(2 * DAY), alone=False)
+        asked = await history.ask(BEN, served_by=ANN)
+        await history.store.seal(history.tick())
+        if cut_at == "between":
+            archive(path, history.tick(), alone=False)
+        receipt = await history.receipt(asked.admitted.leases[0].document, ANN)
+        settlement = await history.acknowledge(asked, receipt)
+        await history.store.seal(history.tick())
+
+        [end] = PublicLedger(path).head(history.now).archives
+        opened = PublicLedger(path).opened(AskDisclosure(settlement=settlement, request=asked.request.raw)).entries
+        assert {codec.decode(one.leaf, dict)["event"] for one in opened} >= {"hold", "settle"}
+        assert (opened[0].entry < end.size) == (cut_at == "between")
