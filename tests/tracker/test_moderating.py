@@ -137,7 +137,7 @@ async def test_a_worker_whose_owner_is_banned_while_it_works_is_paid_for_that_an
         lifted = await office.do("lift", about=ban.digest)
         await worker.hears_nothing_of(Lease)
         await office.do("agree", 702, about=lifted.digest)
-        assert await worker.hear(Lease)
+        await worker.hear(Lease)
 
 
 async def test_a_key_without_a_role_reads_no_appeals_and_one_that_lost_it_reads_them_no_more(path):

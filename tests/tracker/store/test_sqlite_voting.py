@@ -72,7 +72,12 @@ async def test_a_proposal_that_is_refused_or_sent_again_reads_no_second_roll(tmp
     """Whoever once earned enough cannot have the tracker count the whole ledger again and again."""
     counted = []
     read_roll = voting.read_roll
-    monkeypatch.setattr(voting, "read_roll", lambda *args: counted.append(1) or read_roll(*args))
+
+    def counting(*args):
+        counted.append(1)
+        return read_roll(*args)
+
+    monkeypatch.setattr(voting, "read_roll", counting)
     backend = SqliteBackend(tmp_path / "horde.db")
     backend.create(plain(Rules(votes=VOTES)))
     async with backend.open() as store:
