@@ -72,6 +72,9 @@ async def test_a_race_that_is_broken_off_leaves_nothing_open(tmp_path: Path, out
                 await asyncio.sleep(0)
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+        assert scene.reader._ground is not None
+        # The worker would end them after a while, so that their files alone do not show them.
+        assert scene.reader._ground.connector._fresh == {}, "a connection that nobody took is kept"
         await quiet(scene)
         # The last ones are kept a while for the next stream.
         await until(lambda: open_files() <= files, "files stay open")
