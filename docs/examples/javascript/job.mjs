@@ -143,6 +143,7 @@ export class Job {
         if (!(body.version < this.records.get(key.toString("hex"))?.version))
           this.records.set(key.toString("hex"), { ...body, digest });
         return undefined;
+      case "checkpoint": return undefined; // shown to everybody; this program keeps nothing to hold the ledger to
       case "lease": return void this.#leased({ body, digest, bytes });
       case "requeued": return void this.#requeued(body);
       case "refused":
