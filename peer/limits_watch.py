@@ -22,15 +22,19 @@ class LimitsWatch:
         self._pause = pause_file(home)
         said = {"anonymous": anonymous, "min_free_rate": min_free_rate}
         self._said = {name: value for name, value in said.items() if value is not None}
-        self._seen: tuple[_Stamp] | None = None  # of the file; None before the first look
+        self._seen: tuple[_Stamp] | None = None  # of the file that was read; None before the first look
+        self._last: tuple[_Stamp] | None = None  # of the file at the last look
         self._written = Limits()
         self._paused: bool | None = None
 
     def look(self) -> Limits | None:
         """The limits, if anything has changed since the last look; raises `ConfigError` for a file that cannot be
-        followed, once for each change. Whether the worker is paused is seen whatever is wrong with the file."""
+        followed, once for each change. Whether the worker is paused is seen whatever is wrong with the file. A change is
+        followed at the second look that finds it: many editors empty a file before they write it, and a worker without
+        limits would take what its owner does not want."""
         seen, was_paused = (_stamp(self._file),), self._paused
-        if is_anew := seen != self._seen:
+        stands, self._last = self._seen is None or seen == self._last, seen
+        if is_anew := stands and seen != self._seen:
             self._seen = seen
             self._written = load(self._file)
         self._paused = self._pause.exists()

@@ -221,6 +221,7 @@ def test_a_change_of_the_file_or_a_pause_is_seen_once(tmp_path: Path) -> None:
     assert not first.people.anonymous, "the command line goes before the file"
     assert watch.look() is None
     limits_file(home).write_text("[people]\nmin_give_back = 2\nanonymous = true\n")
+    assert watch.look() is None, "somebody may still be writing it"
     changed = watch.look()
     assert changed is not None
     assert (changed.people.min_give_back, changed.people.anonymous, changed.paused) == (2, False, False)
@@ -240,13 +241,29 @@ def test_a_file_with_a_mistake_is_complained_of_once_and_read_again_when_it_is_m
     watch = LimitsWatch(home)
     watch.look()
     limits_file(home).write_text("[people]\nanonymous = maybe\n")
+    watch.look()
     with pytest.raises(ConfigError):
         watch.look()
     assert watch.look() is None
     limits_file(home).write_text("[people]\nanonymous = false\n")
+    watch.look()
     mended = watch.look()
     assert mended is not None
     assert not mended.people.anonymous
+
+
+def test_a_file_that_an_editor_empties_before_it_writes_it_leaves_the_worker_its_limits(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    limits_file(home).write_text("[people]\nanonymous = false\n")
+    watch = LimitsWatch(home)
+    watch.look()
+    limits_file(home).write_text("")
+    assert watch.look() is None
+    limits_file(home).write_text("[people]\nmin_give_back = 2\nanonymous = false\n")
+    assert watch.look() is None
+    changed = watch.look()
+    assert changed is not None
+    assert (changed.people.min_give_back, changed.people.anonymous) == (2, False)
 
 
 def test_a_worker_is_paused_whatever_is_wrong_with_its_file(tmp_path: Path) -> None:
@@ -255,6 +272,7 @@ def test_a_worker_is_paused_whatever_is_wrong_with_its_file(tmp_path: Path) -> N
     limits_file(home).write_text("[people]\nanonymous = false\n")
     watch.look()
     limits_file(home).write_text("[people]\nanonymous = maybe\n")
+    watch.look()
     pause(home, on=True)
     with pytest.raises(ConfigError):
         watch.look()
