@@ -238,7 +238,10 @@ def _told(done: int, whole: int, of: str = "pages", how: str = "copied") -> None
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--before", metavar="DAY", type=click.DateTime(["%Y-%m-%d"]), help="What ended before that day (UTC).")
 @click.option(
-    "--keep-days", metavar="N", type=click.IntRange(min=0), help="What ended more than N days ago; 90 if not given."
+    "--keep-days",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="What ended more than N days ago; 90 if not given, 14 at least.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def archive(folder: Path, before: datetime | None, keep_days: int | None, as_json: bool) -> None:
@@ -366,6 +369,7 @@ def filter_test(folder: Path, file: Path, as_json: bool) -> None:
     with guarded():
         tested = list(test(folder, file))
     wrong = sum(one.is_wrong for one in tested)
+    labelled = sum(bool(one.label) for one in tested)
     if as_json:
         rows = [
             {
@@ -384,14 +388,14 @@ def filter_test(folder: Path, file: Path, as_json: bool) -> None:
         for one in tested:
             terms = ", ".join(f"{term} ({category} {weight})" for weight, category, term in one.terms)
             click.echo(f"{one.line}: {'WRONG: ' if one.is_wrong else ''}{one.outcome}{': ' if terms else ''}{terms}")
-        click.echo(f"{len(tested)} prompts, {wrong} not as their label says")
+        click.echo(f"{len(tested)} prompts, {labelled} of them with a label; {wrong} not as it says")
     sys.exit(exits.FOUND_FAULTS if wrong else exits.OK)
 
 
 cli.add_command(admin)
 
 
-@cli.group("models")
+@cli.group("models", short_help="The catalogue of models: what it has, and entries for it.")
 def models_group() -> None:
     """The catalogue of models, models.toml: what it has, and entries for it."""
 
@@ -410,7 +414,10 @@ def models_list(folder: Path, as_json: bool) -> None:
     else:
         for one in found:
             licence = f"{one['licence']}{' (open)' if one['open'] else ''}"
-            click.echo(f"{one['name']:<40}{one['kind']:<7}{one['millions']:>7} M  {one['files']:>4} files  {licence}")
+            files = "file" if one["files"] == 1 else "files"
+            click.echo(
+                f"{one['name']:<40}{one['kind']:<7}{one['millions']:>7} M  {one['files']:>4} {files:<5}  {licence}"
+            )
 
 
 @models_group.command("entry")

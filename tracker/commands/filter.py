@@ -45,7 +45,10 @@ class Tested:
 
 
 def test(folder: Path, file: Path) -> Iterator[Tested]:
-    """The verdict on each prompt of the file: one a line, bare, or behind its label and a tab."""
+    """The verdict on each prompt of the file: one a line, bare, or behind its label and a tab.
+
+    Raises `CommandError`, also for a label that is none: such a line would be held to nothing.
+    """
     config = read_config(folder)
     judge = Filter(read_lists(folder), config.rules.filter.treatments())
     try:
@@ -57,6 +60,9 @@ def test(folder: Path, file: Path) -> Iterator[Tested]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        label, tab, prompt = line.rpartition("\t")
-        label = next((part for part in label.split("\t") if part in LABELS), "") if tab else ""
+        before, tab, prompt = line.rpartition("\t")
+        label = next((part for part in before.split("\t") if part in LABELS), "")
+        if tab and not label:
+            wanted = "clean, borderline or blocked before the last tab, or no tab"
+            raise CommandError(f"{file}:{number}: wanted {wanted}; found {before!r}", BAD_COMMAND_LINE)
         yield Tested(number, label, prompt, judge.judge(Words(prompt)))
