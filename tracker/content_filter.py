@@ -64,7 +64,7 @@ async def check_content(
         follows = (
             f"nothing is taken from you for {-(-(strikes.until - now) // 1000)} s now"
             if strikes.until > now
-            else f"refusal {strikes.count}: after {rules.strikes} of them nothing is taken for a while"
+            else f"refusal {strikes.count}: after refusal {rules.strikes + 1} nothing is taken for a while"
         )
         raise ContentRefused(
             f"{verdict.refused}: the prompt filter found {_NAMES[verdict.refused]}; ask for something else ({follows})"

@@ -14,7 +14,7 @@ from protocol.messages import Private, Refused
 from protocol.rules import FilterSection, Rules
 from tests.support.builders import SECOND, a_profile, an_image_private
 from tests.support.peers import Desk, FakeClock, Peer, states
-from tracker.commands.exits import BAD_CONFIG, CommandError
+from tracker.commands.exits import BAD_COMMAND_LINE, BAD_CONFIG, CommandError
 from tracker.commands.filter import test as judge_file
 from tracker.config import ConfigError, parse
 from tracker.content_filter import ContentFilter
@@ -133,6 +133,15 @@ def test_a_file_of_prompts_is_judged_line_by_line(tmp_path: Path) -> None:
     assert (3, "minor", "{age} year old") in found[0].terms
 
 
+def test_a_line_whose_label_is_none_is_an_error_and_not_a_prompt_that_nothing_is_wanted_of(tmp_path: Path) -> None:
+    (tmp_path / "horde.toml").write_text("")
+    (tmp_path / "prompts.txt").write_text("clean\ta lighthouse\ncleen\ta teapot\n")
+    with pytest.raises(CommandError, match=r"prompts\.txt:2: wanted clean, .*; found 'cleen'") as error:
+        list(judge_file(tmp_path, tmp_path / "prompts.txt"))
+
+    assert error.value.code == BAD_COMMAND_LINE
+
+
 def test_a_horde_with_lists_that_cannot_be_followed_is_not_judged_by(tmp_path: Path) -> None:
     (tmp_path / "horde.toml").write_text("")
     (tmp_path / "filter").mkdir()
@@ -239,4 +248,4 @@ async def test_who_is_no_service_escapes_no_strike_behind_invented_users(strict,
     for number in range(4):
         assert (await ask(requester, WICKED, bytes(15) + bytes([number])))[0] == "bad_value"
 
-    assert "refusal 1:" in (await ask(requester, WICKED))[1]
+    assert "refusal 1: after refusal 3 nothing is taken" in (await ask(requester, WICKED))[1]
