@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 Command = Callable[..., None]
+#: Acts of which the rules may ask for a second signature.
+TWO_MAY_SIGN = ("ban", "return")
 
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-@click.group()
+@click.group(short_help="Acts of operators and moderators, and the log of them.")
 def admin() -> None:
     """Acts of operators and moderators at a horde that is being served, from anywhere.
 
@@ -71,7 +73,12 @@ def _as_act(command: Command) -> Command:
             click.echo(json.dumps({"act": kind, "document": done.digest.hex(), **about}))
             return
         spoken_of = f" ({done.about.act}: {done.about.reason})" if done.about else ""
-        click.echo(f"{kind} was taken as act {done.digest.hex()[:12]}{spoken_of}")
+        name = done.digest.hex()[:12]
+        click.echo(f"{kind} was taken as act {name}{spoken_of}")
+        if kind in TWO_MAY_SIGN or (kind == "lift" and done.about and done.about.act in TWO_MAY_SIGN):
+            click.echo(
+                f"`admin log` shows whether it waits for a second moderator, who types `admin agree HORDE {name}`"
+            )
 
     return wrapped
 
