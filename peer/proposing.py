@@ -45,10 +45,11 @@ class Proposed:
     @property
     def state(self) -> str:
         """How far it has come, for people."""
+        voices = f"{self.voices} voice{'' if self.voices == 1 else 's'}"
         if self.outcome is None:
-            return f"is voted on ({self.voices} voices)"
+            return f"is voted on ({voices})"
         result = "accepted" if self.outcome.accepted else "not accepted"
-        counted = f"{result}: {self.outcome.yes} yes, {self.outcome.no} no of {self.voices} voices"
+        counted = f"{result}: {self.outcome.yes} yes, {self.outcome.no} no of {voices}"
         if self.answer is None:
             return counted
         applied = f"applied by version {self.answer.rules} of the rules" if self.answer.rules else "not applied"

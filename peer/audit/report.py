@@ -107,6 +107,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 f" {show_kudos(self.minted)} kudos minted, {show_kudos(self.burned)} burned, {self.rules} versions of"
                 " the rules"
             )
+            if self.size and not self.read:
+                yield "entries can be read when their day is over (rule ledger.delay_days); proofs are given at once"
         if self.epoch:
             newest = f", signed until {_when(self.cut_until)}" if self.cut else ""
             cut = f"{self.cut} things that this peer knew{newest}"
@@ -116,7 +118,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             yield f"and with {self.of_others} that somebody else was shown"
         yield f"{self.own} settlements of this peer are in it{self._pending()}"
         if self.proposals:
-            yield f"{self.proposals} proposals; {self.votes} votes of this peer are among those that were counted"
+            proposals = f"{self.proposals} proposal{'' if self.proposals == 1 else 's'}"
+            yield f"{proposals}; {self.votes} votes of this peer are among those that were counted"
         if self.begins:
             yield (
                 f"NOTE it was read from entry {self.begins:,} on: the balances there were taken as the horde signed"

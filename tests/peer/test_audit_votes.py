@@ -104,7 +104,7 @@ async def test_a_vote_as_it_went_is_right_and_so_is_who_finds_its_own_vote_in_it
             report = await voting.audited(vote)
             assert texts(report) == []
             assert (report.proposals, report.votes) == (1, 1)
-            assert any("1 proposals; 1 votes" in line for line in report.lines())
+            assert any("1 proposal; 1 votes" in line for line in report.lines())
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,9 @@ def _write(path: Path, content: bytes) -> None:
 
 def words(made: Export) -> str:
     """What `export` says to people."""
+    none_yet = (
+        "" if made.size else "None can be read yet: entries appear when their day is over (rule ledger.delay_days).\n"
+    )
     return f"""\
 {made.folder} holds the {made.size:,} entries of the ledger that anybody may read, {made.parts} parts of it new.
-Anybody can check it: potluck audit {made.folder}"""
+{none_yet}Anybody can check it: potluck audit {made.folder}"""
