@@ -67,7 +67,7 @@ class Whereabouts:
 
         async def changed(address: str, text: str) -> None:
             self._addresses.mapped = address
-            self._tell(News("mapped", text))
+            self._tell(News("mapped", text if address else f"nowhere: {text}"))
             await self._say_if_changed()
 
         await keep_mapped(self._port, changed)

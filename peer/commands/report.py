@@ -221,7 +221,7 @@ class _Waits:
             self._told.setdefault(event.index, (event.wait, self._clock()))
         text = f"{doing_now(event)}"
         if event.workers == 0:
-            text = "no worker here could do it: ask for another model or less; `potluck status` says what is served"
+            text = "no worker here could do it now; `potluck status` says what is served"
         elif self._live:
             text = ""
         if text == self._said.get(event.index):

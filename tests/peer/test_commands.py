@@ -279,7 +279,7 @@ def test_waiting_is_told_once_for_each_place_where_nothing_can_be_drawn(capsys: 
     first, second, nobody = capsys.readouterr().err.splitlines()
     assert first == "in the queue behind 2; 1 worker could do it"
     assert second == "in the queue behind 1; 1 worker could do it"
-    assert nobody == "no worker here could do it: ask for another model or less; `potluck status` says what is served"
+    assert nobody == "no worker here could do it now; `potluck status` says what is served"
 
 
 def test_notes_stand_on_lines_of_their_own_and_whole(capfd: pytest.CaptureFixture[str]) -> None:
