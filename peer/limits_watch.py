@@ -29,9 +29,10 @@ class LimitsWatch:
 
     def look(self) -> Limits | None:
         """The limits, if anything has changed since the last look; raises `ConfigError` for a file that cannot be
-        followed, once for each change. Whether the worker is paused is seen whatever is wrong with the file. A change is
-        followed at the second look that finds it: many editors empty a file before they write it, and a worker without
-        limits would take what its owner does not want."""
+        followed, once for each change. Whether the worker is paused is seen whatever is wrong with the file.
+
+        A change is followed at the second look that finds it: many editors empty a file before they write it, and a
+        worker without limits would take what its owner does not want."""
         seen, was_paused = (_stamp(self._file),), self._paused
         stands, self._last = self._seen is None or seen == self._last, seen
         if is_anew := stands and seen != self._seen:
