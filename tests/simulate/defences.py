@@ -105,7 +105,7 @@ ROOMY: Values = {"days": 0.03, "load": 0.2, "givers": 20}
 
 CASES = (
     Case("mint.owner_base, mint.owner_matched", "split-farm", "ratio", 2.2, BASE_OFF),
-    Case("mint.owners", "models", "ratio", 2.2, {"mint.owners": 1}, BASE_OFF | SHARES_OFF),
+    Case("mint.owners", "models", "ratio", 2.2, {"mint.owners": 1}, BASE_OFF | SHARES_OFF, is_slow=True),
     Case("mint.owner_share", "split-farm", "owner_of_mint", 0.45, {"mint.owner_share": ALL}, BASE_OFF, is_slow=True),
     Case("mint.daily", "split-farm", "minted", 8_010, {"mint.daily": ENDLESS}, BASE_OFF | SHARES_OFF, is_slow=True),
     Case("earning.withheld", "renews", "rival_kept", 0.6, {"earning.withheld": 0}, world={"days": 0.05}),

@@ -205,6 +205,7 @@ async def test_queue_position_and_expected_wait_from_measured_speeds_and_a_repor
             assert 0 <= report["median"] == report["p90"]
 
 
+@pytest.mark.slow
 async def test_dry_run_quotes_without_asking_for_work(tmp_path: Path) -> None:
     async with Horde.open(tmp_path, "limits.anonymous_max_steps = 40\n") as horde:
         await horde.worker("ann", "--dry-run", "image", "--dry-run", "text")

@@ -199,6 +199,7 @@ async def test_a_recorded_run_has_no_effect_on_a_restarted_tracker(run: Run) -> 
     assert run.state == before
 
 
+@pytest.mark.slow
 async def test_a_recorded_run_has_no_effect_on_another_horde(run: Run, tmp_path: Path) -> None:
     async with Horde.open(tmp_path) as other:
         assert other.link is not None

@@ -110,6 +110,7 @@ async def test_a_result_that_came_while_the_tracker_was_away_is_paid(horde: Hord
     )
 
 
+@pytest.mark.slow
 async def test_a_job_that_waits_goes_on_waiting(horde: Horde, payer: Client) -> None:
     before = await balance(payer)
     job = Following()

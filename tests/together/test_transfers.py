@@ -89,6 +89,7 @@ async def test_transfers_on_a_thank_you_moves_kudos_once_and_is_never_anonymous(
         assert report["minted"] == earned
 
 
+@pytest.mark.slow
 async def test_transfers_idempotent_one_that_broke_off_unanswered_is_typed_again_and_moves_kudos_once(
     tmp_path: Path,
 ) -> None:

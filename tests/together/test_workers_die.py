@@ -31,7 +31,10 @@ times.restart_grace = 1
 """
 #: The first worker makes so many steps or tokens before its engine stops for good.
 MADE = 3
-SAME, OTHER = "", ",suffix=other"
+CLASSES = [
+    pytest.param("", id="same_class", marks=pytest.mark.slow),
+    pytest.param(",suffix=other", id="other_class"),
+]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -86,7 +89,7 @@ def check_two_attempts(horde: Horde, model: str, job: Following) -> None:
     assert len(job.all(Requeued)) == 1
 
 
-@pytest.mark.parametrize("suffix", [SAME, OTHER], ids=["same_class", "other_class"])
+@pytest.mark.parametrize("suffix", CLASSES)
 async def test_a_picture_comes_from_the_next_worker(horde: Horde, payer: Client, suffix: str) -> None:
     model = f"picture-{suffix.removeprefix(',suffix=') or 'same'}"
     before = await balance(payer)
@@ -111,7 +114,7 @@ async def test_a_picture_comes_from_the_next_worker(horde: Horde, payer: Client,
     await second.stop()
 
 
-@pytest.mark.parametrize("suffix", [SAME, OTHER], ids=["same_class", "other_class"])
+@pytest.mark.parametrize("suffix", CLASSES)
 async def test_a_text_is_continued_by_the_next_worker(horde: Horde, payer: Client, suffix: str) -> None:
     model = f"text-{suffix.removeprefix(',suffix=') or 'same'}"
     before = await balance(payer)

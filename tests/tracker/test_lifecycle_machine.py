@@ -463,7 +463,11 @@ def waits_forever(job, attempt, event, rules, now):
     ("wrong", "complaint"),
     [
         (pays_every_attempt, "no job is settled or refunded twice|there is one settlement for a job"),
-        (keeps_what_was_held, "an ended job holds nothing|what is held is held for live jobs"),
+        pytest.param(
+            keeps_what_was_held,
+            "an ended job holds nothing|what is held is held for live jobs",
+            marks=pytest.mark.slow,
+        ),
         (waits_forever, "every job ends"),
     ],
 )
