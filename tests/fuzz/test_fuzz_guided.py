@@ -8,9 +8,12 @@ import pytest
 
 from tests.fuzz.registry import TARGETS
 
-pytestmark = [
-    pytest.mark.ci_slow,
-    pytest.mark.skipif(find_spec("atheris") is None, reason="no atheris here: make fuzz installs it"),
+pytestmark = pytest.mark.skipif(find_spec("atheris") is None, reason="no atheris here: make fuzz installs it")
+
+#: Those that stand for the others in CI: what is read first, what a tracker is told, what a worker is asked.
+CHOICE = ("codec", "conversation", "worker-web")
+SHORT = [
+    pytest.param(name, marks=pytest.mark.ci_slow if name in CHOICE else pytest.mark.slow, id=name) for name in TARGETS
 ]
 
 
@@ -21,13 +24,14 @@ def fuzz(*arguments, code):
 
 
 @pytest.mark.timeout(320)
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", SHORT)
 def test_a_short_run_finds_nothing(name, tmp_path):
     said = fuzz("--target", name, "--runs", "1000", "--seconds", "10", "--work", str(tmp_path), code=0)
     assert "nothing found" in said
     assert " 0 inputs" not in said
 
 
+@pytest.mark.ci_slow
 def test_a_fault_is_found_and_kept_with_the_command_that_replays_it(tmp_path):
     said = fuzz("--target", "planted", "--seconds", "60", "--work", str(tmp_path), code=1)
     [kept] = (tmp_path / "planted").glob("crash-*")
