@@ -193,17 +193,18 @@ class Home:
             yield
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes, *, synced: bool = True) -> None:
     """Write or replace a file that only its owner may read: whoever reads it finds the old or the new content, whole,
-    also after a loss of power."""
+    also after a loss of power if it is synced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # mkstemp makes files of mode 0600.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

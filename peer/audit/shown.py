@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
+from peer.home import write_file
 from protocol.documents import Checkpoint, Settlement, open_document, parse_document
 from protocol.envelope import Envelope, check_document_context
 from protocol.errors import Refusal
@@ -63,16 +62,7 @@ class Shown:
             return
         name = f"{now // HOUR_MS:07}{about}"
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = self._folder / f".new-{secrets.token_hex(4)}"
-        try:
-            with os.fdopen(
-                os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600), "wb"
-            ) as f:
-                f.write(raw)
-            new.replace(self._folder / name)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
+        write_file(self._folder / name, raw, synced=False)
         for old in superfluous([*names, name]):
             (self._folder / old).unlink(missing_ok=True)
 
